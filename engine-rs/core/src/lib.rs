@@ -2,3 +2,4 @@
 
 pub mod error;
 pub mod executor;
+pub mod gguf;
