@@ -1,0 +1,293 @@
+"""One request and its reply, from the parsed bytes to the record.
+
+`ExchangeHandler.handle` is the only way in, for the native session and for the control plane's adapter alike. It never
+raises for what went wrong with a request: that becomes a reply and a record. Only cancellation and `DownstreamGone` leave it.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar, assert_never
+
+import msgspec
+import structlog
+import trio
+
+from quiver.schemas import errors
+from quiver.schemas.config import Limits
+from quiver.schemas.errors import ApiError
+from quiver.schemas.openai import ModelCard, ModelList, Peek, Usage
+
+from . import routing
+from .accounting import Ledger, Outcome, Record
+from .auth import KeyRing
+from .metrics import Metrics
+from .registry import Backend, Call, Endpoint, Registry
+from .reply import Downstream, DownstreamGone, Reply
+from .seams import World
+
+# A client may name its request; anything longer or unprintable is replaced.
+MAX_REQUEST_ID = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One parsed request. `headers` names are lower-case; `path` is without the query."""
+
+    method: str
+    path: str
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+    header: Callable[[bytes], bytes | None]
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What the record will say."""
+
+    request_id: str
+    endpoint: str
+    began: float
+    model: str | None = None
+    stream: bool = False
+    attempts: int = 0
+    usage: Usage | None = None
+    error: str | None = None
+    outcome: Outcome = "cancelled"
+
+
+@dataclass
+class ExchangeHandler:
+    """Everything an exchange needs, and the draining flag that turns new ones away."""
+
+    registry: Registry
+    keys: KeyRing
+    limits: Limits
+    ledger: Ledger
+    metrics: Metrics
+    world: World
+    draining: bool = False
+    in_flight: int = 0
+    _turns: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._log = structlog.get_logger(component="exchange")
+
+    def __repr__(self) -> str:
+        return f"<ExchangeHandler: {self.in_flight} in flight{', draining' if self.draining else ''}>"
+
+    async def handle(self, request: Request, downstream: Downstream) -> None:
+        """Answer one request. Raises `DownstreamGone` when there is nobody left to answer."""
+        request_id = self._request_id(request)
+        progress = _Progress(request_id, _endpoint_label(request.path), trio.current_time())
+        reply = Reply(downstream, request_id)
+        self._began()
+        try:
+            await self._answer(request, reply, progress)
+        except DownstreamGone:
+            progress.outcome = "client_gone"
+            raise
+        finally:
+            self._ended(progress, reply)
+
+    async def refuse(self, error: ApiError, downstream: Downstream) -> None:
+        """Answer a request that never became one: its bytes broke a rule."""
+        reply = Reply(downstream, self.world.unique_id("req_"))
+        progress = _Progress(reply.request_id, "malformed", trio.current_time(), error=error.kind.code, outcome="failed")
+        self._began()
+        try:
+            await reply.fail(error)
+        finally:
+            self._ended(progress, reply)
+
+    async def _answer(self, request: Request, reply: Reply, progress: _Progress) -> None:
+        error: ApiError
+        try:
+            with trio.fail_after(self.limits.request):
+                await self._dispatch(request, reply, progress)
+            progress.outcome = "completed" if reply.status < 400 else "failed"
+            return
+        except ApiError as caught:
+            error = caught
+        except trio.TooSlowError:
+            error = ApiError(errors.DEADLINE_EXCEEDED, f"The request took longer than {self.limits.request:g} s")
+        except (DownstreamGone, trio.Cancelled):
+            raise
+        except Exception:
+            self._log.exception("internal error", request_id=reply.request_id)
+            error = ApiError(errors.INTERNAL_ERROR, f"Internal error; the log has it under `{reply.request_id}`")
+        progress.error, progress.outcome = error.kind.code, "failed"
+        await reply.fail(error)
+
+    async def _dispatch(self, request: Request, reply: Reply, progress: _Progress) -> None:
+        method, run = self._route(request, reply, progress)
+        if request.method != method:
+            raise ApiError(errors.METHOD_NOT_ALLOWED, f"`{request.path}` takes {method}, not {request.method}")
+        self.keys.authenticate(request.header)
+        if self.draining:
+            raise ApiError(errors.SHUTTING_DOWN, "The gateway is shutting down", retry_after=5)
+        await run()
+
+    def _route(
+        self, request: Request, reply: Reply, progress: _Progress
+    ) -> tuple[str, Callable[[], Awaitable[None]]]:
+        """The method a path takes, and what answers it."""
+        path = request.path
+        if path == "/v1/chat/completions":
+            return "POST", lambda: self._infer("chat/completions", request, reply, progress)
+        if path == "/v1/completions":
+            return "POST", lambda: self._infer("completions", request, reply, progress)
+        if path == "/v1/models":
+            return "GET", lambda: self._list_models(reply)
+        if path.startswith("/v1/models/"):
+            return "GET", lambda: self._show_model(path.removeprefix("/v1/models/"), reply)
+        raise ApiError(errors.NOT_FOUND, f"No such path: `{path[:200]}`; see `/docs`")
+
+    async def _list_models(self, reply: Reply) -> None:
+        cards = [_card(model, owner) for model, owner in self.registry.models().items()]
+        await reply.complete(200, msgspec.json.encode(ModelList(cards)))
+
+    async def _show_model(self, model: str, reply: Reply) -> None:
+        owner = self.registry.models().get(model)
+        if owner is None:
+            raise self._unknown_model(model)
+        await reply.complete(200, msgspec.json.encode(_card(model, owner)))
+
+    async def _infer(self, endpoint: Endpoint, request: Request, reply: Reply, progress: _Progress) -> None:
+        peek = _peek(endpoint, request.body)
+        backends = self._candidates(peek.model)
+        progress.model, progress.stream = peek.model, bool(peek.stream)
+        call = Call(endpoint, peek.model, progress.stream, request.body, request.headers, reply.request_id)
+        if not call.stream:
+            await self._forward(backends, call, reply, progress)
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reply.keep_alive, self.limits.heartbeat)
+            try:
+                await self._forward(backends, call, reply, progress)
+            except ApiError as error:
+                progress.error, progress.outcome = error.kind.code, "failed"
+                await reply.fail(error)
+            nursery.cancel_scope.cancel()
+
+    async def _forward(self, backends: list[Backend], call: Call, reply: Reply, progress: _Progress) -> None:
+        """Try backends in turn until one has answered; none after the commit point."""
+        failures: list[ApiError] = []
+        for backend in backends[: self.limits.attempts]:
+            progress.attempts += 1
+            reply.server_id = backend.id
+            try:
+                progress.usage = await backend.forward(call, reply)
+                return
+            except ApiError as error:
+                if reply.committed or error.kind.fault == "client":
+                    raise
+                failures.append(error)
+                self._log.warning(
+                    "attempt failed", request_id=call.request_id, server=backend.id, error=str(error)
+                )
+        raise _verdict(call.model, failures)
+
+    def _candidates(self, model: str) -> list[Backend]:
+        offering = self.registry.offering(model)
+        if not offering:
+            raise self._unknown_model(model)
+        turn = self._turns.get(model, 0)
+        self._turns[model] = turn + 1
+        return routing.round_robin(offering, turn)
+
+    def _unknown_model(self, model: str) -> ApiError:
+        known = list(self.registry.models())
+        guess = routing.nearest(model, known)
+        hint = f"; did you mean `{guess}`?" if guess else "; `GET /v1/models` lists what is on offer"
+        return ApiError(errors.MODEL_NOT_FOUND, f"No server offers the model `{model[:255]}`{hint}", param="model")
+
+    def _request_id(self, request: Request) -> str:
+        given = request.header(b"x-request-id")
+        if given is not None and len(given) <= MAX_REQUEST_ID and all(0x21 <= byte <= 0x7E for byte in given):
+            return given.decode("ascii")
+        return self.world.unique_id("req_")
+
+    def _began(self) -> None:
+        self.in_flight += 1
+        self.metrics.in_flight.inc()
+
+    def _ended(self, progress: _Progress, reply: Reply) -> None:
+        self.in_flight -= 1
+        self.metrics.in_flight.dec()
+        first = None if reply.committed_at is None else reply.committed_at - progress.began
+        self.ledger.record(
+            Record(
+                request_id=progress.request_id,
+                endpoint=progress.endpoint,
+                model=progress.model,
+                server_id=reply.server_id,
+                stream=progress.stream,
+                status=reply.status,
+                outcome="failed" if progress.error else progress.outcome,
+                error=progress.error,
+                attempts=progress.attempts,
+                duration=trio.current_time() - progress.began,
+                first_byte=first,
+                usage=progress.usage,
+            )
+        )
+
+
+def _endpoint_label(path: str) -> str:
+    """A bounded label for metrics and records."""
+    if path in ("/v1/chat/completions", "/v1/completions", "/v1/models"):
+        return path.removeprefix("/v1/")
+    return "models" if path.startswith("/v1/models/") else "other"
+
+
+def _card(model: str, owner: str) -> ModelCard:
+    return ModelCard(id=model, created=0, owned_by=owner)
+
+
+_decode_peek = msgspec.json.Decoder(Peek).decode
+
+
+def _peek(endpoint: Endpoint, body: bytes) -> Peek:
+    """What routing needs of the body. Raises `ApiError` that says where the body is wrong."""
+    peek = decode_body(body, _decode_peek)
+    match endpoint:
+        case "chat/completions":
+            missing, field_name = peek.messages is msgspec.UNSET, "messages"
+        case "completions":
+            missing, field_name = peek.prompt is msgspec.UNSET, "prompt"
+        case _:
+            assert_never(endpoint)
+    if missing:
+        raise ApiError(errors.INVALID_REQUEST, f"The required field `{field_name}` is missing", param=field_name)
+    return peek
+
+
+S = TypeVar("S")
+
+
+def decode_body(body: bytes, decode: Callable[[bytes], S]) -> S:
+    """`decode(body)`, with msgspec's complaint as an `ApiError` that names the field."""
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        raise ApiError(errors.INVALID_REQUEST, str(error), param=_field_of(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ApiError(errors.INVALID_JSON, f"The body is not valid JSON: {error}") from None
+
+
+def _field_of(complaint: str) -> str | None:
+    """The field msgspec's message is about: "... - at `$.messages[0].role`" or "missing required field `model`"."""
+    if " - at `$." in complaint:
+        return complaint.rsplit(" - at `$.", 1)[1].rstrip("`")
+    if "required field `" in complaint:
+        return complaint.split("required field `", 1)[1].split("`", 1)[0]
+    return None
+
+
+def _verdict(model: str, failures: list[ApiError]) -> ApiError:
+    """What the client is told when every attempt failed."""
+    if all(failure.kind is errors.UPSTREAM_UNREACHABLE for failure in failures):
+        return ApiError(
+            errors.NO_HEALTHY_BACKEND, f"No server that offers `{model}` can be reached right now", retry_after=5
+        )
+    return failures[-1]

@@ -1,0 +1,46 @@
+"""The seams between the data plane and the outside world: blocking work, the wall clock, randomness.
+
+Nothing else in the data plane calls a thread, reads a clock other than Trio's, or draws a random number. A simulation
+replaces all three.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Protocol, TypeVar, TypeVarTuple, cast
+
+import trio
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class Offload(Protocol):
+    """Runs a blocking function somewhere it does not block the event loop."""
+
+    def __call__(self, fn: Callable[..., object], *args: object) -> Awaitable[object]: ...
+
+
+async def _in_thread(fn: Callable[..., object], *args: object) -> object:
+    return await trio.to_thread.run_sync(fn, *args)
+
+
+offload_runner: trio.lowlevel.RunVar[Offload] = trio.lowlevel.RunVar("offload", default=_in_thread)
+
+
+async def offload(fn: Callable[[*Ts], T], *args: *Ts) -> T:
+    """`fn(*args)`, run off the event loop. Not cancellable once started; exceptions propagate."""
+    return cast(T, await offload_runner.get()(fn, *args))
+
+
+@dataclass(frozen=True)
+class World:
+    """What the data plane may know of the world beyond its sockets."""
+
+    wall_clock: Callable[[], float] = time.time
+    random: Random = field(default_factory=Random)
+
+    def unique_id(self, prefix: str) -> str:
+        """`prefix` and 32 random hexadecimal digits."""
+        return f"{prefix}{self.random.getrandbits(128):032x}"
