@@ -89,6 +89,10 @@ pub enum Error {
     #[error("the key-value cache is full: {needed} positions needed, {available} available")]
     KvFull { needed: usize, available: usize },
 
+    /// Every logit is NaN or minus infinity: damaged weights, or a bias against the whole vocabulary.
+    #[error("no token can follow: the logits hold no usable number")]
+    NoFiniteLogits,
+
     #[error("the engine has stopped")]
     Stopped,
 
@@ -103,6 +107,13 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Error::InvalidRequest {
+            field: field.into(),
+            reason: reason.into(),
+        }
+    }
+
     /// The stable name of this kind of failure, for clients and metrics.
     pub fn code(&self) -> &'static str {
         match self {
@@ -124,6 +135,7 @@ impl Error {
             Error::InvalidRequest { .. } => "invalid_request",
             Error::OutOfMemory { .. } => "out_of_memory",
             Error::KvFull { .. } => "kv_full",
+            Error::NoFiniteLogits => "no_finite_logits",
             Error::Stopped => "engine_stopped",
             Error::Internal(_) => "engine_internal",
             Error::Candle(_) => "engine_tensor",
