@@ -3,3 +3,7 @@
 pub mod error;
 pub mod executor;
 pub mod gguf;
+pub mod event;
+pub mod request;
+pub mod sampler;
+pub mod stop;
