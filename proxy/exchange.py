@@ -4,9 +4,10 @@
 raises for what went wrong with a request: that becomes a reply and a record. Only cancellation and `DownstreamGone` leave it.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar, assert_never
+from typing import assert_never
 
 import msgspec
 import structlog
@@ -20,6 +21,7 @@ from quiver.schemas.openai import ModelCard, ModelList, Peek, Usage
 from . import routing
 from .accounting import Ledger, Outcome, Record
 from .auth import KeyRing
+from .decoding import decode_body
 from .metrics import Metrics
 from .registry import Backend, Call, Endpoint, Registry
 from .reply import Downstream, DownstreamGone, Reply
@@ -68,6 +70,8 @@ class ExchangeHandler:
     draining: bool = False
     in_flight: int = 0
     _turns: dict[str, int] = field(default_factory=dict)
+    _running: set[trio.CancelScope] = field(default_factory=set)
+    _idle: trio.Event = field(default_factory=trio.Event)
 
     def __post_init__(self) -> None:
         self._log = structlog.get_logger(component="exchange")
@@ -89,6 +93,17 @@ class ExchangeHandler:
         finally:
             self._ended(progress, reply)
 
+    async def wait_idle(self) -> None:
+        """Return once no exchange is running."""
+        while self.in_flight:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    def stop_all(self) -> None:
+        """End every running exchange; each client is told that the gateway is shutting down."""
+        for scope in list(self._running):
+            scope.cancel()
+
     async def refuse(self, error: ApiError, downstream: Downstream) -> None:
         """Answer a request that never became one: its bytes broke a rule."""
         reply = Reply(downstream, self.world.unique_id("req_"))
@@ -101,11 +116,14 @@ class ExchangeHandler:
 
     async def _answer(self, request: Request, reply: Reply, progress: _Progress) -> None:
         error: ApiError
+        stop = trio.CancelScope()
+        self._running.add(stop)
         try:
-            with trio.fail_after(self.limits.request):
+            with stop, trio.fail_after(self.limits.request):
                 await self._dispatch(request, reply, progress)
-            progress.outcome = "completed" if reply.status < 400 else "failed"
-            return
+                progress.outcome = "completed" if reply.status < 400 else "failed"
+                return
+            error = ApiError(errors.SHUTTING_DOWN, "The gateway is shutting down", retry_after=5)
         except ApiError as caught:
             error = caught
         except trio.TooSlowError:
@@ -115,6 +133,8 @@ class ExchangeHandler:
         except Exception:
             self._log.exception("internal error", request_id=reply.request_id)
             error = ApiError(errors.INTERNAL_ERROR, f"Internal error; the log has it under `{reply.request_id}`")
+        finally:
+            self._running.discard(stop)
         progress.error, progress.outcome = error.kind.code, "failed"
         await reply.fail(error)
 
@@ -161,13 +181,23 @@ class ExchangeHandler:
             await self._forward(backends, call, reply, progress)
             return
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(reply.keep_alive, self.limits.heartbeat)
-            try:
-                await self._forward(backends, call, reply, progress)
-            except ApiError as error:
-                progress.error, progress.outcome = error.kind.code, "failed"
-                await reply.fail(error)
+            nursery.start_soon(self._heartbeat, reply, nursery.cancel_scope)
+            with contextlib.suppress(DownstreamGone):  # a nursery would wrap it; told below
+                try:
+                    await self._forward(backends, call, reply, progress)
+                except ApiError as error:
+                    progress.error = error.kind.code
+                    await reply.fail(error)
             nursery.cancel_scope.cancel()
+        if reply.gone:
+            raise DownstreamGone
+
+    async def _heartbeat(self, reply: Reply, exchange: trio.CancelScope) -> None:
+        """Keep a silent stream open; when the client turns out to be gone, end the exchange."""
+        try:
+            await reply.keep_alive(self.limits.heartbeat)
+        except DownstreamGone:
+            exchange.cancel()
 
     async def _forward(self, backends: list[Backend], call: Call, reply: Reply, progress: _Progress) -> None:
         """Try backends in turn until one has answered; none after the commit point."""
@@ -214,6 +244,8 @@ class ExchangeHandler:
     def _ended(self, progress: _Progress, reply: Reply) -> None:
         self.in_flight -= 1
         self.metrics.in_flight.dec()
+        if not self.in_flight:
+            self._idle.set()
         first = None if reply.committed_at is None else reply.committed_at - progress.began
         self.ledger.record(
             Record(
@@ -260,28 +292,6 @@ def _peek(endpoint: Endpoint, body: bytes) -> Peek:
     if missing:
         raise ApiError(errors.INVALID_REQUEST, f"The required field `{field_name}` is missing", param=field_name)
     return peek
-
-
-S = TypeVar("S")
-
-
-def decode_body(body: bytes, decode: Callable[[bytes], S]) -> S:
-    """`decode(body)`, with msgspec's complaint as an `ApiError` that names the field."""
-    try:
-        return decode(body)
-    except msgspec.ValidationError as error:
-        raise ApiError(errors.INVALID_REQUEST, str(error), param=_field_of(str(error))) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ApiError(errors.INVALID_JSON, f"The body is not valid JSON: {error}") from None
-
-
-def _field_of(complaint: str) -> str | None:
-    """The field msgspec's message is about: "... - at `$.messages[0].role`" or "missing required field `model`"."""
-    if " - at `$." in complaint:
-        return complaint.rsplit(" - at `$.", 1)[1].rstrip("`")
-    if "required field `" in complaint:
-        return complaint.split("required field `", 1)[1].split("`", 1)[0]
-    return None
 
 
 def _verdict(model: str, failures: list[ApiError]) -> ApiError:

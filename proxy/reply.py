@@ -4,7 +4,8 @@ It knows the commit point - the first content byte - and that a reply is started
 heartbeat, or an error. Errors after the start of a stream become an event in the stream.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import msgspec
@@ -40,7 +41,9 @@ class Downstream(Protocol):
 
 
 class Reply:
-    """Writes one reply. `started`: the head is out. `committed`: content is out, so no other backend may answer."""
+    """Writes one reply. `started`: the head is out. `committed`: content is out, so no other backend may
+    answer. `gone`: the client is not there any more.
+    """
 
     def __init__(self, downstream: Downstream, request_id: str) -> None:
         self._downstream = downstream
@@ -53,6 +56,7 @@ class Reply:
         self.committed = False
         self.committed_at: float | None = None
         self.finished = False
+        self.gone = False
 
     def __repr__(self) -> str:
         state = "finished" if self.finished else "committed" if self.committed else "open"
@@ -64,14 +68,16 @@ class Reply:
             self._commit()
             self.started = self.finished = True
             self.status = status
-            await self._downstream.send_response(status, self._with_standard(headers), body)
+            with self._noting_departure():
+                await self._downstream.send_response(status, self._with_standard(headers), body)
 
     async def send_events(self, events: bytes) -> None:
         """Send complete server-sent events, after the head if that is not out yet."""
         async with self._lock:
             self._commit()
             await self._open_stream()
-            await self._downstream.send_data(events)
+            with self._noting_departure():
+                await self._downstream.send_data(events)
             self._last_write = trio.current_time()
 
     async def end_stream(self) -> None:
@@ -79,7 +85,8 @@ class Reply:
         async with self._lock:
             await self._open_stream()
             self.finished = True
-            await self._downstream.send_end()
+            with self._noting_departure():
+                await self._downstream.send_end()
 
     async def fail(self, error: ApiError) -> None:
         """Tell the client of `error`: an envelope, or the last event of a stream that already runs."""
@@ -89,8 +96,9 @@ class Reply:
         elif not self.finished:
             async with self._lock:
                 self.finished = True
-                await self._downstream.send_data(b"data: " + envelope + b"\n\n")
-                await self._downstream.send_end()
+                with self._noting_departure():
+                    await self._downstream.send_data(b"data: " + envelope + b"\n\n")
+                    await self._downstream.send_end()
 
     async def keep_alive(self, interval: float) -> None:
         """Until the reply is finished: a comment after each `interval` of silence, so that no proxy on the way gives up."""
@@ -100,14 +108,24 @@ class Reply:
                 if self.finished or trio.current_time() < self._last_write + interval:
                     continue
                 await self._open_stream()
-                await self._downstream.send_data(HEARTBEAT)
+                with self._noting_departure():
+                    await self._downstream.send_data(HEARTBEAT)
                 self._last_write = trio.current_time()
 
     async def _open_stream(self) -> None:
         if not self.started:
             self.started = True
             self.status = 200
-            await self._downstream.send_response(200, self._with_standard(STREAM_HEADERS), None)
+            with self._noting_departure():
+                await self._downstream.send_response(200, self._with_standard(STREAM_HEADERS), None)
+
+    @contextmanager
+    def _noting_departure(self) -> Iterator[None]:
+        try:
+            yield
+        except DownstreamGone:
+            self.gone = True
+            raise
 
     def _commit(self) -> None:
         if not self.committed:

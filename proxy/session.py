@@ -5,6 +5,7 @@ other answers requests one after another. Inference paths are answered here; any
 with the bytes read so far put back, to the control plane.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
@@ -21,11 +22,12 @@ from .reply import DownstreamGone, Headers
 CHUNK = 65_536
 # How much of a next request is read while one is still being answered; then the reader rests.
 READ_AHEAD = 262_144
+# How long a refused client may go on sending before its connection is cut.
+LINGER = 5.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NATIVE_PREFIX = "/v1/"
 
 T = TypeVar("T")
-Hand = Callable[[trio.SocketStream, bytes], Awaitable[None]]
 
 
 class ControlPlane(Protocol):
@@ -48,6 +50,7 @@ class Session:
         self._drained = trio.Event()
         self._exchange: trio.CancelScope | None = None
         self._ended = False
+        self._refused = False
         self._handover: bytes | None = None
         self.closing = False
 
@@ -81,8 +84,10 @@ class Session:
         """Feed the parser until the client is gone; then cancel what runs for it."""
         try:
             while data := await self._stream.receive_some(CHUNK):
-                self._parser.receive(data)
                 self._received.set()
+                if self._refused:
+                    continue
+                self._parser.receive(data)
                 if self._exchange is not None and self._parser.buffered > READ_AHEAD:
                     self._drained = trio.Event()
                     await self._drained.wait()
@@ -105,6 +110,13 @@ class Session:
                     return
                 body = await self._wait_for_body(head)
             except HttpError as error:
+                if error.code == "http2_preface":
+                    self._handover = self._parser.unread()
+                    return
+                kind = errors.BY_CODE.get(error.code) or errors.BY_STATUS.get(error.status, errors.MALFORMED_REQUEST)
+                await self._refuse(ApiError(kind, error.message))
+                return
+            except ApiError as error:
                 await self._refuse(error)
                 return
             keep = await self._answer(head, body)
@@ -123,7 +135,7 @@ class Session:
             with trio.fail_after(self._config.head_timeout):
                 return await self._wait_for(self._parser.head)
         except trio.TooSlowError:
-            raise HttpError(408, "request_timeout", "The request's head did not arrive in time") from None
+            raise ApiError(errors.REQUEST_TIMEOUT, "The request's head did not arrive in time") from None
 
     async def _wait_for_body(self, head: RequestHead) -> bytes:
         if head.expect_continue and not self._parser.buffered:
@@ -132,7 +144,7 @@ class Session:
             with trio.fail_after(self._config.body_timeout):
                 body = await self._wait_for(self._parser.body)
         except trio.TooSlowError:
-            raise HttpError(408, "request_timeout", "The request's body did not arrive in time") from None
+            raise ApiError(errors.REQUEST_TIMEOUT, "The request's body did not arrive in time") from None
         if body is None:
             raise DownstreamGone
         return body
@@ -146,7 +158,7 @@ class Session:
         return found
 
     async def _wait_for_bytes(self) -> None:
-        if not (self._ended or self.closing):
+        if not self._ended:
             self._received = trio.Event()
             await self._received.wait()
 
@@ -162,24 +174,19 @@ class Session:
         self._drained.set()
         return downstream.finished and not downstream.close
 
-    async def _refuse(self, error: HttpError) -> None:
-        if error.code == "http2_preface":
-            self._handover = self._parser.unread()
-            return
-        kind = errors.BY_CODE.get(error.code) or errors.BY_STATUS.get(error.status, errors.MALFORMED_REQUEST)
+    async def _refuse(self, error: ApiError) -> None:
+        """Answer a request that broke a rule; the connection cannot be used after it."""
+        self._refused = True
         downstream = _Downstream(self._send, http10=False, keep_alive=False, session=self)
-        await self._handler.refuse(ApiError(kind, error.message), downstream)
+        await self._handler.refuse(error, downstream)
         await self._linger()
 
     async def _linger(self) -> None:
         """Let the refusal arrive: closing with unread bytes would reset the connection and lose it (RFC 9112, 9.6)."""
-        try:
-            with trio.move_on_after(1):
-                await self._stream.send_eof()
-                while not self._ended:
-                    await self._wait_for_bytes()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
+        with trio.move_on_after(LINGER), contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self._stream.send_eof()
+            while not self._ended:
+                await self._wait_for_bytes()
 
     async def _send(self, data: bytes) -> None:
         """Write with a deadline: a client that does not read must not hold the exchange. Raises `DownstreamGone`."""

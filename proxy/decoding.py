@@ -1,0 +1,30 @@
+"""Decoding request bodies: msgspec's complaint becomes an error that names the field."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from quiver.schemas import errors
+from quiver.schemas.errors import ApiError
+
+S = TypeVar("S")
+
+
+def decode_body(body: bytes, decode: Callable[[bytes], S]) -> S:
+    """`decode(body)`. Raises `ApiError`: 400 `invalid_request` with the field's path, or 400 `invalid_json`."""
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        raise ApiError(errors.INVALID_REQUEST, str(error), param=_field_of(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ApiError(errors.INVALID_JSON, f"The body is not valid JSON: {error}") from None
+
+
+def _field_of(complaint: str) -> str | None:
+    """The field msgspec's message is about: "... - at `$.messages[0].role`" or "missing required field `model`"."""
+    if " - at `$." in complaint:
+        return complaint.rsplit(" - at `$.", 1)[1].rstrip("`")
+    if "required field `" in complaint:
+        return complaint.split("required field `", 1)[1].split("`", 1)[0]
+    return None

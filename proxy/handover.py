@@ -1,0 +1,68 @@
+"""The border to Hypercorn, which runs the control plane's ASGI application on connections the session hands over.
+
+Hypercorn shields its writes without a deadline, so it never sees a bare socket: `GuardedStream` puts a deadline inside
+every write, and replays the bytes that were read before the handover.
+"""
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ASGIFramework, ConnectionState
+from hypercorn.utils import wrap_app
+
+from quiver.schemas.config import Server
+
+from .exchange import ExchangeHandler
+from .inference_app import InferenceApp
+
+
+class GuardedStream:
+    """What Hypercorn needs of a stream, with a write deadline that holds even under its shield. Plain TCP."""
+
+    def __init__(self, stream: trio.SocketStream, write_timeout: float, prefix: bytes) -> None:
+        self._stream, self._write_timeout, self._prefix = stream, write_timeout, prefix
+        self.socket = stream.socket
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """The bytes read ahead first, then the socket's."""
+        if self._prefix:
+            data, self._prefix = self._prefix, b""
+            await trio.lowlevel.checkpoint()
+            return data
+        return bytes(await self._stream.receive_some(max_bytes))
+
+    async def send_all(self, data: bytes) -> None:
+        """Raises `trio.BrokenResourceError` when the peer does not read in time."""
+        try:
+            with trio.fail_after(self._write_timeout):
+                await self._stream.send_all(data)
+        except trio.TooSlowError:
+            raise trio.BrokenResourceError("the peer does not read") from None
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class HypercornControl:
+    """Serves an ASGI application on handed-over connections; its inference paths go to the exchange handler."""
+
+    def __init__(self, app: ASGIFramework, handler: ExchangeHandler, config: Server) -> None:
+        self._write_timeout = config.write_timeout
+        self._config = Config()
+        self._config.keep_alive_timeout = config.keep_alive
+        self._config.include_server_header = False
+        self._app = wrap_app(InferenceApp(app, handler, config.max_body), config.max_body, "asgi")
+        self._context = WorkerContext(None)
+
+    async def serve(self, stream: trio.SocketStream, prefix: bytes) -> None:
+        """Serve the rest of one connection."""
+        guarded = GuardedStream(stream, self._write_timeout, prefix)
+        await TCPServer(self._app, self._config, self._context, ConnectionState({}), guarded)
+
+    async def wind_down(self) -> None:
+        """Close each connection after its current reply."""
+        await self._context.terminated.set()

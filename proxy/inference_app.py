@@ -1,0 +1,87 @@
+"""The inference paths for connections that Hypercorn serves: an ASGI adapter onto the same exchange handler.
+
+A browser keeps one connection for pages and for chat; this is what answers the chat on it.
+"""
+
+import contextlib
+from typing import Any
+
+import trio
+from hypercorn.typing import ASGIFramework
+
+from quiver.schemas.errors import BODY_TOO_LARGE, ApiError
+
+from .exchange import ExchangeHandler, Request
+from .reply import DownstreamGone, Headers
+
+NATIVE_PREFIX = "/v1/"
+
+
+class InferenceApp:
+    """ASGI application: `/v1/*` here, everything else to `app`."""
+
+    def __init__(self, app: ASGIFramework, handler: ExchangeHandler, max_body: int) -> None:
+        self._app, self._handler, self._max_body = app, handler, max_body
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(NATIVE_PREFIX):
+            await self._infer(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _infer(self, scope: Any, receive: Any, send: Any) -> None:
+        downstream = _AsgiDownstream(send)
+        try:
+            body = await self._body(receive)
+            headers = [(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]
+            lookup = dict(reversed(headers)).get
+            request = Request(scope["method"], scope["path"], headers, body, lookup)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_watch_disconnect, receive, nursery.cancel_scope)
+                with contextlib.suppress(DownstreamGone):
+                    await self._handler.handle(request, downstream)
+                nursery.cancel_scope.cancel()
+        except ApiError as error:
+            await self._handler.refuse(error, downstream)
+        except DownstreamGone:
+            return
+
+    async def _body(self, receive: Any) -> bytes:
+        pieces, size = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise DownstreamGone
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > self._max_body:
+                raise ApiError(BODY_TOO_LARGE, f"The body is over the limit of {self._max_body} bytes")
+            if not message.get("more_body"):
+                return b"".join(pieces)
+
+
+async def _watch_disconnect(receive: Any, scope: trio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        await trio.lowlevel.checkpoint()
+    scope.cancel()
+
+
+class _AsgiDownstream:
+    """One ASGI reply."""
+
+    def __init__(self, send: Any) -> None:
+        self._send = send
+
+    async def send_response(self, status: int, headers: Headers, body: bytes | None) -> None:
+        length = [] if body is None else [(b"content-length", b"%d" % len(body))]
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
+        if body is not None:
+            await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def send_data(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        # Hypercorn's send returns without a checkpoint on a stream that was reset.
+        await trio.lowlevel.checkpoint()
+
+    async def send_end(self) -> None:
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
