@@ -1,9 +1,19 @@
 //! `quiver._engine`: the table of contents of the Python binding.
 use pyo3::prelude::*;
 
+mod http;
+
 #[pymodule]
 mod _engine {
     use super::*;
+
+    #[pymodule_export]
+    use http::{HttpError, RequestHead, RequestParser, ResponseHead, ResponseParser, SseScanner};
+    #[pymodule_export]
+    use http::{encode_chunk, encode_request, encode_response};
+
+    #[pymodule_export]
+    const LAST_CHUNK: &[u8] = quiver_http::LAST_CHUNK;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
