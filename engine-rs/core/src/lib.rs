@@ -7,3 +7,8 @@ pub mod event;
 pub mod request;
 pub mod sampler;
 pub mod stop;
+pub mod kernels;
+pub mod kv;
+pub mod linear;
+pub mod testing;
+pub mod scheduler;

@@ -1,0 +1,307 @@
+//! Decides what each step computes: which sequences run, which wait, and how the step's tokens are shared. Pure and
+//! deterministic: no threads, no clock, no executor; the engine tells it what happened and does what it returns.
+//!
+//! Promises, proved in `tests`: every sequence that its client keeps up with gets a token within a bounded number of
+//! steps; one whose client does not keep up holds up no other; one that is removed leaves nothing behind.
+
+pub mod sequence;
+pub mod share;
+#[cfg(test)]
+mod tests;
+
+use crate::error::{Error, Result};
+use crate::executor::SeqId;
+use sequence::{Place, Sequence};
+use share::{Demand, Row, share};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How many sequences hold a place in the executor at a time.
+    pub max_sequences: usize,
+    /// Tokens per step, decoded ones and prompt chunks together: bounds the time between two tokens of a stream.
+    pub step_tokens: usize,
+    /// Prompt tokens per step even where decoding uses up `step_tokens`.
+    pub least_prompt_tokens: usize,
+    pub context_length: usize,
+}
+
+/// What the engine has to do now, in this order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Sequences that lose their place in the executor.
+    pub release: Vec<SeqId>,
+    /// Sequences that begin, or begin again.
+    pub admitted: Vec<SeqId>,
+    /// The step; empty when there is nothing to compute until a command arrives.
+    pub rows: Vec<Row>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub running: usize,
+    /// Those of the running ones whose client does not keep up.
+    pub paused: usize,
+    pub waiting: usize,
+    pub parked: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct Scheduler {
+    limits: Limits,
+    sequences: BTreeMap<SeqId, Sequence>,
+    /// Both in the order of arrival.
+    waiting: Vec<SeqId>,
+    running: Vec<SeqId>,
+    arrivals: u64,
+    /// The executor's memory ran out: nothing is admitted until a running sequence ends.
+    crowded: bool,
+}
+
+impl Scheduler {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits: Limits {
+                max_sequences: limits.max_sequences.max(1),
+                step_tokens: limits.step_tokens.max(1),
+                ..limits
+            },
+            sequences: BTreeMap::new(),
+            waiting: Vec::new(),
+            running: Vec::new(),
+            arrivals: 0,
+            crowded: false,
+        }
+    }
+
+    /// Queues a prompt. `max_tokens` of `None` generates to the end of the context.
+    pub fn submit(
+        &mut self,
+        id: SeqId,
+        prompt: Vec<u32>,
+        max_tokens: Option<u32>,
+        window: u32,
+    ) -> Result<()> {
+        let limit = self.limits.context_length;
+        let requested = max_tokens.map_or(1, |tokens| tokens as usize);
+        let whole = prompt.len().saturating_add(requested);
+        if prompt.is_empty() {
+            return Err(Error::invalid("prompt", "it has no tokens"));
+        }
+        if whole > limit {
+            return Err(Error::ContextOverflow {
+                prompt: prompt.len(),
+                requested,
+                limit,
+            });
+        }
+        if self.sequences.contains_key(&id) {
+            return Err(Error::Internal(format!("request {id} exists already")));
+        }
+        self.arrivals += 1;
+        let sequence = Sequence {
+            id,
+            order: self.arrivals,
+            place: Place::Waiting,
+            prompt_tokens: prompt.len(),
+            tokens: prompt,
+            computed: 0,
+            limit: if max_tokens.is_some() { whole } else { limit },
+            window,
+            announced: 0,
+            acknowledged: 0,
+        };
+        self.sequences.insert(id, sequence);
+        self.waiting.push(id);
+        Ok(())
+    }
+
+    pub fn sequence(&self, id: SeqId) -> Option<&Sequence> {
+        self.sequences.get(&id)
+    }
+
+    /// Chooses the next step. Calling it again without doing the step plans the same rows.
+    pub fn plan(&mut self) -> Plan {
+        let mut plan = Plan::default();
+        self.admit(&mut plan);
+        let active = self
+            .running
+            .iter()
+            .filter_map(|id| self.sequences.get(id))
+            .filter(|sequence| !sequence.paused());
+        let demands: Vec<Demand> = active
+            .map(|sequence| Demand {
+                id: sequence.id,
+                start: sequence.computed,
+                remaining: sequence.remaining(),
+            })
+            .collect();
+        plan.rows = share(
+            &demands,
+            self.limits.step_tokens,
+            self.limits.least_prompt_tokens.max(1),
+        );
+        plan
+    }
+
+    /// The tokens of a planned row.
+    pub fn tokens(&self, row: &Row) -> &[u32] {
+        let tokens = self
+            .sequences
+            .get(&row.id)
+            .map_or(&[][..], |sequence| &sequence.tokens);
+        tokens
+            .get(row.start..row.start + row.len)
+            .unwrap_or_default()
+    }
+
+    /// The executor has computed the row.
+    pub fn computed(&mut self, row: &Row) {
+        if let Some(sequence) = self.sequences.get_mut(&row.id) {
+            sequence.computed = row.start + row.len;
+        }
+    }
+
+    /// Appends a sampled token; true when the sequence may grow no further.
+    pub fn push(&mut self, id: SeqId, token: u32) -> bool {
+        self.sequences.get_mut(&id).is_none_or(|sequence| {
+            sequence.tokens.push(token);
+            sequence.full()
+        })
+    }
+
+    /// The client was told of `tokens` generated tokens in total.
+    pub fn announce(&mut self, id: SeqId, tokens: u32) {
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.announced = sequence.announced.max(tokens);
+        }
+    }
+
+    /// The client has taken `tokens` generated tokens in total. Unknown sequences are ignored.
+    pub fn acknowledge(&mut self, id: SeqId, tokens: u32) {
+        let Some(sequence) = self.sequences.get_mut(&id) else {
+            return;
+        };
+        sequence.acknowledged = sequence.acknowledged.max(tokens.min(sequence.announced));
+        if sequence.place == Place::Parked && !sequence.paused() {
+            self.queue(id);
+        }
+    }
+
+    /// Forgets a sequence, which has ended or was cancelled; the executor must release it. False if it is unknown.
+    pub fn remove(&mut self, id: SeqId) -> bool {
+        let Some(sequence) = self.sequences.remove(&id) else {
+            return false;
+        };
+        match sequence.place {
+            Place::Waiting => self.waiting.retain(|other| *other != id),
+            Place::Running => self.leave(id),
+            Place::Parked => {}
+        }
+        true
+    }
+
+    /// The executor's memory is full: takes the place of one sequence, which the executor must release. Paused ones go
+    /// first, then the youngest; `None` when there is nobody to give way.
+    pub fn preempt(&mut self) -> Option<SeqId> {
+        let victim = self.last_paused().or_else(|| {
+            self.running
+                .last()
+                .copied()
+                .filter(|_| self.running.len() > 1)
+        })?;
+        self.evict(victim);
+        self.crowded = true;
+        Some(victim)
+    }
+
+    pub fn counts(&self) -> Counts {
+        let paused = self
+            .running
+            .iter()
+            .filter(|id| self.is_paused(**id))
+            .count();
+        let (running, waiting) = (self.running.len(), self.waiting.len());
+        Counts {
+            running,
+            paused,
+            waiting,
+            parked: self.sequences.len() - running - waiting,
+        }
+    }
+
+    /// Fills free places from the queue. A paused sequence gives its place to a waiting one.
+    fn admit(&mut self, plan: &mut Plan) {
+        if self.crowded && self.running.iter().any(|id| !self.is_paused(*id)) {
+            return;
+        }
+        self.crowded = false;
+        while let Some(id) = self.waiting.first().copied() {
+            if self.running.len() >= self.limits.max_sequences {
+                let Some(victim) = self.last_paused() else {
+                    break;
+                };
+                self.evict(victim);
+                plan.release.push(victim);
+            }
+            self.waiting.remove(0);
+            let at = self.place_in(&self.running, id);
+            self.running.insert(at, id);
+            self.set_place(id, Place::Running);
+            plan.admitted.push(id);
+        }
+    }
+
+    /// Takes a running sequence's place; all of it must be computed again.
+    fn evict(&mut self, id: SeqId) {
+        self.leave(id);
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.computed = 0;
+        }
+        if self.is_paused(id) {
+            self.set_place(id, Place::Parked);
+        } else {
+            self.queue(id);
+        }
+    }
+
+    fn leave(&mut self, id: SeqId) {
+        self.running.retain(|other| *other != id);
+        self.crowded = false;
+    }
+
+    fn queue(&mut self, id: SeqId) {
+        let at = self.place_in(&self.waiting, id);
+        self.waiting.insert(at, id);
+        self.set_place(id, Place::Waiting);
+    }
+
+    fn set_place(&mut self, id: SeqId, place: Place) {
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.place = place;
+        }
+    }
+
+    /// Where `id` belongs in a list ordered by arrival.
+    fn place_in(&self, list: &[SeqId], id: SeqId) -> usize {
+        list.partition_point(|other| self.order(*other) < self.order(id))
+    }
+
+    fn order(&self, id: SeqId) -> u64 {
+        self.sequences
+            .get(&id)
+            .map_or(u64::MAX, |sequence| sequence.order)
+    }
+
+    fn is_paused(&self, id: SeqId) -> bool {
+        self.sequences.get(&id).is_some_and(Sequence::paused)
+    }
+
+    fn last_paused(&self) -> Option<SeqId> {
+        self.running
+            .iter()
+            .rev()
+            .copied()
+            .find(|id| self.is_paused(*id))
+    }
+}
