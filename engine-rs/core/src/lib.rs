@@ -12,3 +12,4 @@ pub mod kv;
 pub mod linear;
 pub mod testing;
 pub mod scheduler;
+pub mod tokenizer;
