@@ -10,6 +10,7 @@ pub mod stop;
 pub mod kernels;
 pub mod kv;
 pub mod linear;
+pub mod model;
 pub mod testing;
 pub mod scheduler;
 pub mod tokenizer;

@@ -1,6 +1,15 @@
 //! What runs a model: the trait between the scheduler, which decides what to compute, and the code that computes it.
 
+mod candle;
+mod threads;
+
+use std::sync::Arc;
+
+pub use candle::CandleExecutor;
+
 use crate::error::Result;
+use crate::gguf::Gguf;
+pub use crate::kv::KvType;
 
 /// One sequence of tokens whose keys and values the executor keeps.
 pub type SeqId = u64;
@@ -31,7 +40,11 @@ pub struct Logits {
 }
 
 pub trait Executor: Send {
-    /// Computes all chunks together. After an error a sequence's length is undefined until `truncate` sets it.
+    /// Computes all chunks together: one chunk for each sequence, starting where the sequence ends. A sequence is known
+    /// from its first chunk on. After an error every sequence is as it was before.
+    ///
+    /// # Errors
+    /// `ContextOverflow`, `InvalidRequest` for an unknown token, `OutOfMemory` where the cache cannot grow.
     fn step(&mut self, batch: &[Chunk<'_>]) -> Result<Logits>;
     /// Forgets the sequence. Unknown sequences are ignored.
     fn release(&mut self, seq: SeqId);
@@ -40,4 +53,27 @@ pub trait Executor: Send {
     fn context_length(&self) -> usize;
     fn vocab(&self) -> usize;
     fn live_sequences(&self) -> usize;
+    /// Memory that the sequences' keys and values hold.
+    fn kv_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// How to run a model.
+#[derive(Debug, Clone, Default)]
+pub struct ExecutorOptions {
+    /// Threads that compute; 0 for one per processor.
+    pub threads: usize,
+    /// Longest sequence; at most, and by default, what the model was trained for.
+    pub context_length: Option<usize>,
+    pub kv: KvType,
+}
+
+/// Opens the model for computation on this machine's processors.
+///
+/// # Errors
+/// Whatever the file's architecture, keys or tensors are refused for (see `model::Decoder::open`), and `InvalidRequest`
+/// for a context longer than the model's.
+pub fn load(gguf: Arc<Gguf>, options: &ExecutorOptions) -> Result<Box<dyn Executor>> {
+    Ok(Box::new(CandleExecutor::new(gguf, options)?))
 }

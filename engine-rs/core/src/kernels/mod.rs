@@ -1,0 +1,12 @@
+//! The inner loops: slices in, slices out, no tensors, no threads, no allocation. Each runs on the instruction set it is
+//! given, and computes a row the same way whatever other rows it is given with ("row-stable").
+
+mod attend;
+mod dequantize;
+mod dot;
+pub(crate) mod isa;
+
+pub use attend::{Head, PAGE, Page, Scratch, attend};
+pub use dequantize::{SUPPORTED, decode};
+pub use dot::{TILE, products};
+pub use isa::Isa;

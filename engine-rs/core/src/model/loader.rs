@@ -1,0 +1,79 @@
+//! Opens a model's tensors by name and keeps count: a tensor that nobody asked for means a model that this decoder would
+//! compute wrongly, so it is an error and never ignored.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+
+use crate::error::{Error, Result};
+use crate::gguf::Gguf;
+use crate::linear::{Linear, Weight, open_vector};
+
+pub(super) struct Loader<'a> {
+    pub file: &'a Arc<Gguf>,
+    opened: HashSet<String>,
+}
+
+impl<'a> Loader<'a> {
+    pub fn new(file: &'a Arc<Gguf>) -> Loader<'a> {
+        Loader {
+            file,
+            opened: HashSet::new(),
+        }
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.file.opt_tensor(name).is_some()
+    }
+
+    pub fn weight(&mut self, name: &str, rows: usize, columns: usize) -> Result<Weight> {
+        self.opened.insert(name.to_owned());
+        Weight::open(self.file, name, rows, columns)
+    }
+
+    pub fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>> {
+        self.opened.insert(name.to_owned());
+        open_vector(self.file, name, length)
+    }
+
+    /// `{name}.weight` and, where there is one, `{name}.bias`.
+    pub fn linear(&mut self, name: &str, rows: usize, columns: usize) -> Result<Linear> {
+        let weight = self.weight(&format!("{name}.weight"), rows, columns)?;
+        let bias = format!("{name}.bias");
+        let bias = self
+            .has(&bias)
+            .then(|| self.vector(&bias, rows))
+            .transpose()?;
+        Ok(Linear::new(weight, bias))
+    }
+
+    pub fn norm(&mut self, name: &str, width: usize) -> Result<Tensor> {
+        let values = self.vector(&format!("{name}.weight"), width)?;
+        Ok(Tensor::from_vec(values, width, &Device::Cpu)?)
+    }
+
+    pub fn opt_norm(&mut self, name: &str, width: usize) -> Result<Option<Tensor>> {
+        self.has(&format!("{name}.weight"))
+            .then(|| self.norm(name, width))
+            .transpose()
+    }
+
+    /// # Errors
+    /// `UnsupportedModel` with the first tensor that was never opened.
+    pub fn finish(self) -> Result<()> {
+        match self
+            .file
+            .tensors()
+            .find(|tensor| !self.opened.contains(&tensor.info.name))
+        {
+            None => Ok(()),
+            Some(tensor) => Err(Error::UnsupportedModel {
+                what: format!(
+                    "tensor `{}` has no place in this architecture",
+                    tensor.info.name
+                ),
+            }),
+        }
+    }
+}
