@@ -1,0 +1,57 @@
+# Run these as `./just RECIPE`: the wrapper sets up what they need.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+set positional-arguments
+
+# List the recipes
+default:
+    @just --list --unsorted
+
+# Serve on 127.0.0.1:8080 with the built-in model; takes the options of `quiver serve`
+serve *options: build
+    @exec quiver serve "$@"
+
+# Run every test: the Rust crates without Python, then the Python suite on the built extension
+test *options: build
+    cargo test --release --locked --workspace --exclude quiver-py
+    pytest "$@"
+
+# Check formatting, lint and types in both languages
+lint: build
+    ruff format --check .
+    ruff check .
+    mypy
+    stubtest quiver._engine
+    cargo fmt --all --check
+    cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+# Put both languages into their standard format
+fmt:
+    ruff format .
+    ruff check --fix .
+    cargo fmt --all
+
+# Build the extension and install Quiver into .venv, pointing at this checkout
+build:
+    @maturin develop --release --locked --uv --quiet
+
+# Build the wheel into dist/
+wheel:
+    maturin build --release --locked --out dist
+
+# Measure: throughput and latency of the gateway and of the engine
+bench *options: build
+    python -m bench "$@"
+
+# Ask the built-in model one question through the HTTP endpoint of a fresh gateway
+demo: build
+    @python bench/demo.py
+
+# Print where the documentation starts and check that it agrees with the code
+docs: build
+    pytest tests/docs
+    @echo "docs/design.md  docs/configuration.md  docs/errors.md  docs/bolt.md; the API page is /docs of a running gateway"
+
+# Make the built-in model again: corpus, vocabulary, training, evaluation (about 40 minutes on 2 cores)
+bolt:
+    bolt/make.sh

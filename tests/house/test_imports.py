@@ -1,0 +1,84 @@
+"""The layer rules, proved by walking every import in the tree."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("schemas", "proxy", "admin")
+
+# Which packages of ours each may import.
+ALLOWED = {"schemas": set(), "proxy": {"schemas"}, "admin": {"schemas", "proxy"}}
+
+# Modules whose use belongs to one file, because a simulation replaces what they do.
+SEAMS = {"time": {"proxy/seams.py"}, "random": {"proxy/seams.py"}, "threading": set(), "asyncio": set()}
+
+
+def files(package: str) -> Iterator[Path]:
+    found = sorted((ROOT / package).rglob("*.py"))
+    assert found, f"{package}/ has no Python files"
+    yield from found
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Absolute names of everything a file imports; relative ones are resolved against its package."""
+    package = ["quiver", *path.relative_to(ROOT).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            prefix = ".".join([*base, *([node.module] if node.module else [])])
+            yield prefix
+            yield from (f"{prefix}.{alias.name}" for alias in node.names)
+
+
+def test_layers_point_downwards() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for package in PACKAGES
+        for path in files(package)
+        for name in imports(path)
+        for other in PACKAGES
+        if name.startswith(f"quiver.{other}") and other != package and other not in ALLOWED[package]
+    ]
+    assert not wrong
+
+
+def test_one_file_imports_the_extension() -> None:
+    importers = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in files(package)
+        if any(name.startswith("quiver._engine") for name in imports(path))
+    }
+    assert importers == {"proxy/native.py"}
+
+
+def test_outside_world_enters_by_seams() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in files("proxy")
+        for name in imports(path)
+        if name in SEAMS and str(path.relative_to(ROOT)) not in SEAMS[name]
+    ]
+    assert not wrong
+
+
+def test_threads_start_in_one_place() -> None:
+    users = {str(path.relative_to(ROOT)) for path in files("proxy") if "to_thread" in path.read_text()}
+    assert users == {"proxy/seams.py"}
+
+
+def test_rust_core_knows_no_python() -> None:
+    crates = [ROOT / "engine-rs" / crate for crate in ("core", "http")]
+    sources = [path for crate in crates for path in [crate / "Cargo.toml", *crate.rglob("*.rs")]]
+    assert len(sources) > 10
+    assert [str(path) for path in sources if "pyo3" in path.read_text()] == []
+
+
+def test_codec_does_no_io() -> None:
+    banned = ("std::net", "std::thread", "std::time", "std::fs", "std::io")
+    sources = list((ROOT / "engine-rs" / "http" / "src").rglob("*.rs"))
+    assert sources
+    assert [(str(path), word) for path in sources for word in banned if word in path.read_text()] == []
