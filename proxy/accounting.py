@@ -9,7 +9,6 @@ from typing import Literal
 
 import structlog
 import trio
-
 from quiver.schemas.openai import Usage
 
 from .metrics import Metrics

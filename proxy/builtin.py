@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 import structlog
 import trio
-
 from quiver.schemas import errors
 from quiver.schemas.config import Engine as EngineConfig
 from quiver.schemas.config import LocalModel
@@ -31,10 +30,10 @@ BOLT = LocalModel(path=str(files("quiver").joinpath("models", "bolt.gguf")), id=
 
 # Engine codes that have a row of their own in the catalogue; the rest are faults of the engine.
 CODES = {
-    "context_overflow": errors.CONTEXT_LENGTH_EXCEEDED,
+    "context_length_exceeded": errors.CONTEXT_LENGTH_EXCEEDED,
     "invalid_request": errors.INVALID_REQUEST,
+    "chat_template": errors.INVALID_REQUEST,
     "engine_stopped": errors.ENGINE_STOPPED,
-    "template": errors.INVALID_REQUEST,
 }
 
 _decode_chat = msgspec.json.Decoder(ChatRequest).decode

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-
 from quiver.schemas.openai import (
     AssistantMessage,
     ChatChoice,
@@ -149,7 +148,7 @@ class TextWriter(Writer):
         if isinstance(event, Finished):
             return self._envelope([TextChoice(index, "", finish_reason=event.reason)])
         logprobs = _text_logprobs(event.logprobs, self._offsets[index]) if self._logprobs else None
-        self._offsets[index] += sum(len(token.token) for token in event.logprobs)
+        self._offsets[index] += sum(len(_shown(token)) for token in event.logprobs)
         return self._envelope([TextChoice(index, event.text, logprobs)])
 
     def _usage_chunk(self, usage: Usage) -> TextCompletion:
@@ -176,10 +175,10 @@ def _chat_logprobs(tokens: Sequence[native.TokenLogprob]) -> ChatLogprobs:
     return ChatLogprobs(
         [
             TokenLogprob(
-                token.token,
+                _shown(token),
                 token.logprob,
                 list(token.bytes),
-                [TopLogprob(top.token, top.logprob, list(top.bytes)) for top in token.top],
+                [TopLogprob(_shown(top), top.logprob, list(top.bytes)) for top in token.top],
             )
             for token in tokens
         ]
@@ -190,10 +189,15 @@ def _text_logprobs(tokens: Sequence[native.TokenLogprob], offset: int) -> Comple
     offsets = []
     for token in tokens:
         offsets.append(offset)
-        offset += len(token.token)
+        offset += len(_shown(token))
     return CompletionLogprobs(
-        [token.token for token in tokens],
+        [_shown(token) for token in tokens],
         [token.logprob for token in tokens],
-        [{top.token: top.logprob for top in token.top} for token in tokens],
+        [{_shown(top): top.logprob for top in token.top} for token in tokens],
         offsets,
     )
+
+
+def _shown(token: native.TokenLogprob) -> str:
+    """The token as text; part of a character shows as U+FFFD, its bytes are told beside it."""
+    return token.bytes.decode("utf-8", "replace")

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
-
 from quiver.schemas import errors
 from quiver.schemas.errors import ApiError
 

@@ -12,7 +12,6 @@ from typing import assert_never
 import msgspec
 import structlog
 import trio
-
 from quiver.schemas import errors
 from quiver.schemas.config import Limits
 from quiver.schemas.errors import ApiError
@@ -107,7 +106,9 @@ class ExchangeHandler:
     async def refuse(self, error: ApiError, downstream: Downstream) -> None:
         """Answer a request that never became one: its bytes broke a rule."""
         reply = Reply(downstream, self.world.unique_id("req_"))
-        progress = _Progress(reply.request_id, "malformed", trio.current_time(), error=error.kind.code, outcome="failed")
+        progress = _Progress(
+            reply.request_id, "malformed", trio.current_time(), error=error.kind.code, outcome="failed"
+        )
         self._began()
         try:
             await reply.fail(error)
@@ -147,9 +148,7 @@ class ExchangeHandler:
             raise ApiError(errors.SHUTTING_DOWN, "The gateway is shutting down", retry_after=5)
         await run()
 
-    def _route(
-        self, request: Request, reply: Reply, progress: _Progress
-    ) -> tuple[str, Callable[[], Awaitable[None]]]:
+    def _route(self, request: Request, reply: Reply, progress: _Progress) -> tuple[str, Callable[[], Awaitable[None]]]:
         """The method a path takes, and what answers it."""
         path = request.path
         if path == "/v1/chat/completions":
@@ -212,9 +211,7 @@ class ExchangeHandler:
                 if reply.committed or error.kind.fault == "client":
                     raise
                 failures.append(error)
-                self._log.warning(
-                    "attempt failed", request_id=call.request_id, server=backend.id, error=str(error)
-                )
+                self._log.warning("attempt failed", request_id=call.request_id, server=backend.id, error=str(error))
         raise _verdict(call.model, failures)
 
     def _candidates(self, model: str) -> list[Backend]:

@@ -10,7 +10,6 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
 from hypercorn.utils import wrap_app
-
 from quiver.schemas.config import Server
 
 from .exchange import ExchangeHandler
@@ -61,7 +60,8 @@ class HypercornControl:
     async def serve(self, stream: trio.SocketStream, prefix: bytes) -> None:
         """Serve the rest of one connection."""
         guarded = GuardedStream(stream, self._write_timeout, prefix)
-        await TCPServer(self._app, self._config, self._context, ConnectionState({}), guarded)
+        # Its annotation names one stream type; what it uses is what `GuardedStream` has.
+        await TCPServer(self._app, self._config, self._context, ConnectionState({}), guarded)  # type: ignore[arg-type]
 
     async def wind_down(self) -> None:
         """Close each connection after its current reply."""

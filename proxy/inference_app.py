@@ -8,7 +8,6 @@ from typing import Any
 
 import trio
 from hypercorn.typing import ASGIFramework
-
 from quiver.schemas.errors import BODY_TOO_LARGE, ApiError
 
 from .exchange import ExchangeHandler, Request

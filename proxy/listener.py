@@ -4,7 +4,6 @@ import socket
 from collections.abc import Sequence
 
 import trio
-
 from quiver.schemas.config import Server
 
 from .exchange import ExchangeHandler

@@ -35,9 +35,7 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
-        self._tokens = Counter(
-            "quiver_tokens", "Tokens by direction", ["model", "direction"], registry=self.registry
-        )
+        self._tokens = Counter("quiver_tokens", "Tokens by direction", ["model", "direction"], registry=self.registry)
         self._attempts = Counter("quiver_retries", "Attempts after the first", registry=self.registry)
         self.in_flight = Gauge("quiver_in_flight", "Requests being worked on", registry=self.registry)
         self.connections = Gauge("quiver_connections", "Open client connections", registry=self.registry)

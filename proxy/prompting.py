@@ -4,7 +4,6 @@ Every parameter is either translated or refused by name: a client must never bel
 """
 
 import msgspec
-
 from quiver.schemas import errors
 from quiver.schemas.engine import GenerateRequest, Prompt
 from quiver.schemas.errors import ApiError

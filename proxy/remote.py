@@ -7,7 +7,6 @@ envelope: its own when it sent one, ours around its text otherwise.
 from dataclasses import dataclass
 
 import msgspec
-
 from quiver.schemas import errors
 from quiver.schemas.config import Limits
 from quiver.schemas.config import RemoteBackend as RemoteConfig
@@ -134,9 +133,7 @@ class RemoteServer:
             await reply.complete(response.head.status, body, [(b"content-type", content_type)])
         return _usage(body)
 
-    def _encode(
-        self, method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes | None
-    ) -> bytes:
+    def _encode(self, method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes | None) -> bytes:
         origin = self._upstream.origin
         everything = [(b"host", origin.authority.encode()), *headers, *self._credential]
         return encode_request(method, origin.base + path, everything, body)

@@ -10,7 +10,6 @@ from typing import Protocol
 
 import msgspec
 import trio
-
 from quiver.schemas.errors import ApiError
 
 Headers = Sequence[tuple[bytes, bytes]]

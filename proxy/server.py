@@ -18,7 +18,6 @@ from typing import Literal
 import structlog
 import trio
 from hypercorn.typing import ASGIFramework
-
 from quiver.schemas.config import Config, LocalModel
 
 from . import health
@@ -64,9 +63,7 @@ class Gateway:
         self.remote = [RemoteServer(backend, backend.api_key, config.limits) for backend in config.backends]
         self.registry = Registry([*self.local, *self.remote])
         self.keys = KeyRing(config.auth.keys)
-        self.exchanges = ExchangeHandler(
-            self.registry, self.keys, config.limits, self.ledger, self.metrics, world
-        )
+        self.exchanges = ExchangeHandler(self.registry, self.keys, config.limits, self.ledger, self.metrics, world)
 
     def __repr__(self) -> str:
         return f"<Gateway: {self.state}, {self.exchanges!r}, {self.registry!r}>"

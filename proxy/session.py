@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 import trio
-
 from quiver.schemas import errors
 from quiver.schemas.config import Server
 from quiver.schemas.errors import ApiError
@@ -67,10 +66,8 @@ class Session:
         async with self._stream:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read)
-                try:
+                with contextlib.suppress(DownstreamGone):
                     await self._serve()
-                except DownstreamGone:
-                    pass
                 nursery.cancel_scope.cancel()
             if self._handover is not None:
                 await self._control.serve(self._stream, self._handover)
@@ -87,7 +84,7 @@ class Session:
                 self._received.set()
                 if self._refused:
                     continue
-                self._parser.receive(data)
+                self._parser.receive(bytes(data))
                 if self._exchange is not None and self._parser.buffered > READ_AHEAD:
                     self._drained = trio.Event()
                     await self._drained.wait()
@@ -164,7 +161,9 @@ class Session:
 
     async def _answer(self, head: RequestHead, body: bytes) -> bool:
         """Run one exchange; whether the connection can carry another."""
-        downstream = _Downstream(self._send, http10=head.http10, keep_alive=head.keep_alive, session=self)
+        downstream = _Downstream(
+            self._send, http10=head.http10, keep_alive=head.keep_alive, head_only=head.method == "HEAD", session=self
+        )
         request = Request(head.method, head.path, head.headers, body, head.header)
         with trio.CancelScope() as self._exchange:
             if self._ended:
@@ -177,7 +176,7 @@ class Session:
     async def _refuse(self, error: ApiError) -> None:
         """Answer a request that broke a rule; the connection cannot be used after it."""
         self._refused = True
-        downstream = _Downstream(self._send, http10=False, keep_alive=False, session=self)
+        downstream = _Downstream(self._send, http10=False, keep_alive=False, head_only=False, session=self)
         await self._handler.refuse(error, downstream)
         await self._linger()
 
@@ -201,15 +200,23 @@ class _Downstream:
     """One exchange's way to the client: framing by HTTP version, and whether the connection closes after it."""
 
     def __init__(
-        self, send: Callable[[bytes], Awaitable[None]], *, http10: bool, keep_alive: bool, session: Session
+        self,
+        send: Callable[[bytes], Awaitable[None]],
+        *,
+        http10: bool,
+        keep_alive: bool,
+        head_only: bool,
+        session: Session,
     ) -> None:
-        self._write, self._http10, self._keep_alive, self._session = send, http10, keep_alive, session
+        self._write, self._http10, self._head_only, self._session = send, http10, head_only, session
         self.close = not keep_alive
         self.finished = False
 
     async def send_response(self, status: int, headers: Headers, body: bytes | None) -> None:
         self.close = self.close or self._session.closing or (body is None and self._http10)
-        head = encode_response(status, list(headers), body, close=self.close)
+        head = encode_response(
+            status, list(headers), body, close=self.close, http10=self._http10, head_only=self._head_only
+        )
         await self._write(head)
         self.finished = body is not None
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import trio
-
 from quiver.schemas import errors
 from quiver.schemas.config import Limits
 from quiver.schemas.errors import ApiError, ErrorKind
@@ -75,7 +74,7 @@ class Response:
                 if self._parser.complete:
                     return b""
                 with _deadline(self._idle, "the server went silent inside its reply"):
-                    received = await self._stream.receive_some(CHUNK)
+                    received = bytes(await self._stream.receive_some(CHUNK))
                 self._parser.receive(received)
 
     async def read(self, limit: int) -> bytes:
@@ -151,7 +150,7 @@ class Upstream:
         try:
             await stream.send_all(request)
             while (head := parser.head()) is None:
-                data = await stream.receive_some(CHUNK)
+                data = bytes(await stream.receive_some(CHUNK))
                 received += len(data)
                 if not data and not received and not fresh:
                     raise _Stale
@@ -195,7 +194,7 @@ def _reason(error: BaseException) -> str:
     return text.lower()
 
 
-class _translated:  # noqa: N801 - reads as a verb at its uses
+class _translated:
     """Turns codec and connection errors of a server into `ApiError`s, in one place."""
 
     def __enter__(self) -> None: ...
@@ -203,12 +202,14 @@ class _translated:  # noqa: N801 - reads as a verb at its uses
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, HttpError):
             kinds: dict[str, ErrorKind] = {"upstream_truncated": errors.UPSTREAM_TRUNCATED}
-            raise ApiError(kinds.get(error.code, errors.UPSTREAM_MALFORMED), f"Bad reply from the server: {error.message}")
+            raise ApiError(
+                kinds.get(error.code, errors.UPSTREAM_MALFORMED), f"Bad reply from the server: {error.message}"
+            )
         if isinstance(error, BROKEN):
             raise ApiError(errors.UPSTREAM_TRUNCATED, "The server broke off the connection") from error
 
 
-class _deadline:  # noqa: N801
+class _deadline:
     """`trio.fail_after`, whose expiry is the server's fault: 504."""
 
     def __init__(self, seconds: float, what: str) -> None:
@@ -231,6 +232,15 @@ def forwardable(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, byt
 
 
 PRIVATE = frozenset(
-    (b"authorization", b"x-api-key", b"cookie", b"host", b"content-length", b"x-request-id", b"expect", b"accept-encoding")
+    (
+        b"authorization",
+        b"x-api-key",
+        b"cookie",
+        b"host",
+        b"content-length",
+        b"x-request-id",
+        b"expect",
+        b"accept-encoding",
+    )
 )
 PRIVATE_PREFIXES = (b"x-forwarded-", b"forwarded", b"x-real-ip", b"proxy-")

@@ -93,6 +93,8 @@ class RemoteBackend(_Section, frozen=True):
 
 
 class Log(_Section, frozen=True):
+    """What is logged to stderr, and how. `auto`: readable on a terminal, JSON lines elsewhere."""
+
     level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
 

@@ -62,7 +62,9 @@ UPSTREAM_UNREACHABLE = _upstream("upstream_unreachable", 502, "The server could 
 UPSTREAM_MALFORMED = _upstream("upstream_malformed", 502, "The server's reply is not well-formed.")
 UPSTREAM_TRUNCATED = _upstream("upstream_truncated", 502, "The server closed the connection inside its reply.")
 UPSTREAM_ERROR = _upstream("upstream_error", 502, "The server answered with an error that is not OpenAI's envelope.")
-UPSTREAM_REFUSED = _client("upstream_refused", 400, "The server refused the request; its status and words are passed on.")
+UPSTREAM_REFUSED = _client(
+    "upstream_refused", 400, "The server refused the request; its status and words are passed on."
+)
 UPSTREAM_TIMEOUT = _upstream("upstream_timeout", 504, "The server did not answer in time.")
 DEADLINE_EXCEEDED = _gateway("deadline_exceeded", 504, "The request used up its total time.")
 

@@ -158,7 +158,7 @@ class ChatChunk(msgspec.Struct, frozen=True):
     created: int
     model: str
     choices: list[ChunkChoice]
-    usage: Usage | None | UnsetType = UNSET
+    usage: Usage | UnsetType | None = UNSET
 
 
 class AssistantMessage(msgspec.Struct, frozen=True):
@@ -197,7 +197,7 @@ class TextCompletion(msgspec.Struct, frozen=True):
     created: int
     model: str
     choices: list[TextChoice]
-    usage: Usage | None | UnsetType = UNSET
+    usage: Usage | UnsetType | None = UNSET
 
 
 class ModelCard(msgspec.Struct, frozen=True):

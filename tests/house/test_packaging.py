@@ -14,9 +14,9 @@ LINKED = ("proxy/", "admin/", "schemas/")
 
 
 def tracked() -> list[str]:
-    return subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.split("\0")
+    return subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split(
+        "\0"
+    )
 
 
 def expected_names() -> set[str]:

@@ -1,0 +1,75 @@
+"""Parts for testing a gateway without models or sockets: a scripted backend and a downstream that remembers.
+
+Hand-written stand-ins with the real interfaces; nothing is patched.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+
+from quiver.schemas.openai import Usage
+
+from .exchange import Request
+from .registry import BackendStatus, Call, Health
+from .reply import DownstreamGone, Headers, Reply
+from .seams import World
+
+Script = Callable[[Call, Reply], Awaitable[Usage | None]]
+
+
+class ScriptedBackend:
+    """A backend that does what its script says with each call, and remembers the calls."""
+
+    def __init__(self, id: str, models: Sequence[str], script: Script) -> None:
+        self.id, self.models, self._script = id, tuple(models), script
+        self.health: Health = "healthy"
+        self.calls: list[Call] = []
+
+    def __repr__(self) -> str:
+        return f"<ScriptedBackend {self.id}: {len(self.calls)} calls>"
+
+    def status(self) -> BackendStatus:
+        return BackendStatus(self.id, "remote", "scripted", self.models, self.health, None, 0)
+
+    async def forward(self, call: Call, reply: Reply) -> Usage | None:
+        self.calls.append(call)
+        return await self._script(call, reply)
+
+
+class RecordingDownstream:
+    """A client that takes everything, until `leaves_after` writes have been made."""
+
+    def __init__(self, leaves_after: int | None = None) -> None:
+        self._leaves_after = leaves_after
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.body = b""
+        self.writes: list[bytes] = []
+        self.ended = False
+
+    async def send_response(self, status: int, headers: Headers, body: bytes | None) -> None:
+        self._write(body or b"")
+        self.status, self.headers = status, dict(headers)
+        self.ended = body is not None
+
+    async def send_data(self, data: bytes) -> None:
+        self._write(data)
+
+    async def send_end(self) -> None:
+        self._write(b"")
+        self.ended = True
+
+    def _write(self, data: bytes) -> None:
+        if self._leaves_after is not None and len(self.writes) >= self._leaves_after:
+            raise DownstreamGone
+        self.writes.append(data)
+        self.body += data
+
+
+def request(method: str, path: str, body: bytes = b"", headers: Sequence[tuple[bytes, bytes]] = ()) -> Request:
+    """A parsed request."""
+    return Request(method, path, headers, body, dict(headers).get)
+
+
+def fixed_world(seed: int = 0) -> World:
+    """A world whose clock stands still and whose randomness repeats."""
+    return World(wall_clock=lambda: 1_700_000_000.0, random=Random(seed))

@@ -1,0 +1,271 @@
+"""One connection over in-memory streams and virtual time: pipelining, departures, slow clients, refusals, handover."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+from quiver.proxy.exchange import ExchangeHandler
+from quiver.proxy.registry import Call
+from quiver.proxy.reply import Reply
+from quiver.proxy.session import Session
+from quiver.proxy.testing import ScriptedBackend
+from quiver.schemas.config import Server
+from quiver.schemas.openai import Usage
+
+from .conftest import Build
+
+Stream = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
+
+
+class RecordingControl:
+    """Stands where Hypercorn is: keeps the bytes it was handed."""
+
+    def __init__(self) -> None:
+        self.prefixes: list[bytes] = []
+
+    async def serve(self, stream: trio.SocketStream, prefix: bytes) -> None:
+        self.prefixes.append(prefix)
+        await stream.send_all(b"handed over")
+
+
+async def whole(call: Call, reply: Reply) -> Usage | None:
+    await reply.complete(200, b'{"echo": %d}' % len(call.body))
+    return None
+
+
+async def streamed(call: Call, reply: Reply) -> Usage | None:
+    await reply.send_events(b"data: one\n\n")
+    await reply.send_events(b"data: [DONE]\n\n")
+    await reply.end_stream()
+    return None
+
+
+def post(body: bytes, *headers: bytes) -> bytes:
+    lines = [b"POST /v1/chat/completions HTTP/1.1", b"Host: x", b"Content-Length: %d" % len(body), *headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+BODY = b'{"model": "m", "messages": []}'
+STREAM = b'{"model": "m", "messages": [], "stream": true}'
+
+
+@asynccontextmanager
+async def connected(
+    handler: ExchangeHandler, config: Server | None = None, control: RecordingControl | None = None
+) -> AsyncIterator[tuple[Stream, Session]]:
+    """A client's end of a connection that a session serves; the session must have ended by the end of the block."""
+    client, server = trio.testing.memory_stream_pair()
+    session = Session(cast(trio.SocketStream, server), handler, control or RecordingControl(), config or Server())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run)
+        yield client, session
+        with trio.fail_after(1000):
+            await client.aclose()
+
+
+async def read_until_close(client: Stream) -> bytes:
+    received = b""
+    while data := await client.receive_some():
+        received += bytes(data)
+    return received
+
+
+async def receive_reply(client: Stream) -> bytes:
+    """Up to the end of one reply with a Content-Length."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += bytes(await client.receive_some())
+    head, _, body = received.partition(b"\r\n\r\n")
+    (length,) = (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+    while len(body) < length:
+        body += bytes(await client.receive_some())
+    return body
+
+
+async def test_connection_carries_many(build: Build, autojump_clock: trio.abc.Clock) -> None:
+    async with connected(build([ScriptedBackend("b", ["m"], whole)])) as (client, _):
+        for _ in range(3):
+            await client.send_all(post(BODY))
+            assert await receive_reply(client) == b'{"echo": 30}'
+
+
+async def test_pipelined_requests_answer_in_order(build: Build, autojump_clock: trio.abc.Clock) -> None:
+    bodies = [BODY + b" " * number for number in range(5)]
+    async with connected(build([ScriptedBackend("b", ["m"], whole)])) as (client, _):
+        await client.send_all(b"".join(map(post, bodies)) + post(BODY, b"Connection: close"))
+        received = await read_until_close(client)
+    assert [received.index(b'{"echo": %d}' % (30 + number)) for number in range(1, 5)] == sorted(
+        received.index(b'{"echo": %d}' % (30 + number)) for number in range(1, 5)
+    )
+    assert received.count(b"HTTP/1.1 200") == 6
+
+
+async def test_bytes_may_come_one_by_one(build: Build, autojump_clock: trio.abc.Clock) -> None:
+    async with connected(build([ScriptedBackend("b", ["m"], whole)])) as (client, _):
+        for byte in post(BODY):
+            await client.send_all(bytes([byte]))
+        assert await receive_reply(client) == b'{"echo": 30}'
+
+
+async def test_stream_is_chunked(build: Build, autojump_clock: trio.abc.Clock) -> None:
+    async with connected(build([ScriptedBackend("b", ["m"], streamed)])) as (client, _):
+        await client.send_all(post(STREAM, b"Connection: close"))
+        received = await read_until_close(client)
+    assert b"transfer-encoding: chunked" in received.lower()
+    assert received.endswith(b"b\r\ndata: one\n\n\r\ne\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+
+
+async def test_http10_stream_ends_with_connection(build: Build, autojump_clock: trio.abc.Clock) -> None:
+    request = post(STREAM).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+    async with connected(build([ScriptedBackend("b", ["m"], streamed)])) as (client, _):
+        await client.send_all(request)
+        received = await read_until_close(client)
+    assert b"chunked" not in received.lower()
+    assert received.endswith(b"\r\n\r\ndata: one\n\ndata: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("body", [BODY, STREAM])
+async def test_departure_cancels_work(build: Build, autojump_clock: trio.abc.Clock, body: bytes) -> None:
+    began, ended = trio.Event(), trio.Event()
+
+    async def endless(call: Call, reply: Reply) -> None:
+        began.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    handler = build([ScriptedBackend("b", ["m"], endless)])
+    async with connected(handler) as (client, _):
+        await client.send_all(post(body))
+        await began.wait()
+        before = trio.current_time()
+        await client.aclose()
+        await ended.wait()
+        assert trio.current_time() - before < 0.1
+    assert handler.in_flight == 0
+    assert len(handler.ledger.records) == 1  # type: ignore[attr-defined] # the test's ledger
+
+
+async def test_next_request_hides_no_departure(build: Build, autojump_clock: trio.abc.Clock) -> None:
+    ended = trio.Event()
+
+    async def endless(call: Call, reply: Reply) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    async with connected(build([ScriptedBackend("b", ["m"], endless)])) as (client, _):
+        await client.send_all(post(BODY) + post(BODY))
+        await client.aclose()
+        await ended.wait()
+
+
+async def test_client_that_never_reads_is_dropped(build: Build, autojump_clock: trio.abc.Clock) -> None:
+    writes: list[float] = []
+
+    async def flood(call: Call, reply: Reply) -> None:
+        while True:
+            await reply.send_events(b"data: x\n\n")
+            writes.append(trio.current_time())
+
+    async def stall() -> None:
+        await trio.sleep_forever()
+
+    client, server = trio.testing.memory_stream_pair()
+    server.send_stream.send_all_hook = stall
+    handler = build([ScriptedBackend("b", ["m"], flood)])
+    session = Session(cast(trio.SocketStream, server), handler, RecordingControl(), Server(write_timeout=30))
+    await client.send_all(post(STREAM))
+    with trio.fail_after(31):
+        await session.run()
+    assert handler.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "seconds"),
+    [
+        (b"GET /v1/models HTTP/1.1\r\nHo", b"408", 10),
+        (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc", b"408", 60),
+        (b"", b"", 75),
+    ],
+)
+async def test_slow_clients_are_cut(
+    build: Build, autojump_clock: trio.abc.Clock, sent: bytes, status: bytes, seconds: float
+) -> None:
+    async with connected(build([])) as (client, _):
+        if sent:
+            await client.send_all(sent)
+        received = await read_until_close(client)
+    assert received[9:12] == status
+    assert seconds <= trio.current_time() <= seconds + 6
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (
+            b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+            b"malformed_request",
+        ),
+        (b"GET /v1/models HTTP/1.1\nHost: x\n\n", 400, b"malformed_request"),
+        (b"GET /v1/models HTTP/1.1\r\n\r\n", 400, b"malformed_request"),
+        (b"nonsense\r\n\r\n", 400, b"malformed_request"),
+        (b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", 413, b"body_too_large"),
+        (b"GET /v1/models HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 40_000 + b"\r\n\r\n", 431, b"headers_too_large"),
+        (b"GET /v1/models HTTP/3.0\r\nHost: x\r\n\r\n", 505, b"version_not_supported"),
+    ],
+)
+async def test_bad_framing_is_refused(
+    build: Build, autojump_clock: trio.abc.Clock, sent: bytes, status: int, code: bytes
+) -> None:
+    handler = build([])
+    async with connected(handler) as (client, _):
+        await client.send_all(sent + b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
+        received = await read_until_close(client)
+    assert received.startswith(b"HTTP/1.1 %d " % status)
+    assert received.count(b"HTTP/1.1 ") == 1, "bytes after an ambiguous message were answered"
+    assert b'"code":"%s"' % code in received
+    assert b"connection: close" in received.lower()
+
+
+async def test_continue_is_sent_when_asked(build: Build, autojump_clock: trio.abc.Clock) -> None:
+    head, body = post(BODY, b"Expect: 100-continue").split(b"\r\n\r\n")
+    async with connected(build([ScriptedBackend("b", ["m"], whole)])) as (client, _):
+        await client.send_all(head + b"\r\n\r\n")
+        assert await client.receive_some() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await client.send_all(body)
+        assert await receive_reply(client) == b'{"echo": 30}'
+
+
+@pytest.mark.parametrize("before", [b"", post(BODY)])
+async def test_other_paths_are_handed_over(build: Build, autojump_clock: trio.abc.Clock, before: bytes) -> None:
+    control = RecordingControl()
+    handover = b"POST /admin/register HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcd"
+    async with connected(build([ScriptedBackend("b", ["m"], whole)]), control=control) as (client, _):
+        await client.send_all(before + handover)
+        received = await read_until_close(client)
+    assert control.prefixes == [handover]
+    assert received.endswith(b"handed over")
+
+
+async def test_wind_down_closes_idle_and_finishes_busy(build: Build, autojump_clock: trio.abc.Clock) -> None:
+    async def slow(call: Call, reply: Reply) -> Usage | None:
+        await trio.sleep(5)
+        return await whole(call, reply)
+
+    handler = build([ScriptedBackend("b", ["m"], slow)])
+    async with connected(handler) as (idle, idle_session), connected(handler) as (busy, busy_session):
+        await busy.send_all(post(BODY))
+        await trio.sleep(1)
+        idle_session.wind_down()
+        busy_session.wind_down()
+        assert await read_until_close(idle) == b""
+        received = await read_until_close(busy)
+    assert b"connection: close" in received.lower()
+    assert received.endswith(b'{"echo": 30}')
