@@ -13,4 +13,6 @@ pub mod linear;
 pub mod model;
 pub mod testing;
 pub mod scheduler;
+pub mod template;
 pub mod tokenizer;
+pub mod engine;

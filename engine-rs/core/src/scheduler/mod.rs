@@ -144,6 +144,14 @@ impl Scheduler {
         plan
     }
 
+    /// Whether a row planned before is still the next one of its sequence.
+    pub fn expects(&self, row: &Row) -> bool {
+        let sequence = self.sequences.get(&row.id);
+        sequence.is_some_and(|sequence| {
+            sequence.place == Place::Running && sequence.computed == row.start
+        })
+    }
+
     /// The tokens of a planned row.
     pub fn tokens(&self, row: &Row) -> &[u32] {
         let tokens = self

@@ -1,0 +1,185 @@
+//! The running engine: a handle that any thread may use, over two threads of its own. No call on it waits for the model,
+//! except `close`. Commands go in through a channel; events come out through `drain`, after one wake-up per step.
+//!
+//! Every accepted request gets exactly one `Finished` or `Failed`, also when the engine closes or panics.
+
+pub mod generation;
+pub mod language;
+pub mod machine;
+pub mod outbox;
+#[cfg(test)]
+mod scripted;
+pub mod statistics;
+#[cfg(test)]
+mod tests;
+pub mod threads;
+
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::executor::Executor;
+use crate::request::GenerateRequest;
+use crate::scheduler::Limits;
+use language::{Language, check};
+use machine::Machine;
+use outbox::Outbox;
+use statistics::Statistics;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
+use threads::{Command, Worker, read_prompts};
+
+/// Called from the engine's thread when `drain` has something; must not block.
+pub type Wake = Box<dyn Fn() + Send + Sync>;
+
+/// How the engine schedules; loading has options of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunOptions {
+    pub max_sequences: usize,
+    /// Tokens per step (see `Limits`). A step is the longest time between two tokens of a stream, and the time within
+    /// which a cancellation takes effect.
+    pub step_tokens: usize,
+    /// Seeds the requests that bring no seed.
+    pub seed: u64,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self {
+            max_sequences: 16,
+            step_tokens: 128,
+            seed: 0,
+        }
+    }
+}
+
+/// Where the scheduler keeps room for prompts beside decoding, as a part of `step_tokens`.
+const LEAST_PROMPT_SHARE: usize = 8;
+
+pub struct Engine {
+    language: Arc<dyn Language>,
+    context_length: usize,
+    /// Gone once the engine is closed.
+    commands: Mutex<Option<Sender<Command>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    outbox: Arc<Outbox>,
+    statistics: Arc<Mutex<Statistics>>,
+}
+
+impl Engine {
+    /// Starts the threads. Whoever holds the engine closes it; dropping it closes it too.
+    pub fn start(
+        executor: Box<dyn Executor>,
+        language: Arc<dyn Language>,
+        options: RunOptions,
+        wake: Wake,
+    ) -> Result<Self> {
+        let context_length = executor.context_length();
+        let limits = Limits {
+            max_sequences: options.max_sequences,
+            step_tokens: options.step_tokens,
+            least_prompt_tokens: options.step_tokens / LEAST_PROMPT_SHARE,
+            context_length,
+        };
+        let (commands, received) = channel();
+        let (reader, requests) = channel();
+        let outbox = Arc::new(Outbox::new(wake));
+        let statistics = Arc::new(Mutex::default());
+        let clock = Box::new(Instant::now);
+        let worker = Worker {
+            machine: Machine::new(executor, Arc::clone(&language), limits, options.seed, clock),
+            commands: received,
+            reader,
+            outbox: Arc::clone(&outbox),
+            statistics: Arc::clone(&statistics),
+        };
+        let (reading, answers) = (Arc::clone(&language), commands.clone());
+        let threads = vec![
+            spawn("quiver-engine", move || worker.run())?,
+            spawn("quiver-reader", move || {
+                read_prompts(&*reading, &requests, &answers)
+            })?,
+        ];
+        Ok(Self {
+            language,
+            context_length,
+            commands: Mutex::new(Some(commands)),
+            threads: Mutex::new(threads),
+            outbox,
+            statistics,
+        })
+    }
+
+    /// Accepts a request under a number that the caller has not used before. Refuses what cannot be computed.
+    pub fn submit(&self, id: u64, request: GenerateRequest) -> Result<()> {
+        request.check()?;
+        check(&request, &*self.language, self.context_length)?;
+        self.send(Command::Submit {
+            id,
+            request: Box::new(request),
+            submitted: Instant::now(),
+        })
+    }
+
+    /// Ends a request within one step. Ignored if it is unknown, or the engine closed.
+    pub fn cancel(&self, id: u64) {
+        let _ = self.send(Command::Cancel { id });
+    }
+
+    /// The client has taken `tokens` tokens of the answer in total. Ignored as in `cancel`.
+    pub fn acknowledge(&self, id: u64, tokens: u32) {
+        let _ = self.send(Command::Acknowledge { id, tokens });
+    }
+
+    /// Takes all events that wait. After a wake-up it must be called, or no other wake-up comes.
+    pub fn drain(&self) -> Vec<Event> {
+        self.outbox.drain()
+    }
+
+    pub fn statistics(&self) -> Statistics {
+        *self
+            .statistics
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the current step and then the threads. Open requests fail; `drain` still gives their events.
+    pub fn close(&self) {
+        if let Some(commands) = self
+            .commands
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
+            let _ = commands.send(Command::Close);
+        }
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+
+    /// The lock orders every command before `Close`: none is lost behind it.
+    fn send(&self, command: Command) -> Result<()> {
+        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        commands
+            .as_ref()
+            .ok_or(Error::Stopped)?
+            .send(command)
+            .map_err(|_| Error::Stopped)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|error| Error::Internal(format!("cannot start a thread: {error}")))
+}

@@ -1,0 +1,524 @@
+//! The engine over a scripted model: first the machine alone, step by step, then the threads.
+
+use super::scripted::{Fault, Letters, Scripted};
+use super::*;
+use crate::event::{Reason, TokenLogprob};
+use crate::executor::Chunk;
+use crate::request::Prompt;
+use std::cell::Cell;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+const LIMITS: Limits = Limits {
+    max_sequences: 4,
+    step_tokens: 16,
+    least_prompt_tokens: 2,
+    context_length: 512,
+};
+
+fn request(text: &str, change: impl FnOnce(&mut GenerateRequest)) -> GenerateRequest {
+    let mut request = GenerateRequest::new(Prompt::Text(text.to_owned()));
+    request.temperature = 0.0;
+    request.max_tokens = Some(8);
+    change(&mut request);
+    request
+}
+
+/// A machine whose clock moves a millisecond whenever it is read.
+fn machine(executor: Scripted) -> Machine {
+    let start = Instant::now();
+    let ticks = Cell::new(0);
+    let clock = Box::new(move || {
+        ticks.set(ticks.get() + 1);
+        start + Duration::from_millis(ticks.get())
+    });
+    Machine::new(Box::new(executor), Arc::new(Letters), LIMITS, 0, clock)
+}
+
+fn submit(machine: &mut Machine, id: u64, request: GenerateRequest) {
+    machine.open(id, Instant::now());
+    let prompt = Letters.read(&request);
+    machine.ready(id, request, prompt);
+}
+
+/// What a client saw of one request.
+#[derive(Debug, Default, PartialEq)]
+struct Seen {
+    text: String,
+    end: String,
+    tokens: u32,
+    logprobs: Vec<TokenLogprob>,
+}
+
+fn seen(events: &[Event], id: u64) -> Seen {
+    let mut seen = Seen::default();
+    for event in events.iter().filter(|event| event.id() == id) {
+        assert_eq!(seen.end, "", "an event after the end");
+        match event {
+            Event::Started { .. } => {}
+            Event::Text { text, logprobs, .. } => {
+                seen.text.push_str(text);
+                seen.logprobs.extend_from_slice(logprobs);
+            }
+            Event::Finished {
+                reason,
+                completion_tokens,
+                ..
+            } => {
+                seen.end = reason.name().to_owned();
+                seen.tokens = *completion_tokens;
+            }
+            Event::Failed { code, .. } => seen.end = (*code).to_owned(),
+        }
+    }
+    seen
+}
+
+fn run(machine: &mut Machine) -> Vec<Event> {
+    for _ in 0..2000 {
+        if !machine.step() {
+            return std::mem::take(&mut machine.events);
+        }
+    }
+    panic!("no end");
+}
+
+/// Runs one request alone.
+fn alone(text: &str, change: impl FnOnce(&mut GenerateRequest)) -> Seen {
+    let mut machine = machine(Scripted::default());
+    submit(&mut machine, 1, request(text, change));
+    let events = run(&mut machine);
+    assert_eq!(machine.statistics().live, 0);
+    seen(&events, 1)
+}
+
+#[test]
+fn answers_end_as_they_should() {
+    type Change = fn(&mut GenerateRequest);
+    let table: &[(&str, Change, &str, &str, u32)] = &[
+        ("hello|", |_| (), "hello", "stop", 6),
+        (
+            "hello|",
+            |request| request.max_tokens = Some(5),
+            "hello",
+            "length",
+            5,
+        ),
+        (
+            "hello|",
+            |request| request.max_tokens = Some(6),
+            "hello",
+            "stop",
+            6,
+        ),
+        (
+            "hello|",
+            |request| request.max_tokens = Some(2),
+            "he",
+            "length",
+            2,
+        ),
+        (
+            "hello|",
+            |request| request.stop = vec!["ll".to_owned()],
+            "he",
+            "stop",
+            4,
+        ),
+        (
+            "hello|",
+            |request| request.stop = vec!["lox".to_owned()],
+            "hello",
+            "stop",
+            6,
+        ),
+        (
+            "hello|",
+            |request| request.stop = vec!["o".to_owned()],
+            "hell",
+            "stop",
+            5,
+        ),
+        (
+            "hello|",
+            |request| (request.stop, request.max_tokens) = (vec!["llo".to_owned()], Some(5)),
+            "he",
+            "stop",
+            5,
+        ),
+        (
+            "hello|",
+            |request| (request.stop, request.max_tokens) = (vec!["llo".to_owned()], Some(4)),
+            "hell",
+            "length",
+            4,
+        ),
+        (
+            "hi|",
+            |request| request.ignore_eos = true,
+            "hi",
+            "length",
+            8,
+        ),
+        ("aé|", |_| (), "aé", "stop", 4),
+        (
+            "aé|",
+            |request| request.max_tokens = Some(2),
+            "a\u{fffd}",
+            "length",
+            2,
+        ),
+        ("|", |_| (), "", "stop", 1),
+        ("", |_| (), "", "invalid_request", 0),
+    ];
+    for (text, change, answer, end, tokens) in table {
+        let expected = Seen {
+            text: (*answer).to_owned(),
+            end: (*end).to_owned(),
+            tokens: *tokens,
+            logprobs: vec![],
+        };
+        assert_eq!(alone(text, change), expected, "{text}");
+    }
+}
+
+#[test]
+fn log_probabilities_go_with_their_text() {
+    let letters = |seen: &Seen| {
+        seen.logprobs
+            .iter()
+            .map(|score| score.token as u8 as char)
+            .collect::<String>()
+    };
+    let all = alone("hello|", |request| request.logprobs = Some(2));
+    assert_eq!(letters(&all), "hello");
+    assert_eq!(all.logprobs[0].top.len(), 2);
+    assert_eq!(all.logprobs[0].top[0].token, all.logprobs[0].token);
+    assert!(all.logprobs[0].logprob < 0.0 && all.logprobs[0].logprob > -0.1);
+    let stopped = alone("hello|", |request| {
+        (request.logprobs, request.stop) = (Some(0), vec!["ll".to_owned()]);
+    });
+    assert_eq!(letters(&stopped), "he");
+    let held = alone("hello|", |request| {
+        (request.logprobs, request.stop) = (Some(0), vec!["lox".to_owned()]);
+    });
+    assert_eq!(letters(&held), "hello");
+    let halves = alone("aé|", |request| request.logprobs = Some(0));
+    assert_eq!(
+        halves
+            .logprobs
+            .iter()
+            .map(|score| score.bytes.clone())
+            .collect::<Vec<_>>(),
+        [vec![b'a'], vec![0xc3], vec![0xa9]]
+    );
+}
+
+#[test]
+fn a_batch_changes_nothing() {
+    let texts: Vec<String> = (0..12)
+        .map(|index| format!("prompt {index} {}", "x".repeat(index * 7)))
+        .collect();
+    let single: Vec<Seen> = texts.iter().map(|text| alone(text, |_| ())).collect();
+    let mut machine = machine(Scripted::default());
+    for (id, text) in texts.iter().enumerate() {
+        submit(&mut machine, id as u64, request(text, |_| ()));
+    }
+    let events = run(&mut machine);
+    for (id, expected) in single.iter().enumerate() {
+        assert_eq!(seen(&events, id as u64), *expected);
+    }
+}
+
+#[test]
+fn little_memory_changes_nothing() {
+    let text = |id: u64| format!("{}{id}", "word ".repeat(5));
+    let run_with = |capacity: usize| {
+        let mut machine = machine(Scripted {
+            capacity,
+            ..Scripted::default()
+        });
+        (0..6).for_each(|id| submit(&mut machine, id, request(&text(id), |_| ())));
+        let events = run(&mut machine);
+        let preemptions = machine.statistics().preemptions;
+        (
+            (0..6).map(|id| seen(&events, id)).collect::<Vec<_>>(),
+            preemptions,
+        )
+    };
+    let (plenty, none) = run_with(usize::MAX);
+    let (scarce, some) = run_with(60);
+    assert_eq!(plenty, scarce);
+    assert!(none == 0 && some > 0, "{none} and {some} preemptions");
+    // Too little for any: each fails alone, and says why.
+    let (failed, _) = run_with(10);
+    assert!(
+        failed.iter().all(|seen| seen.end == "kv_full"),
+        "{failed:?}"
+    );
+}
+
+/// Fails whatever step holds sequence 2.
+fn against_two(fault: fn() -> Fault) -> Scripted {
+    let faults = move |batch: &[Chunk<'_>]| batch.iter().any(|chunk| chunk.seq == 2).then(fault);
+    Scripted {
+        faults: Box::new(faults),
+        ..Scripted::default()
+    }
+}
+
+#[test]
+fn a_failure_stays_with_its_request() {
+    type Make = fn() -> Fault;
+    let table: [(Make, &str, usize); 2] = [
+        (|| Fault::Error, "engine_internal", 1),
+        (|| Fault::Panic, "engine_internal", 1),
+    ];
+    for (fault, code, failures) in table {
+        let mut machine = machine(against_two(fault));
+        (1..=3).for_each(|id| submit(&mut machine, id, request("hello|", |_| ())));
+        let events = run(&mut machine);
+        assert_eq!(seen(&events, 2).end, code);
+        for id in [1, 3] {
+            assert_eq!(seen(&events, id).text, "hello");
+        }
+        let statistics = machine.statistics();
+        assert_eq!((statistics.failed as usize, statistics.live), (failures, 0));
+        assert!(statistics.retries > 0);
+    }
+}
+
+#[test]
+fn unusable_numbers_end_a_request() {
+    let mut machine = machine(against_two(|| Fault::Nan));
+    submit(&mut machine, 2, request("hello|", |_| ()));
+    assert_eq!(seen(&run(&mut machine), 2).end, "no_finite_logits");
+    submit(&mut machine, 1, request("hello|", |_| ()));
+    assert_eq!(seen(&run(&mut machine), 1).text, "hello");
+}
+
+#[test]
+fn a_passing_fault_costs_a_retry() {
+    let mut steps = 0;
+    let faults = move |_: &[Chunk<'_>]| {
+        steps += 1;
+        (steps == 3).then_some(Fault::Error)
+    };
+    let mut machine = machine(Scripted {
+        faults: Box::new(faults),
+        ..Scripted::default()
+    });
+    (1..=2).for_each(|id| submit(&mut machine, id, request("hello|", |_| ())));
+    let events = run(&mut machine);
+    assert_eq!(
+        [seen(&events, 1).text, seen(&events, 2).text],
+        ["hello", "hello"]
+    );
+    assert_eq!(machine.statistics().retries, 1);
+}
+
+#[test]
+fn cancelled_leaves_nothing() {
+    let mut machine = machine(Scripted::default());
+    (1..=100).for_each(|id| {
+        submit(
+            &mut machine,
+            id,
+            request(&"x".repeat(40), |request| request.max_tokens = None),
+        )
+    });
+    machine.open(101, Instant::now());
+    for id in 1..=101 {
+        machine.step();
+        machine.cancel(id);
+        machine.cancel(id);
+    }
+    machine.ready(101, request("late", |_| ()), Ok(vec![1]));
+    assert!(!machine.step());
+    let statistics = machine.statistics();
+    assert_eq!(
+        (statistics.live, statistics.waiting, statistics.cancelled),
+        (0, 0, 101)
+    );
+    let events = std::mem::take(&mut machine.events);
+    (1..=101).for_each(|id| assert_eq!(seen(&events, id).end, "cancelled"));
+}
+
+#[test]
+fn times_add_up() {
+    let mut machine = machine(Scripted::default());
+    submit(&mut machine, 1, request(&"x".repeat(60), |_| ()));
+    let events = run(&mut machine);
+    let Some(Event::Finished {
+        timings,
+        reason: Reason::Length,
+        prompt_tokens: 60,
+        ..
+    }) = events.last()
+    else {
+        panic!("{events:?}");
+    };
+    assert!(timings.prefill > Duration::ZERO && timings.decode > Duration::ZERO);
+    assert_eq!(timings.first_token, timings.queue + timings.prefill);
+}
+
+#[test]
+fn figures_count_tokens_once() {
+    let mut machine = machine(Scripted::default());
+    (1..=3).for_each(|id| submit(&mut machine, id, request(&"x".repeat(30), |_| ())));
+    run(&mut machine);
+    let statistics = machine.statistics();
+    assert_eq!(
+        (
+            statistics.prompt_tokens,
+            statistics.completion_tokens,
+            statistics.finished
+        ),
+        (90, 24, 3)
+    );
+}
+
+/// A running engine and the wake-ups it gives.
+fn engine(executor: Scripted) -> (Engine, Receiver<()>) {
+    let (sender, wakes) = channel();
+    let wake = Box::new(move || {
+        let _ = sender.send(());
+    });
+    let options = RunOptions {
+        max_sequences: 4,
+        step_tokens: 16,
+        ..RunOptions::default()
+    };
+    (
+        Engine::start(Box::new(executor), Arc::new(Letters), options, wake).unwrap(),
+        wakes,
+    )
+}
+
+/// Drains at each wake-up until `count` requests have ended; acknowledges all but `slow`.
+fn until_ended(engine: &Engine, wakes: &Receiver<()>, count: usize, slow: u64) -> Vec<Event> {
+    let (mut events, mut ended) = (Vec::new(), 0);
+    while ended < count {
+        wakes.recv().unwrap();
+        for event in engine.drain() {
+            match &event {
+                Event::Text { id, tokens, .. } if *id != slow => engine.acknowledge(*id, *tokens),
+                Event::Finished { .. } | Event::Failed { .. } => ended += 1,
+                _ => {}
+            }
+            events.push(event);
+        }
+    }
+    events
+}
+
+#[test]
+fn many_requests_end_once() {
+    let (engine, wakes) = engine(Scripted::default());
+    for id in 0..200 {
+        engine
+            .submit(
+                id,
+                request(&format!("answer {id}|"), |request| {
+                    (request.max_tokens, request.window) = (Some(40), 3)
+                }),
+            )
+            .unwrap();
+    }
+    let events = until_ended(&engine, &wakes, 200, u64::MAX);
+    for id in 0..200 {
+        assert_eq!(seen(&events, id).text, format!("answer {id}"));
+    }
+    let statistics = engine.statistics();
+    assert_eq!((statistics.live, statistics.finished), (0, 200));
+}
+
+#[test]
+fn a_slow_client_holds_up_itself() {
+    let (engine, wakes) = engine(Scripted::default());
+    let endless =
+        |request: &mut GenerateRequest| (request.max_tokens, request.window) = (Some(100), 4);
+    (1..=6).for_each(|id| engine.submit(id, request("words", endless)).unwrap());
+    let mut events = until_ended(&engine, &wakes, 5, 3);
+    let told = events.iter().filter_map(|event| match event {
+        Event::Text { id: 3, tokens, .. } => Some(*tokens),
+        _ => None,
+    });
+    assert_eq!(told.max(), Some(4));
+    engine.acknowledge(3, 4);
+    events.extend(
+        until_ended(&engine, &wakes, 1, u64::MAX)
+            .into_iter()
+            .inspect(|event| assert_eq!(event.id(), 3)),
+    );
+    assert_eq!(seen(&events, 3).end, "length");
+}
+
+#[test]
+fn closing_fails_what_is_open() {
+    let (engine, _wakes) = engine(Scripted::default());
+    (1..=9).for_each(|id| {
+        engine
+            .submit(id, request("words", |request| request.window = 1))
+            .unwrap()
+    });
+    engine.close();
+    engine.close();
+    let events = engine.drain();
+    (1..=9).for_each(|id| assert_eq!(seen(&events, id).end, "engine_stopped"));
+    assert_eq!(
+        engine
+            .submit(10, request("words", |_| ()))
+            .unwrap_err()
+            .code(),
+        "engine_stopped"
+    );
+    engine.cancel(1);
+    engine.acknowledge(1, 1);
+    assert_eq!(engine.statistics().live, 0);
+    assert!(engine.drain().is_empty());
+}
+
+#[test]
+fn a_panic_while_reading_fails_one() {
+    let (engine, wakes) = engine(Scripted::default());
+    engine.submit(1, request("panic", |_| ())).unwrap();
+    engine.submit(2, request("hello|", |_| ())).unwrap();
+    let events = until_ended(&engine, &wakes, 2, u64::MAX);
+    assert_eq!(
+        [seen(&events, 1).end, seen(&events, 2).text],
+        ["engine_internal", "hello"]
+    );
+}
+
+#[test]
+fn impossible_requests_are_refused_at_once() {
+    let (engine, _wakes) = engine(Scripted::default());
+    let tokens = |tokens: Vec<u32>| GenerateRequest::new(Prompt::Tokens(tokens));
+    let messages = serde_json::json!([{"role": "user", "content": "hi"}]);
+    let table = [
+        (
+            tokens(vec![256]),
+            "`prompt`: there is no token 256: the model has 256",
+        ),
+        (
+            GenerateRequest::new(Prompt::Messages(messages)),
+            "`prompt`: the model has no chat template: send `text` or `tokens`",
+        ),
+        (
+            request("a", |request| request.logit_bias = vec![(300, 1.0)]),
+            "`logit_bias`: there is no token 300: the model has 256",
+        ),
+        (
+            request("a", |request| request.temperature = f32::NAN),
+            "`temperature`: NaN is not between 0 and 2",
+        ),
+        (
+            tokens(vec![1; 512]),
+            "512 prompt tokens and 1 to generate exceed the context of 512 tokens",
+        ),
+    ];
+    for (request, message) in table {
+        assert_eq!(engine.submit(1, request).unwrap_err().to_string(), message);
+    }
+}
