@@ -1,0 +1,52 @@
+"""Starting a gateway as its own process, the way a user does, and stopping it: shared by the demo, benchmarks and tests."""
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+STOP_TIMEOUT = 10
+
+
+@dataclass(frozen=True)
+class Running:
+    """A gateway that accepts connections at `url`. `log` is where its stderr goes."""
+
+    process: subprocess.Popen[str]
+    url: str
+    log: Path
+
+    def stop(self, with_signal: signal.Signals = signal.SIGINT) -> int:
+        """Signal it and wait; its exit code. Raises `subprocess.TimeoutExpired` after 10 s."""
+        self.process.send_signal(with_signal)
+        return self.process.wait(STOP_TIMEOUT)
+
+
+@contextmanager
+def gateway(config: str = "", options: Sequence[str] = ()) -> Iterator[Running]:
+    """`quiver serve` on a free port with `config` as its file; killed at the end if it still runs.
+
+    Raises `RuntimeError` with its log when it does not come up.
+    """
+    with tempfile.TemporaryDirectory(prefix="quiver-") as folder:
+        (Path(folder) / "quiver.toml").write_text(config)
+        log = Path(folder) / "log"
+        command = [sys.executable, "-m", "quiver.admin", "serve", "--port", "0", "--json", *options]
+        with log.open("w") as stderr:
+            process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError(f"the gateway did not start:\n{log.read_text()}")
+            yield Running(process, json.loads(line)["url"], log)
+        finally:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()

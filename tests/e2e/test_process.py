@@ -1,0 +1,171 @@
+"""The real process: signals, bad input, bad model files, secrets. Each test drives `quiver serve` over real sockets."""
+
+import http.client
+import json
+import signal
+import socket
+import struct
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from quiver.proxy.builtin import BOLT
+
+from bench.running import Running, gateway
+
+from .conftest import KEY
+
+HEADERS = {"Content-Type": "application/json"}
+
+
+def post(running: Running, body: bytes, headers: dict[str, str] = HEADERS) -> tuple[int, dict[str, object]]:
+    request = urllib.request.Request(f"{running.url}/v1/chat/completions", body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def chat(model: str = "bolt", **fields: object) -> bytes:
+    return json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}], **fields}).encode()
+
+
+def code_of(reply: dict[str, object]) -> object:
+    error = reply["error"]
+    assert isinstance(error, dict)
+    return error["code"]
+
+
+def open_stream(running: Running, **fields: object) -> socket.socket:
+    """A connection on which a stream has begun, and on which nothing more is read."""
+    parts = urlsplit(running.url)
+    sock = socket.create_connection((parts.hostname, parts.port), timeout=30)
+    body = chat(stream=True, **fields)
+    sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    assert sock.recv(12) == b"HTTP/1.1 200"
+    return sock
+
+
+def test_still_serving_after_bad_input(served: Running) -> None:
+    cases = [
+        (b"not json", 400, "invalid_json"),
+        (b"", 400, "invalid_json"),
+        (b'{"model": "bolt"}', 400, "invalid_request"),
+        (b'{"model": "nope", "messages": []}', 404, "model_not_found"),
+    ]
+    for body, status, code in cases:
+        found, reply = post(served, body)
+        assert (found, code_of(reply)) == (status, code)
+    status, _ = post(served, chat(max_tokens=2))
+    assert status == 200
+
+
+def test_huge_body_is_refused_early(served: Running) -> None:
+    parts = urlsplit(served.url)
+    connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=30)
+    try:
+        connection.request("POST", "/v1/chat/completions", b"x" * 100_000_000, HEADERS)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the refusal came before the body was through
+    reply = connection.getresponse()
+    assert (reply.status, code_of(json.load(reply))) == (413, "body_too_large")
+    connection.close()
+
+
+def test_engine_is_idle_after_departures(served: Running) -> None:
+    for _ in range(10):
+        open_stream(served, temperature=1.5, logit_bias={}).close()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"{served.url}/status", timeout=10) as reply:
+            if json.load(reply)["in_flight"] == 0:
+                return
+        time.sleep(0.05)
+    pytest.fail("requests of departed clients are still running after 10 s")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_ends_idle_process(number: signal.Signals, code: int) -> None:
+    with gateway() as running:
+        assert running.stop(number) == code
+
+
+def test_interrupt_with_open_streams() -> None:
+    """Ctrl-C ends the process within 5 s, though one client streams and never reads, and one sends nothing."""
+    slow = "[[models]]\nid = 'endless'\npath = '" + BOLT.path + "'\n"
+    with gateway(slow) as running:
+        parts = urlsplit(running.url)
+        idle = socket.create_connection((parts.hostname, parts.port))
+        streams = [open_stream(running, temperature=2, max_tokens=1500) for _ in range(3)]
+        began = time.monotonic()
+        assert running.stop(signal.SIGINT) == 130
+        assert time.monotonic() - began < 5
+        for sock in [idle, *streams]:
+            sock.close()
+
+
+def test_second_signal_forces() -> None:
+    with gateway("[drain]\ntimeout = 600\n") as running:
+        stream = open_stream(running, temperature=2, max_tokens=1500)
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        assert running.stop(signal.SIGTERM) == 143
+        stream.close()
+
+
+def corrupt(kind: str, folder: Path) -> Path:
+    """A model file that cannot be loaded."""
+    good, path = Path(BOLT.path).read_bytes(), folder / f"{kind}.gguf"
+    at = good.index(b"general.architecture") + len("general.architecture") + 4
+    damaged = {
+        "empty": b"",
+        "noise": b"PK\x03\x04" + b"\0" * 200,
+        "truncated": good[: len(good) // 2],
+        "header-only": good[:16],
+        "architecture": good[:at] + struct.pack("<Q", 5) + b"zebra" + good[at + 8 + 5 :],
+    }
+    if kind != "missing":
+        path.write_bytes(damaged[kind])
+    return path
+
+
+KINDS = ("missing", "empty", "noise", "truncated", "header-only", "architecture")
+
+
+def test_bad_model_files_leave_the_server_up(tmp_path: Path) -> None:
+    paths = [corrupt(kind, tmp_path) for kind in KINDS]
+    config = "".join(f"[[models]]\npath = '{path}'\n" for path in paths)
+    with gateway(config) as running:
+        for kind in KINDS:
+            status, reply = post(running, chat(kind))
+            assert (status, code_of(reply)) == (503, "model_not_loaded"), kind
+            assert str(tmp_path) not in json.dumps(reply), "a client was told a path"
+        status, _ = post(running, chat(max_tokens=2))
+        assert status == 200
+        assert running.stop() == 130
+        log = running.log.read_text()
+    for path in paths:
+        assert str(path) in log
+    assert "zebra" in log
+
+
+def test_no_secret_is_logged() -> None:
+    config = (
+        f'[auth]\nkeys = ["{KEY}"]\n[[backends]]\nurl = "http://127.0.0.1:9"\nmodels = ["far"]\napi_key = "{KEY}-up"\n'
+    )
+    planted = "a-prompt-nobody-may-read"
+    with gateway(config) as running:
+        for key in (KEY, "sk-some-wrong-key"):
+            headers = {**HEADERS, "Authorization": f"Bearer {key}"}
+            for model in ("bolt", "far"):
+                body = chat(model, max_tokens=2).replace(b'"hi"', f'"{planted}"'.encode())
+                post(running, body, headers)
+        assert running.stop() == 130
+        log = running.log.read_text()
+    assert [secret for secret in (KEY, "sk-some-wrong-key", planted) if secret in log] == []
+    assert "invalid_api_key" in log
