@@ -2,7 +2,9 @@
 //! nobody needs a second copy; nothing in the engine uses it.
 
 mod noise;
+mod tiny;
 mod writer;
 
 pub use noise::Noise;
+pub use tiny::{Tiny, random_blocks};
 pub use writer::Writer;

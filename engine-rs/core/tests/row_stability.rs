@@ -1,0 +1,169 @@
+//! A sequence's logits are the same bits however its tokens were batched, chunked or computed again.
+
+use std::sync::Arc;
+
+use quiver_core::error::Error;
+use quiver_core::executor::{Chunk, Executor, ExecutorOptions, KvType, SeqId, Want, load};
+use quiver_core::gguf::Gguf;
+use quiver_core::testing::{Noise, Tiny};
+
+fn open(tiny: &Tiny, threads: usize, kv: KvType) -> Box<dyn Executor> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, tiny.bytes()).unwrap();
+    let options = ExecutorOptions { threads, context_length: None, kv };
+    load(Arc::new(Gguf::open(&path).unwrap()), &options).unwrap()
+}
+
+fn tokens(seed: u64, count: usize, vocab: usize) -> Vec<u32> {
+    let mut noise = Noise::new(seed);
+    (0..count).map(|_| noise.below(vocab as u32)).collect()
+}
+
+/// Feeds `tokens` in chunks of the given lengths and returns the bits of all logits.
+fn run(model: &mut dyn Executor, seq: SeqId, mut start: usize, tokens: &[u32], lengths: &[usize]) -> Vec<u32> {
+    let mut rows = Vec::new();
+    let mut rest = tokens;
+    for length in lengths.iter().cycle() {
+        let (chunk, after) = rest.split_at(rest.len().min(*length));
+        if chunk.is_empty() {
+            break;
+        }
+        let logits = model.step(&[Chunk { seq, start, tokens: chunk, want: Want::All }]).unwrap();
+        rows.extend(logits.rows.iter().map(|value| value.to_bits()));
+        start += chunk.len();
+        rest = after;
+    }
+    rows
+}
+
+#[test]
+fn chunks_do_not_change_logits() {
+    for tiny in Tiny::variety() {
+        for kv in [KvType::F16, KvType::F32] {
+            let mut model = open(&tiny, 2, kv);
+            let tokens = tokens(1, 75, tiny.vocab);
+            let whole = run(model.as_mut(), 1, 0, &tokens, &[75]);
+            assert!(whole.iter().all(|bits| f32::from_bits(*bits).is_finite()), "{tiny:?}");
+            for (seq, lengths) in [(2, &[1][..]), (3, &[7, 2, 40]), (4, &[32, 5])] {
+                assert!(run(model.as_mut(), seq, 0, &tokens, lengths) == whole, "{lengths:?} {tiny:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn companions_do_not_change_logits() {
+    for tiny in Tiny::variety() {
+        let mut model = open(&tiny, 2, KvType::F16);
+        let prompts: Vec<Vec<u32>> = (0..5).map(|seq| tokens(seq, 3 + 11 * seq as usize, tiny.vocab)).collect();
+        let alone: Vec<Vec<u32>> =
+            prompts.iter().enumerate().map(|(at, prompt)| run(model.as_mut(), at as u64, 0, prompt, &[200])).collect();
+        // All but the last token first, so that the batch below mixes decoding rows with whole prompts.
+        for (seq, prompt) in prompts.iter().enumerate().skip(3) {
+            run(model.as_mut(), 100 + seq as u64, 0, &prompt[..prompt.len() - 1], &[200]);
+        }
+        let chunks: Vec<Chunk<'_>> = prompts
+            .iter()
+            .enumerate()
+            .map(|(seq, prompt)| {
+                let start = if seq >= 3 { prompt.len() - 1 } else { 0 };
+                Chunk { seq: 100 + seq as u64, start, tokens: &prompt[start..], want: Want::Last }
+            })
+            .collect();
+        let together = model.step(&chunks).unwrap();
+        for (row, alone) in together.rows.chunks(tiny.vocab).zip(&alone) {
+            let row: Vec<u32> = row.iter().map(|value| value.to_bits()).collect();
+            assert!(alone.ends_with(&row), "{tiny:?}");
+        }
+    }
+}
+
+#[test]
+fn threads_do_not_change_logits() {
+    for tiny in Tiny::variety() {
+        let tokens = tokens(2, 40, tiny.vocab);
+        let [one, three] = [1, 3].map(|threads| run(open(&tiny, threads, KvType::F16).as_mut(), 1, 0, &tokens, &[40]));
+        assert!(one == three, "{tiny:?}");
+    }
+}
+
+#[test]
+fn truncation_forgets_only_the_tail() {
+    let tiny = Tiny::default();
+    let mut model = open(&tiny, 2, KvType::F16);
+    let prompt = tokens(3, 60, tiny.vocab);
+    let whole = run(model.as_mut(), 1, 0, &prompt, &[60]);
+    let other = tokens(4, 30, tiny.vocab);
+    run(model.as_mut(), 1, 60, &other, &[30]);
+    for keep in [60, 33, 32, 1, 0] {
+        model.truncate(1, keep);
+        let again = run(model.as_mut(), 1, keep, &prompt[keep..], &[9]);
+        assert!(whole.ends_with(&again), "{keep}");
+    }
+}
+
+#[test]
+fn a_released_sequence_starts_anew() {
+    let tiny = Tiny::default();
+    let mut model = open(&tiny, 2, KvType::F16);
+    let prompt = tokens(3, 40, tiny.vocab);
+    let first = run(model.as_mut(), 1, 0, &prompt, &[40]);
+    assert_eq!(model.live_sequences(), 1);
+    assert!(model.kv_bytes() > 0);
+    model.release(1);
+    assert_eq!((model.live_sequences(), model.kv_bytes()), (0, 0));
+    assert!(run(model.as_mut(), 1, 0, &prompt, &[40]) == first);
+}
+
+#[test]
+fn refused_steps_leave_no_trace() {
+    let tiny = Tiny { context: 50, ..Tiny::default() };
+    let mut model = open(&tiny, 2, KvType::F16);
+    let prompt = tokens(5, 40, tiny.vocab);
+    let whole = run(model.as_mut(), 1, 0, &prompt, &[40]);
+    model.truncate(1, 39);
+    let bytes = model.kv_bytes();
+    let long = [0; 12];
+    let good = Chunk { seq: 2, start: 0, tokens: &[1, 2], want: Want::Last };
+    let bad = [
+        (Chunk { seq: 1, start: 39, tokens: &long, want: Want::Last }, "context_length_exceeded"),
+        (Chunk { seq: 1, start: 39, tokens: &[101], want: Want::Last }, "invalid_request"),
+        (Chunk { seq: 1, start: 38, tokens: &[1], want: Want::Last }, "engine_internal"),
+        (Chunk { seq: 3, start: 5, tokens: &[1], want: Want::Last }, "engine_internal"),
+    ];
+    for (chunk, code) in bad {
+        assert_eq!(model.step(&[good, chunk]).unwrap_err().code(), code);
+        assert_eq!((model.live_sequences(), model.kv_bytes()), (1, bytes), "{code}");
+    }
+    assert!(whole.ends_with(&run(model.as_mut(), 1, 39, &prompt[39..], &[1])));
+}
+
+#[test]
+fn only_wanted_rows_have_logits() {
+    let tiny = Tiny::default();
+    let mut model = open(&tiny, 1, KvType::F16);
+    let step = |model: &mut Box<dyn Executor>, seq, want| {
+        model.step(&[Chunk { seq, start: 0, tokens: &[1, 2, 3], want }]).unwrap().rows
+    };
+    let all = step(&mut model, 1, Want::All);
+    assert_eq!(all.len(), 3 * tiny.vocab);
+    assert_eq!(step(&mut model, 2, Want::Last), all[2 * tiny.vocab..]);
+    assert!(step(&mut model, 3, Want::Nothing).is_empty());
+    assert!(model.step(&[]).unwrap().rows.is_empty());
+}
+
+#[test]
+fn contexts_beyond_training_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, Tiny::default().bytes()).unwrap();
+    let file = Arc::new(Gguf::open(&path).unwrap());
+    for (length, accepted) in [(None, Some(256)), (Some(100), Some(100)), (Some(257), None), (Some(0), None)] {
+        let options = ExecutorOptions { threads: 1, context_length: length, kv: KvType::F16 };
+        match load(file.clone(), &options) {
+            Ok(model) => assert_eq!(Some(model.context_length()), accepted),
+            Err(error) => assert!(matches!(error, Error::InvalidRequest { .. }) && accepted.is_none(), "{error}"),
+        }
+    }
+}
