@@ -2,6 +2,7 @@
 use pyo3::prelude::*;
 
 mod http;
+mod tokenize;
 
 #[pymodule]
 mod _engine {
@@ -11,6 +12,9 @@ mod _engine {
     use http::{HttpError, RequestHead, RequestParser, ResponseHead, ResponseParser, SseScanner};
     #[pymodule_export]
     use http::{encode_chunk, encode_request, encode_response};
+
+    #[pymodule_export]
+    use super::tokenize::{detokenize, render_chat, tokenize};
 
     #[pymodule_export]
     const LAST_CHUNK: &[u8] = quiver_http::LAST_CHUNK;
