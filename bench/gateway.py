@@ -86,7 +86,15 @@ def main(arguments: list[str]) -> int:
     process = multiprocessing.Process(target=backend, args=(port,), daemon=True)
     process.start()
     backend_port = port.get(timeout=30)
-    config = f'[engine]\nbolt = false\n[log]\nlevel = "warning"\n[[backends]]\nurl = "http://127.0.0.1:{backend_port}"\nmodels = ["echo"]\n'
+    config = f"""
+[engine]
+bolt = false
+[log]
+level = "warning"
+[[backends]]
+url = "http://127.0.0.1:{backend_port}"
+models = ["echo"]
+"""
     try:
         with gateway(config) as running:
             rows = measure("direct", backend_port) + measure("through Quiver", int(running.url.rsplit(":", 1)[1]))
