@@ -246,3 +246,12 @@ def render_chat(path: str, messages: bytes, *, extra: bytes | None = None, add_g
     `extra` is a JSON object of further variables, such as `tools`. Raises ValueError when the file has no template, and
     with what failed when the template does.
     """
+
+# --- Evaluation ---
+
+def evaluate(path: str, tokens: list[int], *, kv_type: str = "f32") -> bytes:
+    """The logits at every position of `tokens` as native-endian f32, position by position.
+
+    `kv_type` is how keys and values are kept, `f32` or `f16`. For parity tests and perplexity. Raises ValueError when the
+    file cannot be loaded, a token is unknown or there are more tokens than the model's context.
+    """

@@ -1,6 +1,8 @@
-//! Received bytes that no message has taken yet: a vector with a consumed front. Each byte is copied in once and moved rarely.
+//! Received bytes that no message has taken yet: a vector with a consumed front. Each byte is
+//! copied in once and moved rarely.
 
-/// What an empty buffer may keep, so that an idle connection does not hold the memory of its largest message.
+/// What an empty buffer may keep, so that an idle connection does not hold the memory of its
+/// largest message.
 const KEEP: usize = 64 * 1024;
 
 #[derive(Debug, Default)]
@@ -15,7 +17,8 @@ impl Buffer {
         self.bytes.extend_from_slice(data);
     }
 
-    /// Gives consumed room back. Moves at most as many bytes as were consumed since the last move, which keeps the work linear.
+    /// Gives consumed room back. Moves at most as many bytes as were consumed since the last move,
+    /// which keeps the work linear.
     pub(crate) fn compact(&mut self) {
         if self.start == self.bytes.len() {
             self.bytes.clear();

@@ -1,4 +1,5 @@
-//! Decoder of the chunked transfer coding (RFC 9112 7.1), in place: the payload moves to the front of the bytes that carried it.
+//! Decoder of the chunked transfer coding (RFC 9112 7.1), in place: the payload moves to the front
+//! of the bytes that carried it.
 //!
 //! One byte decides one step, so no part of a chunk's frame is ever stored or looked at twice.
 use crate::error::HttpError;
@@ -8,7 +9,8 @@ use crate::grammar::{self, EXTENSION, TOKEN, VALUE};
 const MAX_DIGITS: u8 = 16;
 /// Bytes of the extensions of one chunk.
 const MAX_EXTENSION: usize = 256;
-/// Bytes of the extensions of all chunks of a message: a byte of payload must not cost 256 of frame for ever.
+/// Bytes of the extensions of all chunks of a message: a byte of payload must not cost 256 of frame
+/// for ever.
 const MAX_EXTENSIONS: usize = 16 * 1024;
 /// Bytes of all trailer fields.
 const MAX_TRAILERS: usize = 8 * 1024;
@@ -65,35 +67,20 @@ impl From<HttpError> for ChunkError {
 
 impl ChunkDecoder {
     pub(crate) fn new(room: u64) -> Self {
-        ChunkDecoder {
-            state: State::Size,
-            digits: 0,
-            left: 0,
-            extension: 0,
-            extensions: 0,
-            trailers: 0,
-            room,
-        }
+        ChunkDecoder { state: State::Size, digits: 0, left: 0, extension: 0, extensions: 0, trailers: 0, room }
     }
 
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
-    /// Decodes `bytes[at.read..]` and appends the payload at `at.written`, which never passes `at.read`.
-    pub(crate) fn decode(
-        &mut self,
-        bytes: &mut [u8],
-        at: Progress,
-    ) -> Result<Progress, ChunkError> {
-        let Progress {
-            mut written,
-            mut read,
-        } = at;
+    /// Decodes `bytes[at.read..]` and appends the payload at `at.written`, which never passes
+    /// `at.read`.
+    pub(crate) fn decode(&mut self, bytes: &mut [u8], at: Progress) -> Result<Progress, ChunkError> {
+        let Progress { mut written, mut read } = at;
         while read < bytes.len() && !self.is_done() {
             if self.state == State::Data {
-                let count =
-                    (bytes.len() - read).min(usize::try_from(self.left).unwrap_or(usize::MAX));
+                let count = (bytes.len() - read).min(usize::try_from(self.left).unwrap_or(usize::MAX));
                 bytes.copy_within(read..read + count, written);
                 written += count;
                 read += count;
@@ -118,19 +105,9 @@ impl ChunkDecoder {
             State::Size => return self.size(byte),
             State::Extension => return Ok(self.extension(byte)?),
             State::SizeLf => self.size_ends(byte)?,
-            State::DataCr => expect(
-                byte,
-                b'\r',
-                State::DataLf,
-                "a chunk is longer than its size",
-            )?,
+            State::DataCr => expect(byte, b'\r', State::DataLf, "a chunk is longer than its size")?,
             State::DataLf => expect(byte, b'\n', State::Size, "a chunk does not end in CRLF")?,
-            State::EndLf => expect(
-                byte,
-                b'\n',
-                State::Done,
-                "the last chunk does not end in CRLF",
-            )?,
+            State::EndLf => expect(byte, b'\n', State::Done, "the last chunk does not end in CRLF")?,
             _ => return Ok(self.trailer(byte)?),
         };
         Ok(())
@@ -166,9 +143,7 @@ impl ChunkDecoder {
         self.extension += 1;
         self.extensions += 1;
         if !grammar::is(byte, EXTENSION) {
-            return Err(HttpError::chunk(
-                "a chunk extension has a control character",
-            ));
+            return Err(HttpError::chunk("a chunk extension has a control character"));
         }
         if self.extension > MAX_EXTENSION || self.extensions > MAX_EXTENSIONS {
             return Err(HttpError::chunk("the chunk extensions are too long"));
@@ -179,15 +154,12 @@ impl ChunkDecoder {
     fn size_ends(&mut self, byte: u8) -> Result<State, HttpError> {
         self.digits = 0;
         self.extension = 0;
-        let next = if self.left == 0 {
-            State::TrailerStart
-        } else {
-            State::Data
-        };
+        let next = if self.left == 0 { State::TrailerStart } else { State::Data };
         expect(byte, b'\n', next, "a chunk size does not end in CRLF")
     }
 
-    // Trailer fields are read for their grammar and dropped (RFC 9110 6.5.1 forbids merging what is not known to be safe).
+    // Trailer fields are read for their grammar and dropped (RFC 9110 6.5.1 forbids merging what is
+    // not known to be safe).
     fn trailer(&mut self, byte: u8) -> Result<(), HttpError> {
         self.trailers += 1;
         if self.trailers > MAX_TRAILERS {
@@ -195,9 +167,7 @@ impl ChunkDecoder {
         }
         self.state = match self.state {
             State::TrailerStart if byte == b'\r' => State::EndLf,
-            State::TrailerStart | State::TrailerName if grammar::is(byte, TOKEN) => {
-                State::TrailerName
-            }
+            State::TrailerStart | State::TrailerName if grammar::is(byte, TOKEN) => State::TrailerName,
             State::TrailerName if byte == b':' => State::TrailerValue,
             State::TrailerValue if grammar::is(byte, VALUE) => State::TrailerValue,
             State::TrailerValue if byte == b'\r' => State::TrailerLf,
@@ -209,9 +179,5 @@ impl ChunkDecoder {
 }
 
 fn expect(byte: u8, wanted: u8, next: State, message: &'static str) -> Result<State, HttpError> {
-    if byte == wanted {
-        Ok(next)
-    } else {
-        Err(HttpError::chunk(message))
-    }
+    if byte == wanted { Ok(next) } else { Err(HttpError::chunk(message)) }
 }

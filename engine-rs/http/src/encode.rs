@@ -1,5 +1,5 @@
-//! Heads that we send. A message is always written anew from its parts: its length is ours, and the fields that speak about one
-//! connection (RFC 9110 7.6.1) stay on that connection.
+//! Heads that we send. A message is always written anew from its parts: its length is ours, and the
+//! fields that speak about one connection (RFC 9110 7.6.1) stay on that connection.
 use crate::grammar::{self, PATH, QUERY, VALUE};
 use crate::status;
 
@@ -44,22 +44,15 @@ pub struct RequestEncoder<'a> {
 }
 
 impl RequestEncoder<'_> {
-    /// The head, with exactly one Content-Length when there is a length. Dropped from `fields`: hop-by-hop fields, those that a
-    /// Connection field names, lengths, credentials for a proxy, and Expect, as the body is sent without waiting.
-    pub fn head<'f>(
-        &self,
-        fields: impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone,
-    ) -> Result<Vec<u8>> {
+    /// The head, with exactly one Content-Length when there is a length. Dropped from `fields`:
+    /// hop-by-hop fields, those that a Connection field names, lengths, credentials for a proxy,
+    /// and Expect, as the body is sent without waiting.
+    pub fn head<'f>(&self, fields: impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone) -> Result<Vec<u8>> {
         if !grammar::is_token(self.method.as_bytes()) {
             return Err(EncodeError::Method);
         }
         check_target(self.target.as_bytes())?;
-        if fields
-            .clone()
-            .filter(|(name, _)| name.eq_ignore_ascii_case(b"host"))
-            .count()
-            != 1
-        {
+        if fields.clone().filter(|(name, _)| name.eq_ignore_ascii_case(b"host")).count() != 1 {
             return Err(EncodeError::Host);
         }
         let mut head = Vec::with_capacity(512);
@@ -80,11 +73,7 @@ fn check_target(target: &[u8]) -> Result<()> {
         [b'?', query @ ..] => grammar::all(query, QUERY),
         _ => false,
     };
-    if well_formed && target.starts_with(b"/") {
-        Ok(())
-    } else {
-        Err(EncodeError::Target)
-    }
+    if well_formed && target.starts_with(b"/") { Ok(()) } else { Err(EncodeError::Target) }
 }
 
 /// A response to a client.
@@ -105,11 +94,9 @@ impl ResponseEncoder {
         self.status >= 200 && self.status != 204 && self.status != 304
     }
 
-    /// The head, which says the length itself and drops lengths and hop-by-hop fields from `fields`.
-    pub fn head<'f>(
-        &self,
-        fields: impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone,
-    ) -> Result<Vec<u8>> {
+    /// The head, which says the length itself and drops lengths and hop-by-hop fields from
+    /// `fields`.
+    pub fn head<'f>(&self, fields: impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone) -> Result<Vec<u8>> {
         if !(100..=599).contains(&self.status) {
             return Err(EncodeError::Status);
         }
@@ -147,7 +134,8 @@ impl ResponseEncoder {
     }
 }
 
-/// What stands before and after the data of one chunk; nothing for no data, since an empty chunk would end the body.
+/// What stands before and after the data of one chunk; nothing for no data, since an empty chunk
+/// would end the body.
 pub fn chunk_frame(data: &[u8]) -> (Vec<u8>, &'static [u8]) {
     if data.is_empty() {
         return (Vec::new(), b"");
@@ -155,34 +143,20 @@ pub fn chunk_frame(data: &[u8]) -> (Vec<u8>, &'static [u8]) {
     (format!("{:x}\r\n", data.len()).into_bytes(), b"\r\n")
 }
 
-fn write_fields<'f>(
-    head: &mut Vec<u8>,
-    fields: impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone,
-) -> Result<()> {
+fn write_fields<'f>(head: &mut Vec<u8>, fields: impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone) -> Result<()> {
     let mut named = Vec::new();
-    for (_, value) in fields
-        .clone()
-        .filter(|(name, _)| name.eq_ignore_ascii_case(b"connection"))
-    {
+    for (_, value) in fields.clone().filter(|(name, _)| name.eq_ignore_ascii_case(b"connection")) {
         named.extend(grammar::elements(value));
     }
     for (name, value) in fields {
         if !grammar::is_token(name) {
-            return Err(EncodeError::Name(
-                String::from_utf8_lossy(name).into_owned(),
-            ));
+            return Err(EncodeError::Name(String::from_utf8_lossy(name).into_owned()));
         }
-        if stays_here(name)
-            || named
-                .iter()
-                .any(|option| option.eq_ignore_ascii_case(name) && !is_essential(name))
-        {
+        if stays_here(name) || named.iter().any(|option| option.eq_ignore_ascii_case(name) && !is_essential(name)) {
             continue;
         }
         if !grammar::all(value, VALUE) || grammar::trim(value).len() != value.len() {
-            return Err(EncodeError::Value(
-                String::from_utf8_lossy(name).into_owned(),
-            ));
+            return Err(EncodeError::Value(String::from_utf8_lossy(name).into_owned()));
         }
         for part in [name, b": ", value, b"\r\n"] {
             head.extend_from_slice(part);
@@ -210,9 +184,7 @@ fn stays_here(name: &[u8]) -> bool {
         b"transfer-encoding",
         b"upgrade",
     ];
-    DROPPED
-        .iter()
-        .any(|dropped| dropped.len() == name.len() && dropped.eq_ignore_ascii_case(name))
+    DROPPED.iter().any(|dropped| dropped.len() == name.len() && dropped.eq_ignore_ascii_case(name))
 }
 
 fn write_length(head: &mut Vec<u8>, length: Length) {

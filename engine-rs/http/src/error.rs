@@ -1,6 +1,7 @@
 //! What can be wrong with a message, and the one table of codes and statuses.
 //!
-//! The peer's mistake is an [`HttpError`]; a call in the wrong order is our own and is [`Error::Misuse`].
+//! The peer's mistake is an [`HttpError`]; a call in the wrong order is our own and is
+//! [`Error::Misuse`].
 use std::borrow::Cow;
 
 /// Stable names of the peer's mistakes.
@@ -38,11 +39,7 @@ impl Code {
         (Code::ExpectationFailed, 417, "expectation_failed"),
         (Code::HeadTooLarge, 431, "head_too_large"),
         (Code::MethodNotImplemented, 501, "method_not_implemented"),
-        (
-            Code::TransferCodingNotImplemented,
-            501,
-            "transfer_coding_not_implemented",
-        ),
+        (Code::TransferCodingNotImplemented, 501, "transfer_coding_not_implemented"),
         (Code::VersionNotSupported, 505, "http_version_not_supported"),
         (Code::Http2Preface, 505, "http2_preface"),
         (Code::UpstreamMalformed, 502, "upstream_malformed"),
@@ -58,7 +55,8 @@ impl Code {
     }
 }
 
-/// The peer sent something that is not, or that we do not take as, HTTP/1.1. The connection cannot be used further.
+/// The peer sent something that is not, or that we do not take as, HTTP/1.1. The connection cannot
+/// be used further.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct HttpError {
@@ -68,10 +66,7 @@ pub struct HttpError {
 
 impl HttpError {
     pub(crate) fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        HttpError {
-            code,
-            message: message.into(),
-        }
+        HttpError { code, message: message.into() }
     }
 
     pub(crate) fn field(message: &'static str) -> Self {
@@ -87,10 +82,7 @@ impl HttpError {
     }
 
     pub(crate) fn head_too_large(limit: usize) -> Self {
-        Self::new(
-            Code::HeadTooLarge,
-            format!("the head of the message is larger than {limit} bytes"),
-        )
+        Self::new(Code::HeadTooLarge, format!("the head of the message is larger than {limit} bytes"))
     }
 
     pub(crate) fn truncated(message: &'static str) -> Self {
@@ -99,10 +91,7 @@ impl HttpError {
 
     /// The same mistake, made by an upstream: never the client's fault, so always 502.
     pub(crate) fn of_upstream(self) -> Self {
-        HttpError {
-            code: Code::UpstreamMalformed,
-            ..self
-        }
+        HttpError { code: Code::UpstreamMalformed, ..self }
     }
 }
 

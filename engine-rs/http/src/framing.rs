@@ -1,6 +1,8 @@
-//! What the header fields say of the message itself: how long it is, and what becomes of the connection.
+//! What the header fields say of the message itself: how long it is, and what becomes of the
+//! connection.
 //!
-//! Everything on which two recipients could disagree about where a message ends is refused here (RFC 9112 6).
+//! Everything on which two recipients could disagree about where a message ends is refused here
+//! (RFC 9112 6).
 use crate::error::{Code, HttpError};
 use crate::fields::Place;
 use crate::grammar;
@@ -27,13 +29,9 @@ pub(crate) enum Expect {
 }
 
 impl Facts {
-    /// Takes note of one field. Sorted by length first, so that most fields cost one comparison of numbers.
-    pub(crate) fn note(
-        &mut self,
-        name: &[u8],
-        value: &[u8],
-        place: Place,
-    ) -> Result<(), HttpError> {
+    /// Takes note of one field. Sorted by length first, so that most fields cost one comparison of
+    /// numbers.
+    pub(crate) fn note(&mut self, name: &[u8], value: &[u8], place: Place) -> Result<(), HttpError> {
         match name.len() {
             4 if same(name, b"host") => self.note_host(place),
             6 if same(name, b"expect") => self.note_expect(value),
@@ -42,9 +40,7 @@ impl Facts {
             14 if same(name, b"content-length") => return self.note_content_length(value),
             17 if same(name, b"transfer-encoding") => return self.note_transfer_encoding(value),
             _ if name.contains(&b'_') && imitates(name) => {
-                return Err(HttpError::framing(
-                    "an underscore form of Content-Length, Transfer-Encoding or Host",
-                ));
+                return Err(HttpError::framing("an underscore form of Content-Length, Transfer-Encoding or Host"));
             }
             _ => {}
         }
@@ -58,11 +54,7 @@ impl Facts {
 
     fn note_expect(&mut self, value: &[u8]) {
         let known = same(value, b"100-continue") && self.expect != Expect::Unknown;
-        self.expect = if known {
-            Expect::Continue
-        } else {
-            Expect::Unknown
-        };
+        self.expect = if known { Expect::Continue } else { Expect::Unknown };
     }
 
     fn note_connection(&mut self, value: &[u8]) {
@@ -98,14 +90,10 @@ impl Facts {
     /// RFC 9112 6.1 and 6.3: no Transfer-Encoding on HTTP/1.0, never both forms of length.
     pub(crate) fn check_length(&self, http10: bool) -> Result<(), HttpError> {
         if self.chunked && http10 {
-            return Err(HttpError::framing(
-                "Transfer-Encoding on an HTTP/1.0 message",
-            ));
+            return Err(HttpError::framing("Transfer-Encoding on an HTTP/1.0 message"));
         }
         if self.chunked && self.content_length.is_some() {
-            return Err(HttpError::framing(
-                "Content-Length together with Transfer-Encoding",
-            ));
+            return Err(HttpError::framing("Content-Length together with Transfer-Encoding"));
         }
         Ok(())
     }
@@ -132,23 +120,18 @@ fn same(left: &[u8], right: &[u8]) -> bool {
     left.eq_ignore_ascii_case(right)
 }
 
-// Servers with a CGI-like interface read `_` as `-`: one hop would see such a field and the next would not.
+// Servers with a CGI-like interface read `_` as `-`: one hop would see such a field and the next
+// would not.
 fn imitates(name: &[u8]) -> bool {
-    let letters = || {
-        name.iter()
-            .filter(|byte| !matches!(byte, b'_' | b'-'))
-            .map(u8::to_ascii_lowercase)
-    };
-    [&b"contentlength"[..], b"transferencoding", b"host"]
-        .iter()
-        .any(|known| letters().eq(known.iter().copied()))
+    let letters = || name.iter().filter(|byte| !matches!(byte, b'_' | b'-')).map(u8::to_ascii_lowercase);
+    [&b"contentlength"[..], b"transferencoding", b"host"].iter().any(|known| letters().eq(known.iter().copied()))
 }
 
-// A coding that exists and that we do not know is 501 (RFC 9112 6.1); anything else is an attempt to be misread.
+// A coding that exists and that we do not know is 501 (RFC 9112 6.1); anything else is an attempt
+// to be misread.
 fn refused_coding(value: &[u8]) -> HttpError {
     let mut codings = grammar::elements(value).peekable();
-    let mut well_formed =
-        codings.peek().is_some() && !value.ends_with(b",") && !value.starts_with(b",");
+    let mut well_formed = codings.peek().is_some() && !value.ends_with(b",") && !value.starts_with(b",");
     let mut chunked = 0;
     let mut last_is_chunked = false;
     for coding in codings {
@@ -157,10 +140,7 @@ fn refused_coding(value: &[u8]) -> HttpError {
         chunked += usize::from(last_is_chunked);
     }
     if well_formed && chunked == usize::from(last_is_chunked) {
-        return HttpError::new(
-            Code::TransferCodingNotImplemented,
-            "a transfer coding other than chunked",
-        );
+        return HttpError::new(Code::TransferCodingNotImplemented, "a transfer coding other than chunked");
     }
     HttpError::framing("Transfer-Encoding is not `chunked`")
 }

@@ -1,18 +1,22 @@
-//! Which byte may stand where: one table of classes for all byte values, and the few grammar rules that are made of them.
+//! Which byte may stand where: one table of classes for all byte values, and the few grammar rules
+//! that are made of them.
 //!
 //! A rule belongs here when it looks at bytes alone and knows nothing of messages.
 
 /// `tchar` of RFC 9110 5.6.2: method and field names.
 pub(crate) const TOKEN: u8 = 1;
-/// Bytes of a field value, RFC 9110 5.5: visible characters, SP, HTAB, obs-text. No other control byte, so no CR, LF or NUL.
+/// Bytes of a field value, RFC 9110 5.5: visible characters, SP, HTAB, obs-text. No other control
+/// byte, so no CR, LF or NUL.
 pub(crate) const VALUE: u8 = 1 << 1;
 /// Bytes of a path: `pchar` and `/` of RFC 3986 3.3, and `[ ] |`, which browsers send as they are.
 pub(crate) const PATH: u8 = 1 << 2;
-/// Bytes of a query: visible ASCII without `#`, `"`, `<`, `>`. Wider than RFC 3986 3.4, as browsers leave `{ } ^ \` and others unescaped.
+/// Bytes of a query: visible ASCII without `#`, `"`, `<`, `>`. Wider than RFC 3986 3.4, as browsers
+/// leave `{ } ^ \` and others unescaped.
 pub(crate) const QUERY: u8 = 1 << 3;
 /// `reg-name` of RFC 3986 3.2.2 without the comma, which would be a list of hosts.
 pub(crate) const HOST: u8 = 1 << 4;
-/// Bytes of a chunk extension: visible characters, SP, obs-text. HTAB is a control byte and gains nobody anything here.
+/// Bytes of a chunk extension: visible characters, SP, obs-text. HTAB is a control byte and gains
+/// nobody anything here.
 pub(crate) const EXTENSION: u8 = 1 << 5;
 
 static CLASSES: [u8; 256] = classes();
@@ -69,10 +73,7 @@ pub(crate) fn is(byte: u8, class: u8) -> bool {
 /// How many leading bytes belong to the class.
 #[inline]
 pub(crate) fn span(bytes: &[u8], class: u8) -> usize {
-    bytes
-        .iter()
-        .position(|&byte| !is(byte, class))
-        .unwrap_or(bytes.len())
+    bytes.iter().position(|&byte| !is(byte, class)).unwrap_or(bytes.len())
 }
 
 #[inline]
@@ -86,11 +87,8 @@ pub(crate) fn is_token(bytes: &[u8]) -> bool {
 
 /// Each `%` is followed by two hexadecimal digits (RFC 3986 2.1).
 pub(crate) fn escapes_are_whole(bytes: &[u8]) -> bool {
-    memchr::memchr_iter(b'%', bytes).all(|at| {
-        bytes
-            .get(at + 1..at + 3)
-            .is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-    })
+    memchr::memchr_iter(b'%', bytes)
+        .all(|at| bytes.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
 }
 
 /// Without the SP and HTAB at both ends (OWS, RFC 9110 5.6.3).
@@ -106,10 +104,7 @@ pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
 
 /// Elements of a comma-separated list, trimmed, without the empty ones (RFC 9110 5.6.1.2).
 pub(crate) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|&byte| byte == b',')
-        .map(trim)
-        .filter(|element| !element.is_empty())
+    value.split(|&byte| byte == b',').map(trim).filter(|element| !element.is_empty())
 }
 
 /// `uri-host [ ":" port ]` of RFC 9110 7.2, not empty.
@@ -143,9 +138,5 @@ pub(crate) fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    Some(
-        digits
-            .iter()
-            .fold(0, |value, digit| value * 10 + u64::from(digit - b'0')),
-    )
+    Some(digits.iter().fold(0, |value, digit| value * 10 + u64::from(digit - b'0')))
 }

@@ -1,4 +1,5 @@
-//! A head that is still arriving, of a request or of a response: its lines, its fields, and what they say of the message.
+//! A head that is still arriving, of a request or of a response: its lines, its fields, and what
+//! they say of the message.
 use std::ops::Range;
 
 use crate::error::{Code, HttpError};
@@ -52,24 +53,19 @@ impl HeadReader {
         }
         self.list.push(field);
         let (name, value) = field;
-        self.facts
-            .note(&head[name.range()], &head[value.range()], value)
+        self.facts.note(&head[name.range()], &head[value.range()], value)
     }
 
-    /// The fields and facts of a head that has been read to its end; the reader is ready for the next one.
+    /// The fields and facts of a head that has been read to its end; the reader is ready for the
+    /// next one.
     pub(crate) fn finish(&mut self, head: &[u8]) -> (Fields, Facts) {
         let done = std::mem::take(self);
-        (
-            Fields {
-                raw: head[..done.lines.taken()].to_vec(),
-                list: done.list,
-            },
-            done.facts,
-        )
+        (Fields { raw: head[..done.lines.taken()].to_vec(), list: done.list }, done.facts)
     }
 }
 
-// RFC 9112 2.2 lets a recipient take a bare LF as the end of a line; doing so is how two recipients come to disagree on where a head ends.
+// RFC 9112 2.2 lets a recipient take a bare LF as the end of a line; doing so is how two recipients
+// come to disagree on where a head ends.
 fn without_cr(head: &[u8], line: Range<usize>) -> Result<Range<usize>, HttpError> {
     match head[line.clone()].last() {
         Some(b'\r') => Ok(line.start..line.end - 1),

@@ -1,8 +1,9 @@
 //! Sans-I/O HTTP/1.1 and server-sent-event codec: bytes in, messages out.
 //!
-//! Nothing here knows a socket, a thread, a clock or Python. Modules may use those above them in the list only: `grammar` (which bytes
-//! may stand where), `error`, `buffer` and `lines` (received bytes), `fields`, `framing` (what the fields say of the message), `chunked`,
-//! `head`, `target`, then the two parsers. `encode` and `sse` need only the first two.
+//! Nothing here knows a socket, a thread, a clock or Python. Modules may use those above them in
+//! the list only: `grammar` (which bytes may stand where), `error`, `buffer` and `lines` (received
+//! bytes), `fields`, `framing` (what the fields say of the message), `chunked`, `head`, `target`,
+//! then the two parsers. `encode` and `sse` need only the first two.
 mod buffer;
 mod chunked;
 mod encode;
@@ -24,6 +25,3 @@ pub use fields::Fields;
 pub use request::{Limits, RequestHead, RequestParser};
 pub use response::{ResponseHead, ResponseParser};
 pub use sse::SseScanner;
-
-#[cfg(test)]
-mod testing;

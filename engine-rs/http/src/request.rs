@@ -1,7 +1,8 @@
 //! Requests from downstream: the strict parser of everything a client may send on one connection.
 //!
-//! Calls go round: `head` until it answers, then `body` until it answers, then `head` again. What is refused, and why, is in `framing`,
-//! `fields`, `target` and `chunked`; the order of the steps and the limits are here.
+//! Calls go round: `head` until it answers, then `body` until it answers, then `head` again. What
+//! is refused, and why, is in `framing`, `fields`, `target` and `chunked`; the order of the steps
+//! and the limits are here.
 use crate::buffer::Buffer;
 use crate::chunked::{ChunkDecoder, ChunkError, Progress};
 use crate::error::{Code, Error, HttpError};
@@ -14,7 +15,8 @@ use crate::target::{self, RequestLine};
 const MAX_REQUEST_LINE: usize = 8192;
 /// So that places in a head fit in 32 bits.
 const MAX_LIMIT: usize = 1 << 30;
-/// Frame bytes between decoded payload and what is not yet decoded that are worth moving the latter for.
+/// Frame bytes between decoded payload and what is not yet decoded that are worth moving the latter
+/// for.
 const WORTH_MOVING: usize = 4096;
 
 #[derive(Clone, Copy, Debug)]
@@ -27,10 +29,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits {
-            head: 32 * 1024,
-            body: 16 * 1024 * 1024,
-        }
+        Limits { head: 32 * 1024, body: 16 * 1024 * 1024 }
     }
 }
 
@@ -106,10 +105,7 @@ pub struct RequestParser {
 impl RequestParser {
     pub fn new(limits: Limits) -> Self {
         RequestParser {
-            limits: Limits {
-                head: limits.head.min(MAX_LIMIT),
-                ..limits
-            },
+            limits: Limits { head: limits.head.min(MAX_LIMIT), ..limits },
             buffer: Buffer::default(),
             state: State::Head,
             reader: HeadReader::default(),
@@ -128,8 +124,9 @@ impl RequestParser {
         self.buffer.len()
     }
 
-    /// Takes all bytes that no message has taken, for handing the connection over: after `head` these are the body's and what follows,
-    /// while a head is incomplete or refused these are the head's.
+    /// Takes all bytes that no message has taken, for handing the connection over: after `head`
+    /// these are the body's and what follows, while a head is incomplete or refused these are the
+    /// head's.
     pub fn unread(&mut self) -> Vec<u8> {
         self.state = State::Head;
         self.reader = HeadReader::default();
@@ -143,9 +140,7 @@ impl RequestParser {
             return Err(error.clone().into());
         }
         if !matches!(self.state, State::Head) {
-            return Err(Error::Misuse(
-                "the body of the last request has not been taken",
-            ));
+            return Err(Error::Misuse("the body of the last request has not been taken"));
         }
         self.read_head().map_err(|error| self.fail(error))
     }
@@ -185,10 +180,7 @@ impl RequestParser {
                 None => return Ok(None),
             },
         };
-        if !self
-            .reader
-            .read_fields(self.buffer.pending(), self.limits.head)?
-        {
+        if !self.reader.read_fields(self.buffer.pending(), self.limits.head)? {
             return Ok(None);
         }
         let (fields, facts) = self.reader.finish(self.buffer.pending());
@@ -221,19 +213,15 @@ impl RequestParser {
             [first, ..] => target::may_begin(*first)?,
         }
         let limit = self.limits.head.min(MAX_REQUEST_LINE);
-        let too_long = || {
-            HttpError::new(
-                Code::TargetTooLong,
-                format!("the request line is longer than {limit} bytes"),
-            )
-        };
+        let too_long = || HttpError::new(Code::TargetTooLong, format!("the request line is longer than {limit} bytes"));
         match self.reader.next_line(head, limit, too_long)? {
             Some(line) => target::read_request_line(head, line).map(Some),
             None => Ok(None),
         }
     }
 
-    // RFC 9112 2.2 asks to skip at least one empty line before a request: some clients end a body with a CRLF of their own.
+    // RFC 9112 2.2 asks to skip at least one empty line before a request: some clients end a body
+    // with a CRLF of their own.
     fn skip_empty_line(&mut self) {
         if !self.skipped && self.buffer.pending().starts_with(b"\r\n") {
             self.buffer.consume(2);
@@ -243,13 +231,7 @@ impl RequestParser {
 
     fn body_of(&self, facts: &Facts) -> State {
         if facts.chunked {
-            return State::Chunked(
-                ChunkDecoder::new(self.limits.body as u64),
-                Progress {
-                    written: 0,
-                    read: 0,
-                },
-            );
+            return State::Chunked(ChunkDecoder::new(self.limits.body as u64), Progress { written: 0, read: 0 });
         }
         State::Sized(usize::try_from(facts.content_length.unwrap_or(0)).unwrap_or(usize::MAX))
     }
@@ -260,23 +242,14 @@ impl RequestParser {
         if let Some(authority) = line.authority {
             let host = facts.host.map(|place| &head[place.range()]);
             if !host.is_some_and(|host| host.eq_ignore_ascii_case(&head[authority.range()])) {
-                return Err(HttpError::new(
-                    Code::BadHost,
-                    "the target names another host than the Host field",
-                ));
+                return Err(HttpError::new(Code::BadHost, "the target names another host than the Host field"));
             }
         }
         facts.check_length(line.http10)?;
         if facts.expect == Expect::Unknown && !line.http10 {
-            return Err(HttpError::new(
-                Code::ExpectationFailed,
-                "the only expectation known is `100-continue`",
-            ));
+            return Err(HttpError::new(Code::ExpectationFailed, "the only expectation known is `100-continue`"));
         }
-        if facts
-            .content_length
-            .is_some_and(|length| length > self.limits.body as u64)
-        {
+        if facts.content_length.is_some_and(|length| length > self.limits.body as u64) {
             return Err(self.body_too_large());
         }
         Ok(())
@@ -304,9 +277,6 @@ impl RequestParser {
     }
 
     fn body_too_large(&self) -> HttpError {
-        HttpError::new(
-            Code::BodyTooLarge,
-            format!("the body is larger than {} bytes", self.limits.body),
-        )
+        HttpError::new(Code::BodyTooLarge, format!("the body is larger than {} bytes", self.limits.body))
     }
 }

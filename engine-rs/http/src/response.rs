@@ -1,6 +1,8 @@
-//! Responses from upstream: one parser for one response, as strict as with clients, since an upstream is no more trusted than they are.
+//! Responses from upstream: one parser for one response, as strict as with clients, since an
+//! upstream is no more trusted than they are.
 //!
-//! Whatever is wrong is 502 `upstream_malformed`, an end of the connection before the end of the message 502 `upstream_truncated`.
+//! Whatever is wrong is 502 `upstream_malformed`, an end of the connection before the end of the
+//! message 502 `upstream_truncated`.
 use std::ops::Range;
 
 use crate::buffer::Buffer;
@@ -94,7 +96,8 @@ impl ResponseParser {
         matches!(self.state, State::Complete) && self.failed.is_none()
     }
 
-    /// May the connection carry another request? Not with bytes after the message: they would be taken for the next response.
+    /// May the connection carry another request? Not with bytes after the message: they would be
+    /// taken for the next response.
     pub fn reusable(&self) -> bool {
         self.complete() && self.keep_alive && !self.ended && self.buffer.is_empty()
     }
@@ -107,21 +110,18 @@ impl ResponseParser {
         if !matches!(self.state, State::Head) {
             return Err(Error::Misuse("the response's head has been taken"));
         }
-        self.read_heads()
-            .map_err(|error| self.fail(error.of_upstream()).into())
-            .and_then(|head| {
-                if head.is_none() && self.ended {
-                    return Err(self
-                        .fail(HttpError::truncated(
-                            "the upstream closed the connection before its response",
-                        ))
-                        .into());
-                }
-                Ok(head)
-            })
+        self.read_heads().map_err(|error| self.fail(error.of_upstream()).into()).and_then(|head| {
+            if head.is_none() && self.ended {
+                return Err(self
+                    .fail(HttpError::truncated("the upstream closed the connection before its response"))
+                    .into());
+            }
+            Ok(head)
+        })
     }
 
-    /// The decoded bytes of the body that have arrived since the last call. An error is final; it comes after the bytes before it.
+    /// The decoded bytes of the body that have arrived since the last call. An error is final; it
+    /// comes after the bytes before it.
     pub fn body(&mut self) -> Result<&[u8], Error> {
         if let Some(error) = &self.failed {
             return Err(error.clone().into());
@@ -135,9 +135,7 @@ impl ResponseParser {
         };
         if self.ended && written == 0 && !self.complete() {
             return Err(self
-                .fail(HttpError::truncated(
-                    "the upstream closed the connection within its response",
-                ))
+                .fail(HttpError::truncated("the upstream closed the connection within its response"))
                 .into());
         }
         Ok(&self.buffer.take(read)[..written])
@@ -160,10 +158,7 @@ impl ResponseParser {
     fn read_head(&mut self) -> Result<Option<(StatusLine, Fields, Facts)>, HttpError> {
         let (head, limit) = (self.buffer.pending(), self.limit);
         if self.line.is_none() {
-            let Some(line) = self
-                .reader
-                .next_line(head, limit, || HttpError::head_too_large(limit))?
-            else {
+            let Some(line) = self.reader.next_line(head, limit, || HttpError::head_too_large(limit))? else {
                 return Ok(None);
             };
             self.line = Some(read_status_line(head, line)?);
@@ -176,32 +171,23 @@ impl ResponseParser {
         Ok(self.line.take().map(|line| (line, fields, facts)))
     }
 
-    // RFC 9110 15.2: interim responses are passed over. Nobody asked to switch protocols, so 101 is no answer.
+    // RFC 9110 15.2: interim responses are passed over. Nobody asked to switch protocols, so 101 is
+    // no answer.
     fn skip(&mut self, status: u16, facts: &Facts) -> Result<(), HttpError> {
         self.interim += 1;
         if status == 101 {
-            return Err(HttpError::framing(
-                "the upstream switches protocols without being asked",
-            ));
+            return Err(HttpError::framing("the upstream switches protocols without being asked"));
         }
         if facts.chunked || facts.content_length.is_some_and(|length| length > 0) {
             return Err(HttpError::framing("an interim response has a body"));
         }
         if self.interim > MAX_INTERIM {
-            return Err(HttpError::new(
-                Code::UpstreamMalformed,
-                format!("more than {MAX_INTERIM} interim responses"),
-            ));
+            return Err(HttpError::new(Code::UpstreamMalformed, format!("more than {MAX_INTERIM} interim responses")));
         }
         Ok(())
     }
 
-    fn begin_body(
-        &mut self,
-        line: StatusLine,
-        fields: Fields,
-        facts: Facts,
-    ) -> Result<ResponseHead, HttpError> {
+    fn begin_body(&mut self, line: StatusLine, fields: Fields, facts: Facts) -> Result<ResponseHead, HttpError> {
         facts.check_length(line.http10)?;
         self.state = self.body_of(line.status, &facts)?;
         self.keep_alive = facts.persists(line.http10) && !matches!(self.state, State::UntilEnd);
@@ -217,8 +203,7 @@ impl ResponseParser {
 
     // RFC 9112 6.3, for responses.
     fn body_of(&self, status: u16, facts: &Facts) -> Result<State, HttpError> {
-        if status == 204 && (facts.chunked || facts.content_length.is_some_and(|length| length > 0))
-        {
+        if status == 204 && (facts.chunked || facts.content_length.is_some_and(|length| length > 0)) {
             return Err(HttpError::framing("a 204 response announces a body"));
         }
         Ok(match facts.content_length {
@@ -231,38 +216,24 @@ impl ResponseParser {
     }
 
     fn read_body(&mut self) -> Result<Progress, HttpError> {
-        let mut progress = Progress {
-            written: 0,
-            read: 0,
-        };
+        let mut progress = Progress { written: 0, read: 0 };
         let whole = match &mut self.state {
             State::Head | State::Complete => false,
             State::Sized(left) => {
-                let count = self
-                    .buffer
-                    .len()
-                    .min(usize::try_from(*left).unwrap_or(usize::MAX));
+                let count = self.buffer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= count as u64;
-                progress = Progress {
-                    written: count,
-                    read: count,
-                };
+                progress = Progress { written: count, read: count };
                 *left == 0
             }
             State::Chunked(decoder) => {
-                progress = decoder
-                    .decode(self.buffer.pending_mut(), progress)
-                    .map_err(|error| match error {
-                        ChunkError::Malformed(error) => error,
-                        ChunkError::TooLarge => HttpError::chunk("the body is too large"),
-                    })?;
+                progress = decoder.decode(self.buffer.pending_mut(), progress).map_err(|error| match error {
+                    ChunkError::Malformed(error) => error,
+                    ChunkError::TooLarge => HttpError::chunk("the body is too large"),
+                })?;
                 decoder.is_done()
             }
             State::UntilEnd => {
-                progress = Progress {
-                    written: self.buffer.len(),
-                    read: self.buffer.len(),
-                };
+                progress = Progress { written: self.buffer.len(), read: self.buffer.len() };
                 self.ended
             }
         };
@@ -275,22 +246,14 @@ impl ResponseParser {
 
 // RFC 9112 4. The space before an empty reason is often left out and does no harm.
 fn read_status_line(head: &[u8], line: Range<usize>) -> Result<StatusLine, HttpError> {
-    let malformed = || {
-        HttpError::new(
-            Code::UpstreamMalformed,
-            "the upstream's status line is malformed",
-        )
-    };
+    let malformed = || HttpError::new(Code::UpstreamMalformed, "the upstream's status line is malformed");
     let bytes = &head[line.clone()];
     let http10 = match bytes.get(..9) {
         Some(b"HTTP/1.1 ") => false,
         Some(b"HTTP/1.0 ") => true,
         _ => return Err(malformed()),
     };
-    let status = bytes
-        .get(9..12)
-        .and_then(grammar::number)
-        .ok_or_else(malformed)? as u16;
+    let status = bytes.get(9..12).and_then(grammar::number).ok_or_else(malformed)? as u16;
     let reason = match &bytes[12..] {
         [] => line.end..line.end,
         [b' ', reason @ ..] if grammar::all(reason, VALUE) => line.start + 13..line.end,
@@ -299,9 +262,5 @@ fn read_status_line(head: &[u8], line: Range<usize>) -> Result<StatusLine, HttpE
     if !(100..=599).contains(&status) {
         return Err(malformed());
     }
-    Ok(StatusLine {
-        status,
-        reason: Place::of(reason),
-        http10,
-    })
+    Ok(StatusLine { status, reason: Place::of(reason), http10 })
 }

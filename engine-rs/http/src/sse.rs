@@ -1,5 +1,6 @@
-//! Server-sent events (WHATWG HTML 9.2), watched and not decoded: where events end, and the three things the gateway wants to know of
-//! them - how many carried data, whether `[DONE]` came, and the newest usage figures.
+//! Server-sent events (WHATWG HTML 9.2), watched and not decoded: where events end, and the three
+//! things the gateway wants to know of them - how many carried data, whether `[DONE]` came, and the
+//! newest usage figures.
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -9,17 +10,20 @@ use crate::error::{Code, HttpError};
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
-/// Watches one event stream. Events are released only when they are whole, byte for byte as they came but for a byte order mark at the
-/// very beginning, which is dropped: after a heartbeat of ours it would spoil the field name that it stands before.
+/// Watches one event stream. Events are released only when they are whole, byte for byte as they
+/// came but for a byte order mark at the very beginning, which is dropped: after a heartbeat of
+/// ours it would spoil the field name that it stands before.
 #[derive(Debug)]
 pub struct SseScanner {
     limit: usize,
     /// The unfinished event.
     held: Vec<u8>,
     event: Event,
-    /// How many bytes of a leading byte order mark have been met; all of them once it is past or known to be absent.
+    /// How many bytes of a leading byte order mark have been met; all of them once it is past or
+    /// known to be absent.
     mark: usize,
-    /// The last event ended in a CR that was the last byte received; a LF right behind it is a part of that line end.
+    /// The last event ended in a CR that was the last byte received; a LF right behind it is a part
+    /// of that line end.
     after_cr: bool,
     failed: Option<HttpError>,
     seen: Seen,
@@ -46,21 +50,8 @@ struct Seen {
 impl SseScanner {
     /// `limit` bounds the bytes of one event, and so what is held back.
     pub fn new(limit: usize) -> Self {
-        let seen = Seen {
-            events: 0,
-            done: false,
-            usage: None,
-            finder: Finder::new(b"\"usage\""),
-        };
-        SseScanner {
-            limit,
-            held: Vec::new(),
-            event: Event::default(),
-            mark: 0,
-            after_cr: false,
-            failed: None,
-            seen,
-        }
+        let seen = Seen { events: 0, done: false, usage: None, finder: Finder::new(b"\"usage\"") };
+        SseScanner { limit, held: Vec::new(), event: Event::default(), mark: 0, after_cr: false, failed: None, seen }
     }
 
     /// The bytes of all events that are whole now and were not released before. An error is final.
@@ -68,8 +59,7 @@ impl SseScanner {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        self.release(data)
-            .inspect_err(|error| self.failed = Some(error.clone()))
+        self.release(data).inspect_err(|error| self.failed = Some(error.clone()))
     }
 
     /// The bytes of the unfinished event.
@@ -144,7 +134,8 @@ impl SseScanner {
             let empty = at == self.event.line;
             let next = match bytes[at..] {
                 [b'\r', b'\n', ..] => at + 2,
-                // Whether a LF belongs to this line end is not known yet. A line can wait for it; the end of an event need not.
+                // Whether a LF belongs to this line end is not known yet. A line can wait for it;
+                // the end of an event need not.
                 [b'\r'] if !empty => {
                     self.event.searched = at;
                     return Ok(None);
@@ -198,13 +189,7 @@ impl Seen {
         let payload = match data {
             [] => return,
             [line] => Cow::Borrowed(&bytes[line.clone()]),
-            lines => Cow::Owned(
-                lines
-                    .iter()
-                    .map(|line| &bytes[line.clone()])
-                    .collect::<Vec<_>>()
-                    .join(&b'\n'),
-            ),
+            lines => Cow::Owned(lines.iter().map(|line| &bytes[line.clone()]).collect::<Vec<_>>().join(&b'\n')),
         };
         self.events += 1;
         self.done |= payload.trim_ascii() == b"[DONE]";
@@ -215,13 +200,13 @@ impl Seen {
         }
     }
 
-    // `"usage"` followed by a colon is a member's name: within a JSON string the quotes would be escaped. What follows decides
-    // between an object and the null that many servers send with every chunk.
+    // `"usage"` followed by a colon is a member's name: within a JSON string the quotes would be
+    // escaped. What follows decides between an object and the null that many servers send with
+    // every chunk.
     fn has_usage(&self, payload: &[u8]) -> bool {
         self.finder.find_iter(payload).any(|at| {
             let rest = payload[at + self.finder.needle().len()..].trim_ascii_start();
-            rest.strip_prefix(b":")
-                .is_some_and(|value| value.trim_ascii_start().starts_with(b"{"))
+            rest.strip_prefix(b":").is_some_and(|value| value.trim_ascii_start().starts_with(b"{"))
         })
     }
 }

@@ -1,6 +1,8 @@
-//! The HTTP codec for Python: each class holds one type of `quiver-http` and forwards to it. No rule of HTTP is decided here.
+//! The HTTP codec for Python: each class holds one type of `quiver-http` and forwards to it. No
+//! rule of HTTP is decided here.
 //!
-//! Nothing detaches from the interpreter: the longest call copies a body, and most take less than handing the GIL over would.
+//! Nothing detaches from the interpreter: the longest call copies a body, and most take less than
+//! handing the GIL over would.
 use std::borrow::Cow;
 
 use pyo3::create_exception;
