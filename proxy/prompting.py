@@ -47,18 +47,21 @@ def completion_requests(completion: CompletionRequest) -> list[GenerateRequest]:
     ]
 
 
-def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> list[Prompt]:
+def _prompts(prompt: str | list[str | int | list[int]]) -> list[Prompt]:
     if isinstance(prompt, str):
         return [Prompt(text=prompt)]
     if not prompt:
         raise ApiError(errors.INVALID_REQUEST, "`prompt` is empty", param="prompt")
-    if all(isinstance(item, int) for item in prompt):
-        return [Prompt(tokens=_tokens(prompt))]
-    return [Prompt(text=item) if isinstance(item, str) else Prompt(tokens=_tokens(item)) for item in prompt]
-
-
-def _tokens(ids: object) -> list[int]:
-    return msgspec.convert(ids, list[int])
+    ids = [item for item in prompt if isinstance(item, int)]
+    if len(ids) == len(prompt):
+        return [Prompt(tokens=ids)]
+    if ids:
+        raise ApiError(errors.INVALID_REQUEST, "`prompt` mixes token ids with texts or lists", param="prompt")
+    return [
+        Prompt(text=item) if isinstance(item, str) else Prompt(tokens=item)
+        for item in prompt
+        if not isinstance(item, int)  # none is left; the type checker does not know
+    ]
 
 
 def _message(index: int, message: ChatMessage) -> dict[str, object]:
