@@ -1,8 +1,13 @@
 //! `quiver._engine`: the table of contents of the Python binding.
 use pyo3::prelude::*;
 
+mod engine;
+mod errors;
+mod evaluate;
+mod events;
 mod http;
 mod tokenize;
+mod wake;
 
 #[pymodule]
 mod _engine {
@@ -12,6 +17,18 @@ mod _engine {
     use http::{HttpError, RequestHead, RequestParser, ResponseHead, ResponseParser, SseScanner};
     #[pymodule_export]
     use http::{encode_chunk, encode_request, encode_response};
+
+    #[pymodule_export]
+    use super::engine::{Engine, EngineStatistics, ModelInfo};
+    #[pymodule_export]
+    use super::errors::{
+        ContextOverflow, EngineError, EngineStopped, InvalidRequest, ModelLoadError,
+    };
+    #[pymodule_export]
+    use super::events::{Failed, Finished, Started, Text, TokenLogprob};
+
+    #[pymodule_export]
+    use super::evaluate::evaluate;
 
     #[pymodule_export]
     use super::tokenize::{detokenize, render_chat, tokenize};

@@ -5,7 +5,9 @@
 
 pub mod generation;
 pub mod language;
+pub mod loading;
 pub mod machine;
+pub mod model_language;
 pub mod outbox;
 #[cfg(test)]
 mod scripted;
@@ -17,6 +19,7 @@ pub mod threads;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::executor::Executor;
+use crate::executor::threads::block_signals;
 use crate::request::GenerateRequest;
 use crate::scheduler::Limits;
 use language::{Language, check};
@@ -180,6 +183,9 @@ impl Drop for Engine {
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     Builder::new()
         .name(name.to_owned())
-        .spawn(run)
+        .spawn(|| {
+            block_signals();
+            run();
+        })
         .map_err(|error| Error::Internal(format!("cannot start a thread: {error}")))
 }

@@ -19,8 +19,9 @@ pub(super) fn pool(threads: usize) -> Result<ThreadPool> {
         .map_err(|error| Error::Internal(format!("cannot start the compute threads: {error}")))
 }
 
+/// Leaves signals to the other threads of the process: the one that handles them must be the one that gets them.
 #[cfg(unix)]
-fn stand_back() {
+pub(crate) fn block_signals() {
     // SAFETY: a zeroed set is a valid place for `sigfillset` to write, and the mask is this thread's own.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
@@ -37,6 +38,14 @@ fn stand_back() {
         }
         libc::pthread_sigmask(libc::SIG_BLOCK, &all, std::ptr::null_mut());
     }
+}
+
+#[cfg(not(unix))]
+pub(crate) fn block_signals() {}
+
+#[cfg(unix)]
+fn stand_back() {
+    block_signals();
     #[cfg(target_os = "linux")]
     // SAFETY: plain system call; on Linux id 0 is the calling thread. Failing to be nice is no failure.
     unsafe {
