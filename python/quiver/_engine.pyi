@@ -1,6 +1,7 @@
 """Types of the Rust extension: the HTTP codec and the inference engine. One section per binding file."""
 
-from typing import Final, final
+import builtins
+from typing import ClassVar, Final, final
 
 __version__: Final[str]
 
@@ -224,6 +225,270 @@ class SseScanner:
     def usage(self) -> bytes | None:
         """The data of the newest event in which a member `usage`, at any depth, is an object: JSON, unless the upstream
         lies.
+        """
+
+# --- Engine ---
+# One engine per model file, on threads of its own. Requests go in by `submit`, events come out by `drain` once `fd` is
+# readable. Every accepted request gets any number of Started and Text, then exactly one Finished or Failed.
+
+class EngineError(Exception):
+    """The engine cannot do what was asked.
+
+    Codes: those of the subclasses, and `engine_forked` when a forked child uses its parent's engine.
+    """
+
+    code: str
+    """The stable name of what is wrong."""
+
+class ModelLoadError(EngineError):
+    """The model file cannot be read, or is not supported. Codes such as `not_gguf`, `unsupported_architecture`."""
+
+class InvalidRequest(EngineError):
+    """The request breaks a rule: code `invalid_request`."""
+
+    field: str
+    """The field at fault."""
+    reason: str
+    """What is wrong with it, for people; no full stop."""
+
+class ContextOverflow(EngineError):
+    """The request does not fit into the model's context: code `context_length_exceeded`."""
+
+    prompt: int
+    """Tokens of the prompt."""
+    requested: int
+    """Tokens to generate; 1 when the request sets no limit."""
+    limit: int
+    """Tokens of the context."""
+
+class EngineStopped(EngineError):
+    """The engine is closed: code `engine_stopped`."""
+
+@final
+class TokenLogprob:
+    """A token and how likely the model found it, before biases, penalties, temperature and filters."""
+
+    def __new__(cls, token: int, bytes: bytes, logprob: float, top: list[TokenLogprob] = []) -> TokenLogprob: ...
+    @property
+    def token(self) -> int: ...
+    @property
+    def bytes(self) -> builtins.bytes:
+        """What it adds to the text: perhaps part of a character, perhaps nothing."""
+    @property
+    def logprob(self) -> float:
+        """Natural logarithm of its probability."""
+    @property
+    def top(self) -> list[TokenLogprob]:
+        """The most likely tokens at this place, best first; empty in these entries themselves."""
+    def __eq__(self, value: object, /) -> bool: ...
+    def __ne__(self, value: object, /) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]  # comparable, not hashable
+
+@final
+class Started:
+    """The prompt is read and waits for its turn."""
+
+    __match_args__ = ("request", "prompt_tokens")
+    def __new__(cls, request: int, prompt_tokens: int) -> Started: ...
+    @property
+    def request(self) -> int: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    def __eq__(self, value: object, /) -> bool: ...
+    def __ne__(self, value: object, /) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]  # comparable, not hashable
+
+@final
+class Text:
+    """More of the answer, at least one token of it; whole characters, and nothing that may be part of a stop string."""
+
+    __match_args__ = ("request", "text", "completion_tokens", "logprobs")
+    def __new__(
+        cls, request: int, text: str, completion_tokens: int, logprobs: list[TokenLogprob] = []
+    ) -> Text: ...
+    @property
+    def request(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens generated so far, those included whose text is held back: what to `acknowledge`."""
+    @property
+    def logprobs(self) -> list[TokenLogprob]:
+        """Of the tokens whose text begins in this one; empty unless asked for."""
+    def __eq__(self, value: object, /) -> bool: ...
+    def __ne__(self, value: object, /) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]  # comparable, not hashable
+
+@final
+class Finished:
+    """The end of the answer. Phases that were not reached took 0 seconds."""
+
+    __match_args__ = ("request", "reason")
+    def __new__(
+        cls,
+        request: int,
+        reason: str,
+        prompt_tokens: int,
+        completion_tokens: int,
+        queue_seconds: float,
+        prefill_seconds: float,
+        decode_seconds: float,
+        first_token_seconds: float,
+    ) -> Finished: ...
+    @property
+    def request(self) -> int: ...
+    @property
+    def reason(self) -> str:
+        """`stop` (the model ended, or a stop string came), `length` (the limit was reached) or `cancelled`."""
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens generated, the one that ended the answer included."""
+    @property
+    def queue_seconds(self) -> float:
+        """From `submit` to the first step that computed a part of it."""
+    @property
+    def prefill_seconds(self) -> float:
+        """From there to the first token."""
+    @property
+    def decode_seconds(self) -> float:
+        """From the first token to the last."""
+    @property
+    def first_token_seconds(self) -> float:
+        """From `submit` to the first token."""
+    def __eq__(self, value: object, /) -> bool: ...
+    def __ne__(self, value: object, /) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]  # comparable, not hashable
+
+@final
+class Failed:
+    """The end of a request that cannot be answered."""
+
+    __match_args__ = ("request", "code", "message")
+    def __new__(cls, request: int, code: str, message: str) -> Failed: ...
+    @property
+    def request(self) -> int: ...
+    @property
+    def code(self) -> str:
+        """`context_length_exceeded`, `chat_template`, `engine_stopped`, `kv_full`, `no_finite_logits`,
+        `engine_internal`...
+        """
+    @property
+    def message(self) -> str:
+        """What went wrong, for people; no full stop."""
+    def __eq__(self, value: object, /) -> bool: ...
+    def __ne__(self, value: object, /) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]  # comparable, not hashable
+
+@final
+class ModelInfo:
+    """What a model file says of itself, and how it is run."""
+
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def name(self) -> str:
+        """Empty when the file has none."""
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def context_length(self) -> int:
+        """Tokens of the longest sequence, as the engine runs it."""
+    @property
+    def vocabulary(self) -> int: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def file_type(self) -> str:
+        """How most weights are stored, such as `Q4_K_M`."""
+    @property
+    def has_chat_template(self) -> bool:
+        """Can prompts be `messages`?"""
+
+@final
+class EngineStatistics:
+    """Figures of an engine as of its last step."""
+
+    @property
+    def live(self) -> int:
+        """Sequences that hold memory."""
+    @property
+    def paused(self) -> int:
+        """Of those, the ones whose client has not acknowledged enough."""
+    @property
+    def waiting(self) -> int:
+        """Requests whose prompt is being read, or that wait for a place."""
+    @property
+    def parked(self) -> int:
+        """Requests that gave their place up until their client keeps up again."""
+    @property
+    def finished(self) -> int: ...
+    @property
+    def failed(self) -> int: ...
+    @property
+    def cancelled(self) -> int: ...
+    @property
+    def prompt_tokens(self) -> int:
+        """Prompt tokens computed; again after a preemption."""
+    @property
+    def completion_tokens(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def preemptions(self) -> int:
+        """Times a sequence lost its place, because memory was full or its client did not keep up."""
+    @property
+    def retries(self) -> int:
+        """Steps that failed and were done again one sequence at a time."""
+    @property
+    def kv_bytes(self) -> int:
+        """Memory of the live sequences' keys and values."""
+    @property
+    def busy_seconds(self) -> float:
+        """Time spent computing."""
+
+@final
+class Engine:
+    """A loaded model and the threads that run it. Every method may be called from any thread; in a forked child all of
+    them raise EngineError.
+    """
+
+    def __new__(
+        cls,
+        path: str,
+        *,
+        threads: int = 0,
+        context_length: int | None = None,
+        max_sequences: int = 16,
+        kv_type: str = "f16",
+    ) -> Engine:
+        """Loads the model, which takes long, without the GIL. `threads` 0: one per processor; `context_length` None:
+        the model's own. Raises ModelLoadError.
+        """
+    @property
+    def fd(self) -> int:
+        """Readable when `drain` has something. Lives as long as this object."""
+    @property
+    def info(self) -> ModelInfo: ...
+    def submit(self, request: bytes) -> int:
+        """Accepts a request, the JSON of `quiver.schemas.engine.GenerateRequest`, and returns its number at once.
+
+        Raises InvalidRequest, ContextOverflow when its tokens are known and do not fit, or EngineStopped.
+        """
+    def cancel(self, request: int) -> None:
+        """Ends a request within one step; it gets Finished with `cancelled`. Unknown numbers are ignored."""
+    def acknowledge(self, request: int, tokens: int) -> None:
+        """The client has taken `tokens` tokens of the answer in all. Once `window` tokens are not acknowledged the
+        sequence pauses. Unknown numbers are ignored.
+        """
+    def drain(self) -> list[Started | Text | Finished | Failed]:
+        """All events since the last call, in order. Makes `fd` unreadable until there are more."""
+    def statistics(self) -> EngineStatistics: ...
+    def close(self) -> None:
+        """Ends the threads after the step under way, without the GIL. Open requests get Failed with `engine_stopped`,
+        which `drain` still returns.
         """
 
 # --- Tokenizer ---

@@ -44,15 +44,47 @@ impl Default for Tiny {
 impl Tiny {
     /// Every supported architecture, and shapes whose rows fit every block type.
     pub fn variety() -> Vec<Tiny> {
-        let wide = Tiny { width: 256, heads: 4, head_width: 64, feed_forward: 512, ..Tiny::default() };
+        let wide = Tiny {
+            width: 256,
+            heads: 4,
+            head_width: 64,
+            feed_forward: 512,
+            ..Tiny::default()
+        };
         vec![
             Tiny::default(),
-            Tiny { architecture: "qwen2", tied: true, biases: true, ..Tiny::default() },
-            Tiny { architecture: "qwen3", head_norms: true, ..Tiny::default() },
-            Tiny { kind: BlockType::Q8_0, ..Tiny::default() },
-            Tiny { kind: BlockType::Q4_0, architecture: "qwen2", biases: true, ..Tiny::default() },
-            Tiny { kind: BlockType::Q4_K, tied: true, ..wide.clone() },
-            Tiny { kind: BlockType::Q6_K, architecture: "qwen3", head_norms: true, ..wide },
+            Tiny {
+                architecture: "qwen2",
+                tied: true,
+                biases: true,
+                ..Tiny::default()
+            },
+            Tiny {
+                architecture: "qwen3",
+                head_norms: true,
+                ..Tiny::default()
+            },
+            Tiny {
+                kind: BlockType::Q8_0,
+                ..Tiny::default()
+            },
+            Tiny {
+                kind: BlockType::Q4_0,
+                architecture: "qwen2",
+                biases: true,
+                ..Tiny::default()
+            },
+            Tiny {
+                kind: BlockType::Q4_K,
+                tied: true,
+                ..wide.clone()
+            },
+            Tiny {
+                kind: BlockType::Q6_K,
+                architecture: "qwen3",
+                head_norms: true,
+                ..wide
+            },
         ]
     }
 
@@ -82,13 +114,19 @@ impl Tiny {
         for (key, size) in sizes {
             writer.u32(&format!("{}.{key}", self.architecture), size as u32);
         }
-        writer.f32(&format!("{}.attention.layer_norm_rms_epsilon", self.architecture), 1e-5);
+        writer.f32(
+            &format!("{}.attention.layer_norm_rms_epsilon", self.architecture),
+            1e-5,
+        );
         writer.f32(&format!("{}.rope.freq_base", self.architecture), 10_000.0);
     }
 
     fn tensors(&self, writer: &mut Writer) {
         let mut noise = Noise::new(self.width as u64);
-        let (queries, keys) = (self.heads * self.head_width, self.kv_heads * self.head_width);
+        let (queries, keys) = (
+            self.heads * self.head_width,
+            self.kv_heads * self.head_width,
+        );
         self.matrix(writer, &mut noise, "token_embd", self.vocab, self.width);
         self.vector(writer, &mut noise, "output_norm.weight", self.width, 1.0);
         if !self.tied {
@@ -111,7 +149,11 @@ impl Tiny {
                 self.vector(writer, &mut noise, &name(part), self.width, 1.0);
             }
             if self.biases {
-                for (part, length) in [("attn_q.bias", queries), ("attn_k.bias", keys), ("attn_v.bias", keys)] {
+                for (part, length) in [
+                    ("attn_q.bias", queries),
+                    ("attn_k.bias", keys),
+                    ("attn_v.bias", keys),
+                ] {
                     self.vector(writer, &mut noise, &name(part), length, 0.0);
                 }
             }
@@ -123,48 +165,99 @@ impl Tiny {
         }
     }
 
-    fn matrix(&self, writer: &mut Writer, noise: &mut Noise, name: &str, rows: usize, columns: usize) {
+    fn matrix(
+        &self,
+        writer: &mut Writer,
+        noise: &mut Noise,
+        name: &str,
+        rows: usize,
+        columns: usize,
+    ) {
         let scale = 1.7 / (columns as f32).sqrt();
         let bytes = random_blocks(noise, self.kind, rows * columns, scale);
-        writer.tensor(&format!("{name}.weight"), self.kind, &[rows, columns], &bytes);
+        writer.tensor(
+            &format!("{name}.weight"),
+            self.kind,
+            &[rows, columns],
+            &bytes,
+        );
     }
 
-    fn vector(&self, writer: &mut Writer, noise: &mut Noise, name: &str, length: usize, centre: f32) {
-        let values: Vec<u8> = (0..length).flat_map(|_| (centre + noise.float() / 8.0).to_le_bytes()).collect();
+    fn vector(
+        &self,
+        writer: &mut Writer,
+        noise: &mut Noise,
+        name: &str,
+        length: usize,
+        centre: f32,
+    ) {
+        let values: Vec<u8> = (0..length)
+            .flat_map(|_| (centre + noise.float() / 8.0).to_le_bytes())
+            .collect();
         writer.tensor(name, BlockType::F32, &[length], &values);
     }
 }
 
-/// Valid blocks of random values of roughly -`scale`..`scale`: random bits, with the half-precision scales set to what
-/// makes the block type's largest value about `scale`.
+/// Where a block type keeps its half-precision scale and the largest quant it multiplies; where it keeps the minimum (or
+/// the scale of its minima), and the factor from scale to minimum that centres values on zero.
+struct Layout {
+    scale: usize,
+    largest: f32,
+    minimum: Option<(usize, f32)>,
+}
+
+/// Valid blocks of random values within roughly -`scale`..`scale`: random bits under half-precision scales that fit it.
 pub fn random_blocks(noise: &mut Noise, kind: BlockType, elements: usize, scale: f32) -> Vec<u8> {
-    // Byte offsets of a block's half-precision scales (and minima, where they follow), and the largest quant.
-    let (offsets, largest): (&[usize], f32) = match kind {
-        BlockType::F32 => return noise.floats(elements).iter().flat_map(|v| (v * scale).to_le_bytes()).collect(),
-        BlockType::F16 => return halves(noise, elements, |value| half::f16::from_f32(value * scale).to_bits()),
-        BlockType::BF16 => return halves(noise, elements, |value| half::bf16::from_f32(value * scale).to_bits()),
-        BlockType::Q4_0 => (&[0], 8.0),
-        BlockType::Q4_1 => (&[0, 2], 15.0),
-        BlockType::Q5_0 => (&[0], 16.0),
-        BlockType::Q5_1 => (&[0, 2], 31.0),
-        BlockType::Q8_0 => (&[0], 127.0),
-        BlockType::Q2_K => (&[80, 82], 15.0 * 3.0),
-        BlockType::Q3_K => (&[108], 32.0 * 4.0),
-        BlockType::Q4_K => (&[0, 2], 63.0 * 15.0),
-        BlockType::Q5_K => (&[0, 2], 63.0 * 31.0),
-        BlockType::Q6_K => (&[208], 128.0 * 32.0),
+    let layout = |scale, largest, minimum| Layout {
+        scale,
+        largest,
+        minimum,
+    };
+    let layout = match kind {
+        BlockType::F32 => {
+            return noise
+                .floats(elements)
+                .iter()
+                .flat_map(|v| (v * scale).to_le_bytes())
+                .collect();
+        }
+        BlockType::F16 => {
+            return halves(noise, elements, |value| {
+                half::f16::from_f32(value * scale).to_bits()
+            });
+        }
+        BlockType::BF16 => {
+            return halves(noise, elements, |value| {
+                half::bf16::from_f32(value * scale).to_bits()
+            });
+        }
+        BlockType::Q4_0 => layout(0, 8.0, None),
+        BlockType::Q4_1 => layout(0, 7.5, Some((2, -7.5))),
+        BlockType::Q5_0 => layout(0, 16.0, None),
+        BlockType::Q5_1 => layout(0, 15.5, Some((2, -15.5))),
+        BlockType::Q8_0 => layout(0, 127.0, None),
+        BlockType::Q2_K => layout(80, 15.0 * 1.5, Some((82, 1.5))),
+        BlockType::Q3_K => layout(108, 32.0 * 4.0, None),
+        BlockType::Q4_K => layout(0, 63.0 * 7.5, Some((2, 7.5))),
+        BlockType::Q5_K => layout(0, 63.0 * 15.5, Some((2, 15.5))),
+        BlockType::Q6_K => layout(208, 128.0 * 32.0, None),
         other => unreachable!("no random blocks of {other}"),
     };
     let mut bytes = noise.bytes(elements / kind.elements * kind.bytes);
     for block in bytes.chunks_exact_mut(kind.bytes) {
-        for at in offsets {
-            let value = half::f16::from_f32(scale / largest * (0.75 + 0.25 * noise.float()));
-            block[*at..at + 2].copy_from_slice(&value.to_le_bytes());
+        let value = scale / layout.largest * (0.75 + 0.25 * noise.float());
+        block[layout.scale..][..2].copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
+        if let Some((at, factor)) = layout.minimum {
+            block[at..][..2].copy_from_slice(&half::f16::from_f32(value * factor).to_le_bytes());
         }
     }
     bytes
 }
 
 fn halves(noise: &mut Noise, elements: usize, narrow: impl Fn(f32) -> u16) -> Vec<u8> {
-    noise.floats(elements).into_iter().flat_map(|value| narrow(value).to_le_bytes()).collect()
+    noise
+        .floats(elements)
+        .into_iter()
+        .flat_map(|value| narrow(value).to_le_bytes())
+        .collect()
 }

@@ -1,0 +1,74 @@
+"""Our logits beside llama.cpp's, for every decoder family and block type. The goldens come from `regenerate_goldens`.
+
+llama.cpp rounds activations to 8 bits (or to half precision for F16) before it multiplies them with quantized weights;
+we do not, so the distance in those rows is mostly its rounding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from quiver._engine import evaluate
+
+from .fixtures import BLOCK_TYPES, FAMILIES, POSITIONS, BlockType, Family, tokens, write_model
+
+GOLDENS: Final = Path(__file__).parent / "goldens"
+
+BOUNDS: Final = {BlockType.F32: 1e-10, BlockType.F16: 1e-5}
+QUANTIZED: Final = 1e-3
+HALF_PRECISION_CACHE: Final = 1e-5
+"""What rounding keys and values to f16 may add, measured against our own f32 cache."""
+
+FAMILY = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+KIND = pytest.mark.parametrize("kind", BLOCK_TYPES, ids=lambda kind: kind.name)
+
+
+@cache
+def golden(family: str) -> dict[str, Any]:
+    with np.load(GOLDENS / f"{family}.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(name="model")
+def written_model(tmp_path: Path, family: Family, kind: BlockType) -> Path:
+    path = tmp_path / "model.gguf"
+    write_model(path, family, kind)
+    return path
+
+
+def logits(model: Path, family: Family, kv_type: str = "f32") -> npt.NDArray[np.float32]:
+    rows = evaluate(str(model), tokens(family), kv_type=kv_type)
+    return np.frombuffer(rows, dtype=np.float32).reshape(POSITIONS, family.vocabulary)
+
+
+def nmse(got: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
+    """Mean squared error as a share of the expected values' own variance."""
+    error = np.square(got.astype(np.float64) - expected)
+    return float(error.sum() / np.square(expected - expected.mean(dtype=np.float64)).sum())
+
+
+@FAMILY
+@KIND
+def test_logits_match_llama_cpp(model: Path, family: Family, kind: BlockType) -> None:
+    recorded = golden(family.name)
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    assert digest == str(recorded[f"{kind.name}.sha256"]), "the fixture changed: run regenerate_goldens"
+    expected = recorded[f"{kind.name}.logits"]
+    got = logits(model, family)
+    distance, agreement = nmse(got, expected), float((got.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    print(f"{family.name} {kind.name}: NMSE {distance:.1e}, top-1 agreement {agreement:.0%}")  # shown by -rP
+    assert distance <= BOUNDS.get(kind, QUANTIZED)
+
+
+@FAMILY
+@KIND
+def test_half_precision_cache_stays_close(model: Path, family: Family, kind: BlockType) -> None:
+    exact = logits(model, family)
+    rounded = logits(model, family, "f16")
+    assert 0 < nmse(rounded, exact) <= HALF_PRECISION_CACHE
