@@ -17,10 +17,16 @@ from .inference_app import InferenceApp
 
 
 class GuardedStream:
-    """What Hypercorn needs of a stream, with a write deadline that holds even under its shield. Plain TCP."""
+    """What Hypercorn needs of a stream, with a write deadline that holds even under its shield. Plain TCP.
 
-    def __init__(self, stream: trio.SocketStream, write_timeout: float, prefix: bytes) -> None:
+    A peer that does not read in time ends `connection`, so that an application that goes on sending ends too.
+    """
+
+    def __init__(
+        self, stream: trio.SocketStream, write_timeout: float, prefix: bytes, connection: trio.CancelScope
+    ) -> None:
         self._stream, self._write_timeout, self._prefix = stream, write_timeout, prefix
+        self._connection = connection
         self.socket = stream.socket
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -37,6 +43,7 @@ class GuardedStream:
             with trio.fail_after(self._write_timeout):
                 await self._stream.send_all(data)
         except trio.TooSlowError:
+            self._connection.cancel()
             raise trio.BrokenResourceError("the peer does not read") from None
 
     async def send_eof(self) -> None:
@@ -59,9 +66,10 @@ class HypercornControl:
 
     async def serve(self, stream: trio.SocketStream, prefix: bytes) -> None:
         """Serve the rest of one connection."""
-        guarded = GuardedStream(stream, self._write_timeout, prefix)
-        # Its annotation names one stream type; what it uses is what `GuardedStream` has.
-        await TCPServer(self._app, self._config, self._context, ConnectionState({}), guarded)  # type: ignore[arg-type]
+        with trio.CancelScope() as connection:
+            guarded = GuardedStream(stream, self._write_timeout, prefix, connection)
+            # Its annotation names one stream type; what it uses is what `GuardedStream` has.
+            await TCPServer(self._app, self._config, self._context, ConnectionState({}), guarded)  # type: ignore[arg-type]
 
     async def wind_down(self) -> None:
         """Close each connection after its current reply."""

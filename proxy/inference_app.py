@@ -23,6 +23,7 @@ class InferenceApp:
         self._app, self._handler, self._max_body = app, handler, max_body
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        send = _with_checkpoint(send)
         if scope["type"] == "http" and scope["path"].startswith(NATIVE_PREFIX):
             await self._infer(scope, receive, send)
         else:
@@ -59,6 +60,16 @@ class InferenceApp:
                 return b"".join(pieces)
 
 
+def _with_checkpoint(send: Any) -> Any:
+    """Hypercorn's own `send` returns without a checkpoint once a stream is closed: a loop over it would stop the world."""
+
+    async def checked(message: Any) -> None:
+        await send(message)
+        await trio.lowlevel.checkpoint()
+
+    return checked
+
+
 async def _watch_disconnect(receive: Any, scope: trio.CancelScope) -> None:
     while (await receive())["type"] != "http.disconnect":
         await trio.lowlevel.checkpoint()
@@ -79,8 +90,6 @@ class _AsgiDownstream:
 
     async def send_data(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        # Hypercorn's send returns without a checkpoint on a stream that was reset.
-        await trio.lowlevel.checkpoint()
 
     async def send_end(self) -> None:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})

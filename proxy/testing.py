@@ -72,4 +72,4 @@ def request(method: str, path: str, body: bytes = b"", headers: Sequence[tuple[b
 
 def fixed_world(seed: int = 0) -> World:
     """A world whose clock stands still and whose randomness repeats."""
-    return World(wall_clock=lambda: 1_700_000_000.0, random=Random(seed))
+    return World(wall_clock=lambda: 1_700_000_000.0, random=Random(seed))  # noqa: S311 - repeatability is the point
