@@ -3,6 +3,37 @@
 import builtins
 from typing import ClassVar, Final, final
 
+__all__ = [
+    "LAST_CHUNK",
+    "ContextOverflow",
+    "Engine",
+    "EngineError",
+    "EngineStatistics",
+    "EngineStopped",
+    "Failed",
+    "Finished",
+    "HttpError",
+    "InvalidRequest",
+    "ModelInfo",
+    "ModelLoadError",
+    "RequestHead",
+    "RequestParser",
+    "ResponseHead",
+    "ResponseParser",
+    "SseScanner",
+    "Started",
+    "Text",
+    "TokenLogprob",
+    "__version__",
+    "detokenize",
+    "encode_chunk",
+    "encode_request",
+    "encode_response",
+    "evaluate",
+    "render_chat",
+    "tokenize",
+]
+
 __version__: Final[str]
 
 # --- HTTP codec ---
@@ -268,7 +299,7 @@ class EngineStopped(EngineError):
 class TokenLogprob:
     """A token and how likely the model found it, before biases, penalties, temperature and filters."""
 
-    def __new__(cls, token: int, bytes: bytes, logprob: float, top: list[TokenLogprob] = []) -> TokenLogprob: ...
+    def __new__(cls, token: int, bytes: bytes, logprob: float, top: list[TokenLogprob] = ...) -> TokenLogprob: ...
     @property
     def token(self) -> int: ...
     @property
@@ -303,9 +334,7 @@ class Text:
     """More of the answer, at least one token of it; whole characters, and nothing that may be part of a stop string."""
 
     __match_args__ = ("request", "text", "completion_tokens", "logprobs")
-    def __new__(
-        cls, request: int, text: str, completion_tokens: int, logprobs: list[TokenLogprob] = []
-    ) -> Text: ...
+    def __new__(cls, request: int, text: str, completion_tokens: int, logprobs: list[TokenLogprob] = ...) -> Text: ...
     @property
     def request(self) -> int: ...
     @property

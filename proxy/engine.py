@@ -1,0 +1,164 @@
+"""The engine on Trio: one task per engine waits for its events and hands each to the request it belongs to.
+
+Nothing here waits for the model except a request's own iterator, and whoever leaves that iterator's scope, for whatever
+reason, has cancelled the sequence in the engine.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import msgspec
+import trio
+
+from .native import (
+    Engine,
+    EngineStatistics,
+    Failed,
+    Finished,
+    ModelInfo,
+    Started,
+    Text,
+)
+from .seams import offload
+
+Event = Started | Text | Finished | Failed
+
+# Each waiting text has at least one token that is not acknowledged, so that at most `window` of them wait; then there
+# is one event at the start and one at the end.
+OTHER_EVENTS = 2
+# The engine ends its threads after the step under way; a step is bounded, so this is never reached.
+CLOSE_SECONDS = 30.0
+
+
+class _Window(msgspec.Struct):
+    """The one field of a request that matters here; its default is the engine's."""
+
+    window: int = 256
+
+
+_decode_window = msgspec.json.Decoder(_Window).decode
+
+
+class Generation:
+    """The events of one request, ending with `Finished` or `Failed`. Asking for the next acknowledges the last: the
+    engine generates no further ahead of the consumer than the request's `window`.
+    """
+
+    def __init__(self, native: Engine, number: int, events: trio.MemoryReceiveChannel[Event]) -> None:
+        self._native, self._number, self._events = native, number, events
+        self._taken = 0
+
+    def __repr__(self) -> str:
+        return f"<Generation {self._number}: {self._taken} tokens taken>"
+
+    def __aiter__(self) -> "Generation":
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._taken:
+            self._native.acknowledge(self._number, self._taken)
+        try:
+            event = await self._events.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+        if isinstance(event, Text):
+            self._taken = event.completion_tokens
+        return event
+
+
+class LocalEngine:
+    """A loaded model that any number of tasks may use. Made by `open_local_engine`, which also closes it."""
+
+    def __init__(self, native: Engine) -> None:
+        self._native = native
+        self._open: dict[int, trio.MemorySendChannel[Event]] = {}
+
+    def __repr__(self) -> str:
+        return f"<LocalEngine {self.info.architecture}: {len(self._open)} open, {self._native!r}>"
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._native.info
+
+    def statistics(self) -> EngineStatistics:
+        """Figures as of the last step."""
+        return self._native.statistics()
+
+    @asynccontextmanager
+    async def generate(self, request: bytes) -> AsyncIterator[Generation]:
+        """The events of one generation. `request` is the JSON of `schemas.engine.GenerateRequest`.
+
+        Error handling: raises `InvalidRequest`, `ContextOverflow` or `EngineStopped` when the request is refused. What
+        goes wrong later comes as the last event, `Failed`.
+
+        Resource handling: leaving the scope before the last event cancels the sequence.
+        """
+        number = self._native.submit(request)
+        send, receive = trio.open_memory_channel[Event](_decode_window(request).window + OTHER_EVENTS)
+        self._open[number] = send
+        try:
+            yield Generation(self._native, number, receive)
+        finally:
+            if self._open.pop(number, None) is not None:
+                self._native.cancel(number)
+            receive.close()
+
+    async def pump(self) -> None:
+        """Hand out events until cancelled. Exactly one task runs this."""
+        while True:
+            await trio.lowlevel.wait_readable(self._native.fd)
+            self._hand_out()
+
+    async def close(self) -> None:
+        """End the engine's threads; requests that are still open get `Failed`. Nobody may be in `pump`."""
+        trio.lowlevel.notify_closing(self._native.fd)
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            await offload(self._native.close)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Everything in the engine's queue, each event to its request. Of those that were left nobody wants any."""
+        for event in self._native.drain():
+            send = self._open.get(event.request)
+            if send is None:
+                continue
+            send.send_nowait(event)
+            if isinstance(event, Finished | Failed):
+                del self._open[event.request]
+                send.close()
+
+
+@asynccontextmanager
+async def open_local_engine(
+    path: str,
+    *,
+    threads: int = 0,
+    context_length: int | None = None,
+    max_sequences: int = 16,
+    kv_type: str = "f16",
+) -> AsyncIterator[LocalEngine]:
+    """A model file, loaded and running. `threads` 0 means one per processor; `context_length` None the model's own.
+
+    Error handling: raises `ModelLoadError` when the file cannot be loaded.
+
+    Resource handling: at the end requests that are still open get `Failed`, and the model is freed.
+    """
+    native = await offload(
+        partial(
+            Engine,
+            path,
+            threads=threads,
+            context_length=context_length,
+            max_sequences=max_sequences,
+            kv_type=kv_type,
+        )
+    )
+    engine = LocalEngine(native)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(engine.pump)
+            yield engine
+            nursery.cancel_scope.cancel()
+    finally:
+        await engine.close()
