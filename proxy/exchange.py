@@ -252,7 +252,7 @@ class ExchangeHandler:
                 server_id=reply.server_id,
                 stream=progress.stream,
                 status=reply.status,
-                outcome="failed" if progress.error else progress.outcome,
+                outcome=_outcome(progress, reply),
                 error=progress.error,
                 attempts=progress.attempts,
                 duration=trio.current_time() - progress.began,
@@ -260,6 +260,13 @@ class ExchangeHandler:
                 usage=progress.usage,
             )
         )
+
+
+def _outcome(progress: _Progress, reply: Reply) -> Outcome:
+    """A client may close the moment it has the last byte: a reply that was finished is completed all the same."""
+    if progress.error is None and reply.finished and reply.status < 400:
+        return "completed"
+    return "failed" if progress.error else progress.outcome
 
 
 def _endpoint_label(path: str) -> str:
