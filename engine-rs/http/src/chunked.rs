@@ -3,6 +3,7 @@
 //!
 //! One byte decides one step, so no part of a chunk's frame is ever stored or looked at twice.
 use crate::error::HttpError;
+use crate::framing;
 use crate::grammar::{self, EXTENSION, TOKEN, VALUE};
 
 /// Sixteen digits fill 64 bits.
@@ -41,6 +42,7 @@ pub(crate) struct ChunkDecoder {
     extension: usize,
     extensions: usize,
     trailers: usize,
+    trailer_name: Vec<u8>,
     /// How much payload may still come.
     room: u64,
 }
@@ -67,7 +69,16 @@ impl From<HttpError> for ChunkError {
 
 impl ChunkDecoder {
     pub(crate) fn new(room: u64) -> Self {
-        ChunkDecoder { state: State::Size, digits: 0, left: 0, extension: 0, extensions: 0, trailers: 0, room }
+        ChunkDecoder {
+            state: State::Size,
+            digits: 0,
+            left: 0,
+            extension: 0,
+            extensions: 0,
+            trailers: 0,
+            trailer_name: Vec::new(),
+            room,
+        }
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -167,13 +178,29 @@ impl ChunkDecoder {
         }
         self.state = match self.state {
             State::TrailerStart if byte == b'\r' => State::EndLf,
-            State::TrailerStart | State::TrailerName if grammar::is(byte, TOKEN) => State::TrailerName,
-            State::TrailerName if byte == b':' => State::TrailerValue,
+            State::TrailerStart | State::TrailerName => return self.trailer_name(byte),
             State::TrailerValue if grammar::is(byte, VALUE) => State::TrailerValue,
             State::TrailerValue if byte == b'\r' => State::TrailerLf,
             State::TrailerLf if byte == b'\n' => State::TrailerStart,
             _ => return Err(HttpError::chunk("a trailer field is malformed")),
         };
+        Ok(())
+    }
+
+    fn trailer_name(&mut self, byte: u8) -> Result<(), HttpError> {
+        if grammar::is(byte, TOKEN) {
+            self.state = State::TrailerName;
+            self.trailer_name.push(byte);
+            return Ok(());
+        }
+        if byte != b':' || self.trailer_name.is_empty() {
+            return Err(HttpError::chunk("a trailer field has no valid name"));
+        }
+        if framing::is_misplaced_in_trailers(&self.trailer_name) {
+            return Err(HttpError::chunk("a trailer field speaks about framing or routing"));
+        }
+        self.trailer_name.clear();
+        self.state = State::TrailerValue;
         Ok(())
     }
 }

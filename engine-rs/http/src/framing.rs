@@ -120,8 +120,13 @@ fn same(left: &[u8], right: &[u8]) -> bool {
     left.eq_ignore_ascii_case(right)
 }
 
-// Servers with a CGI-like interface read `_` as `-`: one hop would see such a field and the next
-// would not.
+/// Would the field, in a trailer, speak about framing or routing, which are settled by then (RFC 9110 6.5.1)?
+pub(crate) fn is_misplaced_in_trailers(name: &[u8]) -> bool {
+    imitates(name)
+}
+
+// Are the letters those of a field on which framing or routing hang? Servers with a CGI-like interface read `_` as `-`: one
+// hop would see such a field and the next would not.
 fn imitates(name: &[u8]) -> bool {
     let letters = || name.iter().filter(|byte| !matches!(byte, b'_' | b'-')).map(u8::to_ascii_lowercase);
     [&b"contentlength"[..], b"transferencoding", b"host"].iter().any(|known| letters().eq(known.iter().copied()))

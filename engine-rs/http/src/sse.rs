@@ -84,6 +84,9 @@ impl SseScanner {
 
     fn release<'a>(&mut self, data: &'a [u8]) -> Result<Cow<'a, [u8]>, HttpError> {
         let data = self.without_mark(data);
+        if self.mark < BOM.len() {
+            return Ok(Cow::Borrowed(b""));
+        }
         if self.held.is_empty() {
             let end = self.scan(data)?;
             self.held.extend_from_slice(&data[end..]);
@@ -96,18 +99,19 @@ impl SseScanner {
         Ok(Cow::Owned(held))
     }
 
+    // The bytes of a mark are held until it is clear that they are one.
     fn without_mark<'a>(&mut self, mut data: &'a [u8]) -> &'a [u8] {
         while self.mark < BOM.len() {
-            match data.split_first() {
-                None => break,
-                Some((byte, rest)) if *byte == BOM[self.mark] => {
-                    self.mark += 1;
-                    data = rest;
-                }
-                Some(_) => {
-                    self.held.extend_from_slice(&BOM[..self.mark]);
-                    self.mark = BOM.len();
-                }
+            let Some((byte, rest)) = data.split_first() else { break };
+            if *byte != BOM[self.mark] {
+                self.mark = BOM.len();
+                break;
+            }
+            data = rest;
+            self.mark += 1;
+            self.held.push(*byte);
+            if self.mark == BOM.len() {
+                self.held.clear();
             }
         }
         data

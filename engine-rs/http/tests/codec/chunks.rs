@@ -61,7 +61,9 @@ fn trailers_are_read_and_dropped() {
     check(&[
         ("rfc9112_7.1.2 one", chunks!("1\r\nx\r\n0\r\nA: b\r\n\r\n"), Body(b"x")),
         ("rfc9112_7.1.2 several", chunks!("0\r\nA: b\r\nC:d\r\nE:\r\n\r\n"), Body(b"")),
-        ("rfc9110_6.5.1 one that would frame", chunks!("0\r\nContent-Length: 5\r\nHost: b\r\n\r\n"), Body(b"")),
+        ("rfc9110_6.5.1 a length", chunks!("0\r\nContent-Length: 5\r\n\r\n"), Refused("bad_chunk")),
+        ("rfc9110_6.5.1 a coding", chunks!("0\r\nA: b\r\ntransfer_encoding: chunked\r\n\r\n"), Refused("bad_chunk")),
+        ("rfc9110_6.5.1 a host", chunks!("0\r\nHost: b\r\n\r\n"), Refused("bad_chunk")),
         ("rfc9112_7.1.2 not whole", chunks!("0\r\nA: b\r\n"), More),
         ("rfc9112_5.1 no name", chunks!("0\r\n: b\r\n\r\n"), Refused("bad_chunk")),
         ("rfc9112_5.1 no colon", chunks!("0\r\nA\r\n\r\n"), Refused("bad_chunk")),

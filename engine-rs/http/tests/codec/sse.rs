@@ -45,6 +45,7 @@ fn ends_of_events() {
         ("a mark at the beginning", b"\xEF\xBB\xBFdata: [DONE]\n\n", 0, 1, true, None),
         ("a mark within", b"data: a\n\n\xEF\xBB\xBFdata: [DONE]\n\n", 0, 1, false, None),
         ("half a mark", b"\xEF\xBBdata: [DONE]\n\n", 0, 0, false, None),
+        ("half a mark and no more", b"\xEF\xBB", 2, 0, false, None),
         ("characters of several bytes", "data: \u{e9}\u{1f600}\n\n".as_bytes(), 0, 1, false, None),
         ("nul is a byte like others", b"data: \0\n\n", 0, 1, false, None),
     ]);
