@@ -1,0 +1,5 @@
+"""`python -m quiver.admin` is `quiver`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,172 @@
+"""The control plane's web application, beside the inference API on the same port: health, status, metrics, API page.
+
+A Quart-Trio application over one running `Gateway`, which it only looks at. Errors are OpenAI's envelope here too.
+"""
+
+import msgspec
+import quiver
+import structlog
+import trio
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from quart import Response, redirect, request
+from quart.typing import ResponseReturnValue
+from quart_trio import QuartTrio
+from quiver.proxy.server import Gateway
+from quiver.schemas import errors
+from quiver.schemas.errors import ApiError, ErrorKind
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from . import openapi
+from .loopback import is_loopback
+from .report import HealthReport, VersionReport, report_on
+
+# Swagger UI sets styles through the DOM and uses images inside its style sheet; nothing comes from another host.
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
+
+
+def create_app(gateway: Gateway) -> QuartTrio:
+    """The application for `gateway`. Call it inside `trio.run`: uptime counts from here, on Trio's clock."""
+    app = QuartTrio("quiver.admin", static_folder="static", template_folder=None)
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 3600
+    _add_health(app, gateway)
+    _add_figures(app, gateway, trio.current_time())
+    _add_pages(app, gateway)
+    _add_errors(app)
+    _add_headers(app, gateway)
+    return app
+
+
+def _add_health(app: QuartTrio, gateway: Gateway) -> None:
+    @app.get("/health")
+    async def health() -> Response:
+        return _json(HealthReport("ok" if gateway.state == "ready" else gateway.state, quiver.__version__))
+
+    @app.get("/healthz")
+    async def alive() -> Response:
+        return _json(HealthReport("ok", quiver.__version__))
+
+    @app.get("/readyz")
+    async def ready() -> Response:
+        refuse_unless_ready(gateway)
+        return _json(HealthReport("ok", quiver.__version__))
+
+    @app.get("/version")
+    async def version() -> Response:
+        return _json(VersionReport(quiver.__version__))
+
+
+def refuse_unless_ready(gateway: Gateway) -> None:
+    """Raise `ApiError` (503) that says why `gateway` should get no requests now."""
+    if gateway.state == "draining":
+        raise ApiError(errors.SHUTTING_DOWN, "The gateway is shutting down", retry_after=5)
+    if gateway.state != "ready":
+        raise ApiError(errors.NO_HEALTHY_BACKEND, "The gateway is starting", retry_after=1)
+    backends = gateway.backends()
+    if not backends:
+        raise ApiError(errors.NO_HEALTHY_BACKEND, "No backend is configured")
+    if all(backend.health == "unhealthy" for backend in backends):
+        raise ApiError(errors.NO_HEALTHY_BACKEND, "No backend is healthy; `/status` says why", retry_after=5)
+
+
+def _add_figures(app: QuartTrio, gateway: Gateway, began: float) -> None:
+    """What tells outsiders something: on a public address it takes a key when there are keys."""
+    local = is_loopback(gateway.config.server.host)
+
+    def authenticate() -> None:
+        if not local:
+            gateway.keys.authenticate(_header)
+
+    @app.get("/status")
+    async def status() -> Response:
+        authenticate()
+        return _json(report_on(gateway, trio.current_time() - began))
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        authenticate()
+        return Response(gateway.metrics.exposition(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+def _header(name: bytes) -> bytes | None:
+    value = request.headers.get(name.decode())
+    return None if value is None else value.encode("latin-1")
+
+
+def _add_pages(app: QuartTrio, gateway: Gateway) -> None:
+    document = msgspec.json.encode(openapi.description(keys_required=gateway.keys.required))
+
+    @app.get("/")
+    async def index() -> ResponseReturnValue:
+        return redirect("/docs")
+
+    @app.get("/docs")
+    async def docs() -> Response:
+        page = await app.send_static_file("docs.html")
+        page.headers["Content-Security-Policy"] = PAGE_POLICY
+        return page
+
+    @app.get("/openapi.json")
+    async def description() -> Response:
+        return Response(document, content_type="application/json")
+
+
+def _add_errors(app: QuartTrio) -> None:
+    @app.errorhandler(ApiError)
+    async def told(error: ApiError) -> Response:
+        headers = {name.decode(): value.decode() for name, value in error.headers()}
+        return _json(error.envelope(), error.kind.status, headers)
+
+    @app.errorhandler(HTTPException)
+    async def refused(error: HTTPException) -> ResponseReturnValue:
+        if error.code is None or error.code < 400:
+            return error.get_response()
+        reply = await told(ApiError(kind_of(error.code), _words(error)))
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            reply.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        return reply
+
+    @app.errorhandler(Exception)
+    async def broken(error: Exception) -> Response:
+        log = structlog.get_logger(component="control")
+        log.error("internal error", path=request.path, exc_info=error)
+        return await told(ApiError(errors.INTERNAL_ERROR, "Internal error; the log has it"))
+
+
+def kind_of(status: int) -> ErrorKind:
+    """The catalogue's row for a status that Quart refuses a request with."""
+    if status == 404:
+        return errors.NOT_FOUND
+    fallback = errors.INTERNAL_ERROR if status >= 500 else errors.MALFORMED_REQUEST
+    return errors.BY_STATUS.get(status, fallback)
+
+
+def _words(error: HTTPException) -> str:
+    path = request.path[:200]
+    match error.code:
+        case 404:
+            return f"No such path: `{path}`; see `/docs`"
+        case 405:
+            return f"`{path}` does not take {request.method}"
+        case _:
+            return error.name
+
+
+def _add_headers(app: QuartTrio, gateway: Gateway) -> None:
+    @app.after_request
+    async def harden(response: Response) -> Response:
+        headers = response.headers
+        headers.setdefault("X-Request-ID", gateway.world.unique_id("req_"))
+        headers.setdefault("Content-Security-Policy", DATA_POLICY)
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers["Referrer-Policy"] = "no-referrer"
+        if request.endpoint != "static":
+            headers["Cache-Control"] = "no-store"
+        return response
+
+
+def _json(value: msgspec.Struct, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(value), status, headers, content_type="application/json")

@@ -1,0 +1,171 @@
+"""The command line. Each command is a few lines over a function with the same name elsewhere in this package.
+
+Heavy imports stand in the commands that need them, so that asking a question does not load a gateway.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import quiver
+import typer
+from quiver.schemas.openai import ModelList
+
+from .chat import Answer, Question
+from .client import DEFAULT_URL, Client, ClientError
+from .console import print_json, print_table
+from .failures import failures_explained
+from .report import COLUMNS, StatusReport, row, summary
+from .settings import Tree, load
+
+app = typer.Typer(
+    name="quiver",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="One OpenAI-compatible address for every model server you run, with an engine of its own.",
+)
+
+Url = Annotated[str, typer.Option("--url", envvar="QUIVER_URL", help="The gateway to talk to.", metavar="URL")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", envvar="QUIVER_API_KEY", help="Your key for the gateway.", metavar="KEY"),
+]
+T = TypeVar("T")
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """Run the command that `sys.argv` holds, and exit."""
+    app(prog_name="quiver")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"quiver {quiver.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def serve(
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Read this file instead of ./quiver.toml.", metavar="FILE")
+    ] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Listen on this address.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Listen on this port; 0 for any free one.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="Also serve this GGUF file; may be repeated.", metavar="FILE"),
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option("--log-level", help="debug, info, warning, error or critical.", metavar="LEVEL")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON when listening.")] = False,
+) -> None:
+    """Serve models on one OpenAI-compatible address until Ctrl-C.
+
+    \b
+    Example:
+      quiver serve --port 9000 --model models/qwen3-0.6b.gguf
+    """
+    from .serve import serve as run
+
+    with failures_explained():
+        flags = _flags(host, port, log_level)
+        raise typer.Exit(run(load(config, flags=flags, models=model or ()), announce_json=as_json))
+
+
+@app.command()
+def chat(
+    question: Annotated[str, typer.Argument(help="What to ask; - reads it from stdin.")],
+    model: Annotated[str, typer.Option("--model", help="The model to ask.", metavar="NAME")] = "bolt",
+    system: Annotated[str | None, typer.Option("--system", help="Instructions ahead of the question.")] = None,
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.")] = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0, max=2, help="0: always the likeliest word.")
+    ] = 0.0,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    stats: Annotated[bool, typer.Option("--stats", help="Print the speed to stderr.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask one question and print the answer as it arrives.
+
+    \b
+    Example:
+      quiver chat "How do I add an Ollama server?"
+    """
+    text = sys.stdin.read() if question == "-" else question
+    with failures_explained():
+        client = Client(url, api_key)
+        answer = Answer(client, Question(text, model, system, max_tokens, temperature))
+        for piece in answer:
+            if not as_json:
+                typer.echo(piece, nl=False)
+                sys.stdout.flush()
+    if as_json:
+        print_json(answer.data())
+    else:
+        typer.echo()
+    if stats:
+        typer.echo(answer.speed(), err=True)
+
+
+@app.command()
+def models(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
+    """List the models on offer.
+
+    \b
+    Example:
+      quiver models --json
+    """
+    with failures_explained():
+        found = _decoded(Client(url, api_key, timeout=10).get("/v1/models"), ModelList)
+    if as_json:
+        print_json(found)
+    else:
+        print_table(("MODEL", "SERVER"), [(model.id, model.owned_by) for model in found.data])
+
+
+@app.command()
+def status(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
+    """Show the gateway, its backends and their health.
+
+    \b
+    Example:
+      quiver status --url http://gateway.lab:8080
+    """
+    with failures_explained():
+        report = _decoded(Client(url, api_key, timeout=10).get("/status"), StatusReport)
+    if as_json:
+        print_json(report)
+        return
+    typer.echo(summary(report) + "\n")
+    print_table(COLUMNS, [row(backend) for backend in report.backends])
+
+
+def _flags(host: str | None, port: int | None, log_level: str | None) -> dict[str, Tree]:
+    """The flags that were given, each with the setting it stands for."""
+    given: dict[str, tuple[str, str, Any]] = {
+        "--host": ("server", "host", host),
+        "--port": ("server", "port", port),
+        "--log-level": ("log", "level", log_level and log_level.lower()),
+    }
+    return {flag: {section: {field: value}} for flag, (section, field, value) in given.items() if value is not None}
+
+
+def _decoded(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError:
+        raise ClientError("what answered is no Quiver gateway", "check `--url` or QUIVER_URL") from None

@@ -1,0 +1,150 @@
+"""The command line's HTTP client: one request per connection, with time limits, over the standard library.
+
+Foreign exceptions are translated here, once: callers see `ClientError` with a message and a hint, or `RequestFailed` with
+the code from the gateway's envelope.
+"""
+
+import http.client
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import msgspec
+from quiver.schemas.errors import ErrorBody, ErrorEnvelope
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+# The gateway sends a heartbeat every 15 s while it works, so a stream that is silent for longer than this is dead.
+TIMEOUT = 60.0
+MAX_REPLY = 16 * 1024 * 1024
+
+
+class _Event(msgspec.Struct, frozen=True):
+    """What this file looks for in an event of a stream."""
+
+    error: ErrorBody | None = None
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_envelope = msgspec.json.Decoder(ErrorEnvelope).decode
+
+
+class ClientError(Exception):
+    """The gateway cannot be reached, or does not speak as a gateway does. `hint` says what to do."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message, self.hint = message, hint
+
+
+class RequestFailed(Exception):
+    """The gateway answered with an error."""
+
+    def __init__(self, status: int, error: ErrorBody) -> None:
+        super().__init__(error.message)
+        self.status, self.error = status, error
+
+
+class Client:
+    """Talks to the gateway at `url`, which may end in `/v1`. Nothing stays open between calls."""
+
+    def __init__(self, url: str = DEFAULT_URL, api_key: str | None = None, timeout: float = TIMEOUT) -> None:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ClientError(f"`{url}` is no HTTP address", f"write it as `{DEFAULT_URL}`")
+        try:
+            self._port = parts.port
+        except ValueError:
+            raise ClientError(f"`{url}` has no valid port", f"write it as `{DEFAULT_URL}`") from None
+        self._host, self._secure, self._timeout = parts.hostname, parts.scheme == "https", timeout
+        self._base = parts.path.rstrip("/").removesuffix("/v1")
+        self.url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{self._base}"
+        self._headers = {"Accept": "application/json"}
+        if api_key is not None:
+            if not (api_key.isascii() and api_key.isprintable()):
+                raise ClientError("the API key has characters that HTTP cannot carry")
+            self._headers["Authorization"] = f"Bearer {api_key}"
+
+    def __repr__(self) -> str:
+        return f"<Client of {self.url}>"
+
+    def get(self, path: str) -> bytes:
+        """The body of a successful reply. Raises `ClientError`, `RequestFailed`."""
+        with self._response("GET", path) as response:
+            return response.read(MAX_REPLY)
+
+    def stream(self, path: str, body: bytes) -> Iterator[bytes]:
+        """POST `body`; the data of each server-sent event as it arrives, without the closing `[DONE]`.
+
+        Raises `ClientError`, also when the stream ends too early, and `RequestFailed`, also for an error inside it.
+        """
+        with self._response("POST", path, body) as response:
+            while line := response.readline():
+                data = _event_data(line)
+                if data == b"[DONE]":
+                    return
+                if data is not None:
+                    _raise_error_event(data)
+                    yield data
+        raise ClientError("the gateway ended the stream before the answer was complete")
+
+    @contextmanager
+    def _response(self, method: str, path: str, body: bytes | None = None) -> Iterator[http.client.HTTPResponse]:
+        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+        connection = kind(self._host, self._port, timeout=self._timeout)
+        try:
+            with self._translated():
+                headers = self._headers | ({"Content-Type": "application/json"} if body is not None else {})
+                connection.request(method, self._base + path, body, headers)
+                response = connection.getresponse()
+                if response.status >= 300:
+                    raise _failure(response)
+                yield response
+        finally:
+            connection.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Socket and protocol errors become `ClientError`."""
+        try:
+            yield
+        except ConnectionRefusedError:
+            raise ClientError(f"no gateway runs at {self.url}", "start one with `quiver serve`") from None
+        except TimeoutError:
+            raise ClientError(f"{self.url} did not answer within {self._timeout:g} s") from None
+        except socket.gaierror:
+            raise ClientError(f"the host `{self._host}` is not known", "check `--url` or QUIVER_URL") from None
+        except ssl.SSLError as error:
+            raise ClientError(f"no secure connection to {self.url}: {error.reason}") from None
+        except http.client.IncompleteRead:
+            raise ClientError("the connection ended before the answer was complete") from None
+        except http.client.HTTPException:
+            raise ClientError(f"{self.url} does not answer in HTTP", "check `--url` or QUIVER_URL") from None
+        except OSError as error:
+            raise ClientError(f"the connection to {self.url} failed: {error.strerror or error}") from None
+
+
+def _event_data(line: bytes) -> bytes | None:
+    """The data of one line of an event stream. Quiver and OpenAI send each event's data on one line."""
+    return line[5:].strip() if line.startswith(b"data:") else None
+
+
+def _raise_error_event(data: bytes) -> None:
+    try:
+        error = _decode_event(data).error
+    except msgspec.DecodeError:
+        return  # whoever takes the event finds that out
+    if error is not None:
+        raise RequestFailed(200, error)
+
+
+def _failure(response: http.client.HTTPResponse) -> Exception:
+    """The error for a reply with an error status."""
+    body = response.read(MAX_REPLY)
+    try:
+        return RequestFailed(response.status, _decode_envelope(body).error)
+    except msgspec.DecodeError:
+        return ClientError(
+            f"what answered is no Quiver gateway (status {response.status})", "check `--url` or QUIVER_URL"
+        )

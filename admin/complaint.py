@@ -1,0 +1,116 @@
+"""What is wrong with a setting, in words for the person who wrote it.
+
+msgspec says which rule a value breaks and where; this turns it into `SettingsError`: the field's path as one would write it,
+what was expected, and for a misspelt name the nearest known one. No value is repeated, since it may be a secret.
+"""
+
+import difflib
+import re
+
+import msgspec
+from quiver.schemas.config import Config
+
+_ROOT = msgspec.inspect.type_info(Config)
+
+# msgspec's names for types, and what a TOML author calls them.
+_WORDS = {
+    "`int`": "a whole number",
+    "`float`": "a number",
+    "`str`": "text",
+    "`bool`": "true or false",
+    "`array`": "a list",
+    "`object`": "a section",
+    "`null`": "nothing",
+}
+_URL = "an address such as `http://127.0.0.1:11434`, without user, query or fragment"
+_PATTERNS = {
+    "url": _URL,
+    "name": "a name of 1 to 64 letters, digits, dots, hyphens or underscores",
+    "id": "a model name of printable characters without blanks",
+    "models": "a model name of printable characters without blanks",
+}
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used. `message` says what and where, `hint` what to do."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message, self.hint = message, hint
+
+
+def explain(source: str, error: msgspec.ValidationError) -> SettingsError:
+    """`error`, raised for what was read from `source`, as a `SettingsError`."""
+    rule, _, place = str(error).partition(" - at `$")
+    path = place.rstrip("`").removeprefix(".")
+    if unknown := _quoted(rule, "unknown field `"):
+        return unknown_setting(source, _join(path, unknown), known_names(path))
+    if missing := _quoted(rule, "missing required field `"):
+        return SettingsError(f"{source}: `{_join(path, missing)}` is required")
+    return SettingsError(f"{source}: `{path}`: expected {_expected(rule, path)}")
+
+
+def unknown_setting(source: str, path: str, known: list[str]) -> SettingsError:
+    """The error for a name that is no setting; `known` are the names that could stand there."""
+    where, _, name = path.rpartition(".")
+    guess = nearest(name, known)
+    hint = f"did you mean `{_join(where, guess)}`?" if guess else f"known here: {', '.join(known)}"
+    return SettingsError(f"{source}: `{path}` is not a setting", hint)
+
+
+def nearest(name: str, known: list[str]) -> str | None:
+    """The known name that was most likely meant."""
+    return next(iter(difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)), None)
+
+
+def known_names(path: str) -> list[str]:
+    """The fields of the section at `path`; empty when there is no section."""
+    node = type_at(path)
+    return [field.encode_name for field in node.fields] if isinstance(node, msgspec.inspect.StructType) else []
+
+
+def type_at(path: str) -> msgspec.inspect.Type | None:
+    """The type a value at `path` (`server.port`, `backends[0].url`) has to have; None when there is no such field."""
+    node: msgspec.inspect.Type | None = _ROOT
+    for step in re.findall(r"[^.\[\]]+|\[[^\]]*\]", path):
+        node = _item(node) if step.startswith("[") else _field(node, step)
+    return node
+
+
+def _field(node: msgspec.inspect.Type | None, name: str) -> msgspec.inspect.Type | None:
+    if not isinstance(node, msgspec.inspect.StructType):
+        return None
+    return next((_bare(field.type) for field in node.fields if field.encode_name == name), None)
+
+
+def _item(node: msgspec.inspect.Type | None) -> msgspec.inspect.Type | None:
+    return _bare(node.item_type) if isinstance(node, msgspec.inspect.VarTupleType) else None
+
+
+def _bare(node: msgspec.inspect.Type) -> msgspec.inspect.Type:
+    """The type without its `| None`."""
+    if isinstance(node, msgspec.inspect.UnionType):
+        return next(kind for kind in node.types if not isinstance(kind, msgspec.inspect.NoneType))
+    return node
+
+
+def _expected(rule: str, path: str) -> str:
+    node = type_at(path)
+    if isinstance(node, msgspec.inspect.LiteralType):
+        return "one of " + ", ".join(str(value) for value in node.values)
+    if "matching regex" in rule:
+        return _PATTERNS.get(re.findall(r"[a-z_]+", path)[-1], "another form of text")
+    words = rule.removeprefix("Expected ").replace(" | null`", "`")
+    for name, word in _WORDS.items():
+        words = words.replace(name, word)
+    return words.replace("text of length >=", "text of at least").replace("text of length <=", "text of at most") + (
+        " characters" if "of length" in rule else ""
+    )
+
+
+def _quoted(rule: str, before: str) -> str | None:
+    return rule.split(before, 1)[1].split("`", 1)[0] if before in rule else None
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -1,0 +1,35 @@
+"""What the command line prints: data to stdout, `error:` and `hint:` lines to stderr."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+# A table that goes into a file or a pipe is not broken to fit a screen that is not there.
+_WIDE = 10_000
+
+
+def fail(message: str, hint: str | None = None, *, code: int = 1) -> NoReturn:
+    """Say what went wrong and what to do about it, and end the command with `code`."""
+    typer.echo(f"error: {message}", err=True)
+    if hint is not None:
+        typer.echo(f"hint: {hint}", err=True)
+    raise typer.Exit(code)
+
+
+def print_json(value: object) -> None:
+    """`value` as one line of JSON."""
+    typer.echo(msgspec.json.encode(value))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table without frame, aligned; colours and wrapping on a terminal only."""
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    width = None if sys.stdout.isatty() else _WIDE
+    Console(width=width, highlight=False, markup=False).print(table)

@@ -1,0 +1,37 @@
+"""What the command line says when something fails: an `error:` line, a `hint:` line, and an exit code.
+
+2 for what the caller wrote (options, configuration), 1 for what happened.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .client import ClientError, RequestFailed
+from .complaint import SettingsError
+from .console import fail
+
+
+@contextmanager
+def failures_explained() -> Iterator[None]:
+    """Turn the errors a command can meet into `error:` and `hint:` lines and an exit code."""
+    try:
+        yield
+    except SettingsError as error:
+        fail(error.message, error.hint, code=2)
+    except ClientError as error:
+        fail(error.message, error.hint)
+    except RequestFailed as failure:
+        fail(f"{failure.error.message} ({failure.error.code})", _advice(failure))
+
+
+def _advice(failure: RequestFailed) -> str | None:
+    """What to do about an error from the gateway."""
+    match failure.error.code:
+        case "invalid_api_key":
+            return "give your key with --api-key or QUIVER_API_KEY"
+        case "model_not_found":
+            return "`quiver models` lists what is on offer"
+        case "no_healthy_backend" | "model_not_loaded":
+            return "`quiver status` says which server is ill and why"
+        case _:
+            return None

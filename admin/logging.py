@@ -1,0 +1,80 @@
+"""How Quiver logs: structlog to stderr, one line per event, with time (UTC), level and component.
+
+Readable on a terminal, JSON elsewhere. Local variables are never printed with a traceback: they may hold keys and prompts.
+What libraries write through the standard library's logging comes out the same way.
+"""
+
+import contextlib
+import logging
+import sys
+from typing import IO, Any, Literal
+
+import msgspec
+import structlog
+from quiver.schemas.config import Log
+
+Format = Literal["console", "json"]
+# Libraries' own accounts of what they do are of use to their authors only.
+_LIBRARY_LEVEL = logging.WARNING
+
+
+def chosen_format(config: Log, stream: IO[str] | None = None) -> Format:
+    """What `auto` stands for, judged by `stream` (stderr)."""
+    if config.format != "auto":
+        return config.format
+    return "console" if (stream or sys.stderr).isatty() else "json"
+
+
+def configure(config: Log, stream: IO[str] | None = None) -> None:
+    """Send every log line of this process to `stream` (stderr)."""
+    stream = stream or sys.stderr
+    level = logging.getLevelNamesMapping()[config.level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *_rendering(chosen_format(config, stream), stream.isatty()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: _LineLogger(stream),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(handlers=[_ToStructlog()], level=max(level, _LIBRARY_LEVEL), force=True)
+
+
+def _rendering(form: Format, colors: bool) -> list[structlog.typing.Processor]:
+    if form == "console":
+        plain = structlog.dev.plain_traceback
+        return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, pad_event_to=0)]
+    return [
+        structlog.processors.format_exc_info,
+        structlog.processors.EventRenamer("message"),
+        structlog.processors.JSONRenderer(serializer=_as_json),
+    ]
+
+
+def _as_json(event: Any, **_: object) -> str:
+    return msgspec.json.encode(event, enc_hook=repr).decode()
+
+
+class _LineLogger:
+    """Writes whole lines. A reader that went away must not bring the gateway down."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    debug = info = warning = warn = error = critical = exception = log = fatal = msg
+
+
+class _ToStructlog(logging.Handler):
+    """Hands a library's log record to structlog; its logger's name becomes the component."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger(component=record.name)
+        log.log(record.levelno, record.getMessage(), exc_info=record.exc_info)

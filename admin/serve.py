@@ -1,0 +1,112 @@
+"""`quiver serve`: a gateway in this process, from the checked configuration to the exit code."""
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+
+import structlog
+import trio
+import typer
+from hypercorn.typing import ASGIFramework
+from quiver.proxy import server
+from quiver.schemas.config import Config
+
+from . import logging
+from .app import create_app
+from .console import fail, print_json
+from .loopback import is_loopback
+
+
+def serve(config: Config, *, announce_json: bool = False) -> int:
+    """Run until a signal; the exit code. With `announce_json` one line on stdout says where it listens."""
+    logging.configure(config.log)
+    startup = Startup(config, announce_json=announce_json)
+    try:
+        return trio.run(_run, config, startup.control, startup.announce)
+    except OSError as error:
+        fail(*why_not_bound(config, error))
+    except ValueError as error:
+        fail(str(error), code=2)
+    except KeyboardInterrupt:  # before the gateway minds its signals
+        return 130
+
+
+async def _run(
+    config: Config,
+    control: Callable[[server.Gateway], ASGIFramework],
+    announce: Callable[[server.Listening], None],
+) -> int:
+    return await server.run(config, control=control, announce=announce)
+
+
+class Startup:
+    """What a starting gateway is told to do beside serving: carry the control plane, and say that it is there."""
+
+    def __init__(self, config: Config, *, announce_json: bool) -> None:
+        self._config, self._announce_json = config, announce_json
+        self._models: list[str] = []
+
+    def control(self, gateway: server.Gateway) -> ASGIFramework:
+        self._models = list(gateway.registry.models())
+        return create_app(gateway)
+
+    def announce(self, listening: server.Listening) -> None:
+        url = reachable_url(listening)
+        if self._announce_json:
+            print_json({"url": url, "keys_required": listening.keys_required})
+        if logging.chosen_format(self._config.log) == "console":
+            typer.echo(welcome(listening, self._models, len(self._config.backends)), err=True)
+        else:
+            log = structlog.get_logger(component="server")
+            log.info("listening", url=url, access=access(listening), models=self._models)
+
+
+def reachable_url(listening: server.Listening) -> str:
+    """The gateway's address as this machine can use it: a wildcard address is none to connect to."""
+    wildcards = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared with, not bound to
+    if listening.host in wildcards:
+        return f"http://{wildcards[listening.host]}:{listening.port}"
+    return listening.url
+
+
+def access(listening: server.Listening) -> str:
+    """Who is let in."""
+    if listening.keys_required:
+        return "keys required"
+    return "open to loopback only" if is_loopback(listening.host) else "OPEN to everyone"
+
+
+def welcome(listening: server.Listening, models: list[str], remote: int) -> str:
+    """What a person reads when the gateway is up."""
+    url = reachable_url(listening)
+    default = listening.port == 8080
+    key = "QUIVER_API_KEY=YOUR_KEY " if listening.keys_required else ""
+    asked = f" and what {remote} backend{'s' * (remote > 1)} offer{'s' * (remote == 1)}" if remote else ""
+    return "\n".join(
+        [
+            f"Quiver listens on {url} ({access(listening)})",
+            f"  models    {', '.join(models) or 'none of its own'}{asked}",
+            f'  ask       {key}quiver chat {"" if default else f"--url {url} "}"What is Quiver?"',
+            f"  clients   base URL {url}/v1",
+            f"  API page  {url}/docs",
+            "Stop it with Ctrl-C",
+        ]
+    )
+
+
+def why_not_bound(config: Config, error: OSError) -> tuple[str, str]:
+    """Message and hint for an address that cannot be listened on."""
+    host, port = config.server.host, config.server.port
+    if isinstance(error, socket.gaierror):
+        return f"the host `{host}` is not known", "choose another with --host"
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"port {port} is already in use", "choose another with --port"
+        case errno.EACCES:
+            return f"this user may not listen on port {port}", "choose one above 1023 with --port"
+        case errno.EADDRNOTAVAIL:
+            return f"this machine has no address `{host}`", "choose another with --host"
+        case number:
+            reason = os.strerror(number) if number else str(error)
+            return f"cannot listen on `{host}`, port {port}: {reason}", "choose others with --host and --port"
