@@ -1,4 +1,5 @@
 //! Our block decoders against candle's, bit for bit where both do the same arithmetic.
+#![allow(clippy::unwrap_used, reason = "a test helper may panic as a test may")]
 
 use std::borrow::Cow;
 

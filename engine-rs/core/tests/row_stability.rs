@@ -1,4 +1,5 @@
 //! A sequence's logits are the same bits however its tokens were batched, chunked or computed again.
+#![allow(clippy::unwrap_used, reason = "a test helper may panic as a test may")]
 
 use std::sync::Arc;
 
