@@ -264,7 +264,7 @@ class ExchangeHandler:
 
 def _outcome(progress: _Progress, reply: Reply) -> Outcome:
     """A client may close the moment it has the last byte: a reply that was finished is completed all the same."""
-    if progress.error is None and reply.finished and reply.status < 400:
+    if progress.error is None and reply.finished and not reply.gone and reply.status < 400:
         return "completed"
     return "failed" if progress.error else progress.outcome
 

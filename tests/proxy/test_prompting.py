@@ -1,6 +1,6 @@
 """From OpenAI's parameters to the engine's: every one is translated or refused by name."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -12,12 +12,19 @@ from quiver.schemas.openai import ChatRequest, CompletionRequest
 HI = [{"role": "user", "content": "hi"}]
 
 
+T = TypeVar("T")
+
+
+def decoded(fields: dict[str, Any], kind: type[T]) -> T:
+    return msgspec.json.decode(msgspec.json.encode(fields), type=kind)
+
+
 def chat(**fields: Any) -> list[GenerateRequest]:
-    return chat_requests(msgspec.convert({"model": "m", "messages": HI, **fields}, ChatRequest))
+    return chat_requests(decoded({"model": "m", "messages": HI, **fields}, ChatRequest))
 
 
 def completion(**fields: Any) -> list[GenerateRequest]:
-    return completion_requests(msgspec.convert({"model": "m", "prompt": "x", **fields}, CompletionRequest))
+    return completion_requests(decoded({"model": "m", "prompt": "x", **fields}, CompletionRequest))
 
 
 @pytest.mark.parametrize(
