@@ -17,7 +17,7 @@ COMPLETION_TOKENS = 16
 
 def chat_requests(chat: ChatRequest) -> list[GenerateRequest]:
     """The sequences of a chat request: `n` times the same prompt. Raises `ApiError`."""
-    if chat.tools and chat.tool_choice != msgspec.Raw(b'"none"'):
+    if chat.tools and chat.tool_choice != "none":
         raise _unsupported("tools", "the built-in engine does not call tools")
     if chat.response_format is not None and chat.response_format.type != "text":
         raise _unsupported("response_format", "the built-in engine answers in plain text only")

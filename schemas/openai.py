@@ -88,7 +88,7 @@ class ChatRequest(GenerationOptions, frozen=True, kw_only=True):
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
     tools: list[msgspec.Raw] | None = None
-    tool_choice: msgspec.Raw | None = None
+    tool_choice: object = None
 
 
 class CompletionRequest(GenerationOptions, frozen=True, kw_only=True):
