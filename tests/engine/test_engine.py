@@ -142,7 +142,7 @@ async def test_leaving_cancels(engine: LocalEngine) -> None:
 
 async def test_a_hundred_cancelled_leave_nothing(engine: LocalEngine) -> None:
     async def begin(index: int) -> None:
-        async with first_text(engine, _endless(f"{index} " * index)):
+        async with first_text(engine, _endless(f"{index} " * (1 + index))):
             await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
