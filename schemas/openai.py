@@ -4,7 +4,7 @@ Two kinds of request types: `Peek` decodes only what routing needs, so that a bo
 untouched; `ChatRequest` and `CompletionRequest` are what the built-in engine can honour. Reply types serve the engine only.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -88,7 +88,7 @@ class ChatRequest(GenerationOptions, frozen=True, kw_only=True):
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
     tools: list[msgspec.Raw] | None = None
-    tool_choice: object = None
+    tool_choice: Any = None
 
 
 class CompletionRequest(GenerationOptions, frozen=True, kw_only=True):
