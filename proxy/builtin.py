@@ -15,7 +15,7 @@ from quiver.schemas.config import Engine as EngineConfig
 from quiver.schemas.config import LocalModel
 from quiver.schemas.engine import GenerateRequest
 from quiver.schemas.errors import ApiError
-from quiver.schemas.openai import ChatRequest, CompletionRequest, Usage
+from quiver.schemas.openai import ChatRequest, CompletionRequest
 
 from .completion import ChatWriter, TextWriter, Writer
 from .decoding import decode_body
@@ -99,12 +99,12 @@ class EngineModel:
         finally:
             self._loaded.set()
 
-    async def forward(self, call: Call, reply: Reply) -> Usage | None:
+    async def forward(self, call: Call, reply: Reply) -> None:
         """Generate the reply to `call`."""
         engine = await self._ready()
         self._in_flight += 1
         try:
-            return await self._generate(engine, call, reply)
+            await self._generate(engine, call, reply)
         finally:
             self._in_flight -= 1
 
@@ -116,7 +116,7 @@ class EngineModel:
             )
         return self._engine
 
-    async def _generate(self, engine: LocalEngine, call: Call, reply: Reply) -> Usage:
+    async def _generate(self, engine: LocalEngine, call: Call, reply: Reply) -> None:
         created = int(self._world.wall_clock())
         writer: Writer
         if call.endpoint == "chat/completions":
@@ -131,7 +131,7 @@ class EngineModel:
             await _follow(engine, requests[0], 0, writer.take)
         else:
             await _follow_all(engine, requests, writer.take)
-        return await writer.close()
+        await writer.close()
 
 
 Take = Callable[[int, Text | Finished], Awaitable[None]]

@@ -46,6 +46,10 @@ class _Choice:
     completion_tokens: int = 0
 
 
+def _event(chunk: msgspec.Struct) -> bytes:
+    return b"data: " + _encode(chunk) + b"\n\n"
+
+
 class Writer(ABC):
     """Turns events into a reply. `take` each event, then `close`."""
 
@@ -66,22 +70,15 @@ class Writer(ABC):
             choice.text.append(event.text)
             choice.logprobs.extend(event.logprobs)
         if self._stream:
-            await self._send(self._chunk(index, event))
+            await self._reply.send_events(_event(self._chunk(index, event)))
 
-    async def close(self) -> Usage:
-        """Write what is left of the reply; what it cost."""
-        usage = self._usage()
-        if not self._stream:
+    async def close(self) -> None:
+        """Write what is left of the reply."""
+        usage = self._reply.usage = self._usage()
+        if self._stream:
+            await self._reply.end_stream((_event(self._usage_chunk(usage)) if self._with_usage else b"") + DONE)
+        else:
             await self._reply.complete(200, _encode(self._whole(self._choices, usage)))
-            return usage
-        if self._with_usage:
-            await self._send(self._usage_chunk(usage))
-        await self._reply.send_events(DONE)
-        await self._reply.end_stream()
-        return usage
-
-    async def _send(self, chunk: msgspec.Struct) -> None:
-        await self._reply.send_events(b"data: " + _encode(chunk) + b"\n\n")
 
     def _usage(self) -> Usage:
         """Each prompt is counted once, however many choices were made of it."""

@@ -15,7 +15,7 @@ import trio
 from quiver.schemas import errors
 from quiver.schemas.config import Limits
 from quiver.schemas.errors import ApiError
-from quiver.schemas.openai import ModelCard, ModelList, Peek, Usage
+from quiver.schemas.openai import ModelCard, ModelList, Peek
 
 from . import routing
 from .accounting import Ledger, Outcome, Record
@@ -51,7 +51,6 @@ class _Progress:
     model: str | None = None
     stream: bool = False
     attempts: int = 0
-    usage: Usage | None = None
     error: str | None = None
     outcome: Outcome = "cancelled"
 
@@ -205,7 +204,7 @@ class ExchangeHandler:
             progress.attempts += 1
             reply.server_id = backend.id
             try:
-                progress.usage = await backend.forward(call, reply)
+                await backend.forward(call, reply)
                 return
             except ApiError as error:
                 if reply.committed or error.kind.fault == "client":
@@ -257,7 +256,7 @@ class ExchangeHandler:
                 attempts=progress.attempts,
                 duration=trio.current_time() - progress.began,
                 first_byte=first,
-                usage=progress.usage,
+                usage=reply.usage,
             )
         )
 

@@ -91,5 +91,5 @@ class _AsgiDownstream:
     async def send_data(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def send_end(self) -> None:
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def send_end(self, last: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})

@@ -3,7 +3,6 @@
 Every parameter is either translated or refused by name: a client must never believe that something was honoured.
 """
 
-import msgspec
 from quiver.schemas import errors
 from quiver.schemas.engine import GenerateRequest, Prompt
 from quiver.schemas.errors import ApiError

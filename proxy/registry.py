@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from quiver.schemas.openai import Usage
-
 from .reply import Reply
 
 Endpoint = Literal["chat/completions", "completions"]
@@ -54,8 +52,8 @@ class Backend(Protocol):
 
     def status(self) -> BackendStatus: ...
 
-    async def forward(self, call: Call, reply: Reply) -> Usage | None:
-        """Answer `call` through `reply`; what it cost, when that is known.
+    async def forward(self, call: Call, reply: Reply) -> None:
+        """Answer `call` through `reply`, and note there what it cost.
 
         Raises `ApiError`. While `reply.committed` is false the caller may try another backend.
         """

@@ -81,24 +81,23 @@ class RemoteServer:
     async def aclose(self) -> None:
         await self._upstream.aclose()
 
-    async def forward(self, call: Call, reply: Reply) -> Usage | None:
+    async def forward(self, call: Call, reply: Reply) -> None:
         """Answer `call`. A server that cannot be reached or fails is marked; a client's mistake is the client's."""
         self._in_flight += 1
         try:
-            usage = await self._forward(call, reply)
+            await self._forward(call, reply)
         except UpstreamRefusal as refusal:
             if refusal.kind.fault == "upstream":
                 self.standing.failed(refusal.message)
                 raise
             await reply.complete(refusal.status, refusal.body)
-            return None
+            return
         except ApiError as error:
             self.standing.failed(error.message)
             raise
         finally:
             self._in_flight -= 1
         self.standing.passed()
-        return usage
 
     async def probe(self) -> None:
         """Ask for the server's models and remember its health. Never raises for what the server does."""
@@ -116,22 +115,22 @@ class RemoteServer:
         else:
             self.standing.passed()
 
-    async def _forward(self, call: Call, reply: Reply) -> Usage | None:
+    async def _forward(self, call: Call, reply: Reply) -> None:
         headers = [*forwardable(call.headers), (b"x-request-id", call.request_id.encode())]
         request = self._encode("POST", f"/{call.endpoint}", headers, call.body)
         async with self._upstream.request(request, "POST") as response:
             if response.head.status >= 400:
                 raise await _refusal(response)
             if (response.head.header(b"content-type") or b"").startswith(b"text/event-stream"):
-                return await _relay_events(response, reply)
+                await _relay_events(response, reply)
+                return
             body = await response.read(MAX_REPLY)
+        reply.usage = _usage(body)
         if reply.started:  # a heartbeat has promised a stream, so the whole reply becomes its one event
-            await reply.send_events(b"data: " + body.replace(b"\n", b"") + b"\n\ndata: [DONE]\n\n")
-            await reply.end_stream()
+            await reply.end_stream(b"data: " + body.replace(b"\n", b"") + b"\n\ndata: [DONE]\n\n")
         else:
             content_type = response.head.header(b"content-type") or b"application/json"
             await reply.complete(response.head.status, body, [(b"content-type", content_type)])
-        return _usage(body)
 
     def _encode(self, method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes | None) -> bytes:
         origin = self._upstream.origin
@@ -139,17 +138,22 @@ class RemoteServer:
         return encode_request(method, origin.base + path, everything, body)
 
 
-async def _relay_events(response: Response, reply: Reply) -> Usage | None:
+async def _relay_events(response: Response, reply: Reply) -> None:
     """Pass whole events on as they arrive, so that an error can still be told between two of them."""
     scanner = SseScanner()
     while data := await response.receive():
         events = scanner.feed(data)
-        if events:
+        if scanner.usage is not None:
+            reply.usage = _usage(scanner.usage)
+        if scanner.done and not reply.finished:
+            await reply.end_stream(events)  # the client may leave now; what the server still sends is only read
+        elif events and not reply.finished:
             await reply.send_events(events)
-    if not scanner.done and scanner.rest().strip():
+    if reply.finished:
+        return
+    if scanner.rest().strip():
         raise ApiError(errors.UPSTREAM_TRUNCATED, "The server ended its stream inside an event")
     await reply.end_stream()
-    return _usage(scanner.usage) if scanner.usage is not None else None
 
 
 def _usage(body: bytes) -> Usage | None:

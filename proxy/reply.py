@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 import trio
 from quiver.schemas.errors import ApiError
+from quiver.schemas.openai import Usage
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -36,12 +37,14 @@ class Downstream(Protocol):
 
     async def send_data(self, data: bytes) -> None: ...
 
-    async def send_end(self) -> None: ...
+    async def send_end(self, last: bytes) -> None:
+        """The end of a stream, with its last bytes (perhaps none) in the same write."""
+        ...
 
 
 class Reply:
     """Writes one reply. `started`: the head is out. `committed`: content is out, so no other backend may
-    answer. `gone`: the client is not there any more.
+    answer. `gone`: the client is not there any more. `usage`: what it cost, set by the backend as soon as that is known.
     """
 
     def __init__(self, downstream: Downstream, request_id: str) -> None:
@@ -56,6 +59,7 @@ class Reply:
         self.committed_at: float | None = None
         self.finished = False
         self.gone = False
+        self.usage: Usage | None = None
 
     def __repr__(self) -> str:
         state = "finished" if self.finished else "committed" if self.committed else "open"
@@ -79,13 +83,14 @@ class Reply:
                 await self._downstream.send_data(events)
             self._last_write = trio.current_time()
 
-    async def end_stream(self) -> None:
-        """End the stream cleanly."""
+    async def end_stream(self, last: bytes = b"") -> None:
+        """End the stream cleanly, with its last events."""
         async with self._lock:
+            self._commit()
             await self._open_stream()
             self.finished = True
             with self._noting_departure():
-                await self._downstream.send_end()
+                await self._downstream.send_end(last)
 
     async def fail(self, error: ApiError) -> None:
         """Tell the client of `error`: an envelope, or the last event of a stream that already runs."""
@@ -96,8 +101,7 @@ class Reply:
             async with self._lock:
                 self.finished = True
                 with self._noting_departure():
-                    await self._downstream.send_data(b"data: " + envelope + b"\n\n")
-                    await self._downstream.send_end()
+                    await self._downstream.send_end(b"data: " + envelope + b"\n\n")
 
     async def keep_alive(self, interval: float) -> None:
         """Until the reply is finished: a comment after each `interval` of silence, so that no proxy on the way gives up."""

@@ -223,9 +223,8 @@ class _Downstream:
     async def send_data(self, data: bytes) -> None:
         await self._write(data if self._http10 else encode_chunk(data))
 
-    async def send_end(self) -> None:
-        if not self._http10:
-            await self._write(LAST_CHUNK)
+    async def send_end(self, last: bytes) -> None:
+        await self._write(last if self._http10 else encode_chunk(last) + LAST_CHUNK)
         self.finished = True
 
 

@@ -6,14 +6,12 @@ Hand-written stand-ins with the real interfaces; nothing is patched.
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
-from quiver.schemas.openai import Usage
-
 from .exchange import Request
 from .registry import BackendStatus, Call, Health
 from .reply import DownstreamGone, Headers, Reply
 from .seams import World
 
-Script = Callable[[Call, Reply], Awaitable[Usage | None]]
+Script = Callable[[Call, Reply], Awaitable[None]]
 
 
 class ScriptedBackend:
@@ -30,9 +28,9 @@ class ScriptedBackend:
     def status(self) -> BackendStatus:
         return BackendStatus(self.id, "remote", "scripted", self.models, self.health, None, 0)
 
-    async def forward(self, call: Call, reply: Reply) -> Usage | None:
+    async def forward(self, call: Call, reply: Reply) -> None:
         self.calls.append(call)
-        return await self._script(call, reply)
+        await self._script(call, reply)
 
 
 class RecordingDownstream:
@@ -54,8 +52,8 @@ class RecordingDownstream:
     async def send_data(self, data: bytes) -> None:
         self._write(data)
 
-    async def send_end(self) -> None:
-        self._write(b"")
+    async def send_end(self, last: bytes) -> None:
+        self._write(last)
         self.ended = True
 
     def _write(self, data: bytes) -> None:

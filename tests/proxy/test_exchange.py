@@ -21,20 +21,19 @@ BODY = b'{"model": "m", "messages": [{"role": "user", "content": "hi"}]}'
 STREAM = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
 
 
-async def whole(call: Call, reply: Reply) -> Usage | None:
+async def whole(call: Call, reply: Reply) -> None:
     await reply.complete(200, b'{"ok": true}')
-    return Usage(3, 4, 7)
+    reply.usage = Usage(3, 4, 7)
 
 
-async def streamed(call: Call, reply: Reply) -> Usage | None:
+async def streamed(call: Call, reply: Reply) -> None:
     for word in (b"data: one\n\n", b"data: two\n\n", b"data: [DONE]\n\n"):
         await reply.send_events(word)
     await reply.end_stream()
-    return None
 
 
 def failing(kind: ErrorKind, events: bytes = b"") -> Any:
-    async def script(call: Call, reply: Reply) -> Usage | None:
+    async def script(call: Call, reply: Reply) -> None:
         if events:
             await reply.send_events(events)
         raise ApiError(kind, "scripted failure")
@@ -177,16 +176,16 @@ async def test_deadline_ends_request(build: Build, autojump_clock: trio.abc.Cloc
 
 
 async def test_silence_is_broken_by_heartbeats(build: Build, autojump_clock: trio.abc.Clock) -> None:
-    async def slow(call: Call, reply: Reply) -> Usage | None:
+    async def slow(call: Call, reply: Reply) -> None:
         await trio.sleep(40)
-        return await streamed(call, reply)
+        await streamed(call, reply)
 
     downstream = await post(build([ScriptedBackend("b1", ["m"], slow)]), STREAM)
     assert downstream.body.startswith(b": heartbeat\n\n: heartbeat\n\ndata: one\n\n")
 
 
 async def test_retry_after_heartbeat_is_allowed(build: Build, autojump_clock: trio.abc.Clock) -> None:
-    async def slow_failure(call: Call, reply: Reply) -> Usage | None:
+    async def slow_failure(call: Call, reply: Reply) -> None:
         await trio.sleep(20)
         raise ApiError(errors.UPSTREAM_TIMEOUT, "too slow")
 

@@ -15,7 +15,6 @@ from quiver.proxy.reply import Reply
 from quiver.proxy.session import Session
 from quiver.proxy.testing import ScriptedBackend
 from quiver.schemas.config import Server
-from quiver.schemas.openai import Usage
 
 from .conftest import Build
 
@@ -32,15 +31,13 @@ async def pages(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"the page", "more_body": False})
 
 
-async def whole(call: Call, reply: Reply) -> Usage | None:
+async def whole(call: Call, reply: Reply) -> None:
     await reply.complete(200, b'{"echo": "%b"}' % call.request_id.encode())
-    return None
 
 
-async def streamed(call: Call, reply: Reply) -> Usage | None:
+async def streamed(call: Call, reply: Reply) -> None:
     await reply.send_events(b"data: one\n\n")
     await reply.end_stream()
-    return None
 
 
 @asynccontextmanager

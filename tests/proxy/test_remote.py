@@ -88,8 +88,9 @@ def call(*headers: tuple[bytes, bytes], stream: bool = False) -> Call:
 
 async def forward(remote: RemoteServer, what: Call | None = None) -> tuple[RecordingDownstream, Usage | None]:
     downstream = RecordingDownstream()
-    usage = await remote.forward(what or call(), Reply(downstream, "req_1"))
-    return downstream, usage
+    reply = Reply(downstream, "req_1")
+    await remote.forward(what or call(), reply)
+    return downstream, reply.usage
 
 
 async def test_body_travels_untouched() -> None:

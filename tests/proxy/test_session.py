@@ -13,7 +13,6 @@ from quiver.proxy.reply import Reply
 from quiver.proxy.session import Session
 from quiver.proxy.testing import ScriptedBackend
 from quiver.schemas.config import Server
-from quiver.schemas.openai import Usage
 
 from .conftest import Build
 
@@ -31,16 +30,14 @@ class RecordingControl:
         await stream.send_all(b"handed over")
 
 
-async def whole(call: Call, reply: Reply) -> Usage | None:
+async def whole(call: Call, reply: Reply) -> None:
     await reply.complete(200, b'{"echo": %d}' % len(call.body))
-    return None
 
 
-async def streamed(call: Call, reply: Reply) -> Usage | None:
+async def streamed(call: Call, reply: Reply) -> None:
     await reply.send_events(b"data: one\n\n")
     await reply.send_events(b"data: [DONE]\n\n")
     await reply.end_stream()
-    return None
 
 
 def post(body: bytes, *headers: bytes) -> bytes:
@@ -255,9 +252,9 @@ async def test_other_paths_are_handed_over(build: Build, autojump_clock: trio.ab
 
 
 async def test_wind_down_closes_idle_and_finishes_busy(build: Build, autojump_clock: trio.abc.Clock) -> None:
-    async def slow(call: Call, reply: Reply) -> Usage | None:
+    async def slow(call: Call, reply: Reply) -> None:
         await trio.sleep(5)
-        return await whole(call, reply)
+        await whole(call, reply)
 
     handler = build([ScriptedBackend("b", ["m"], slow)])
     async with connected(handler) as (idle, idle_session), connected(handler) as (busy, busy_session):
