@@ -1,4 +1,5 @@
 //! The engine's events as Python classes: frozen, comparable, and fit for `match`. Times become seconds here.
+#![allow(clippy::too_many_arguments)] // a constructor takes a value for each field
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use quiver_core::event as core;

@@ -1,8 +1,10 @@
 //! The engine without its threads: commands in, events out, one step at a time. It joins the scheduler's decisions, the
 //! executor's numbers and the generations' texts, and keeps a failure inside the request that it belongs to.
 
+use super::RunOptions;
 use super::generation::Generation;
 use super::language::Language;
+use super::pace::Pace;
 use super::statistics::Statistics;
 use crate::error::{Error, Result};
 use crate::event::{Event, Reason, Timings};
@@ -16,6 +18,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+/// However many sequences decode, prompts go on.
+const LEAST_PROMPT_TOKENS: usize = 8;
+
 pub type Clock = Box<dyn Fn() -> Instant + Send>;
 
 pub struct Machine {
@@ -27,6 +32,7 @@ pub struct Machine {
     reading: BTreeMap<u64, Instant>,
     generations: BTreeMap<u64, Generation>,
     seed: u64,
+    pace: Pace,
     clock: Clock,
     counters: Statistics,
     /// What to tell the clients; the owner takes it.
@@ -37,10 +43,14 @@ impl Machine {
     pub fn new(
         executor: Box<dyn Executor>,
         language: Arc<dyn Language>,
-        limits: Limits,
-        seed: u64,
+        options: RunOptions,
         clock: Clock,
     ) -> Self {
+        let limits = Limits {
+            max_sequences: options.max_sequences,
+            least_prompt_tokens: LEAST_PROMPT_TOKENS,
+            context_length: executor.context_length(),
+        };
         Self {
             executor,
             language,
@@ -48,7 +58,8 @@ impl Machine {
             limits,
             reading: BTreeMap::new(),
             generations: BTreeMap::new(),
-            seed,
+            seed: options.seed,
+            pace: Pace::new(options.step_tokens),
             clock,
             counters: Statistics::default(),
             events: Vec::new(),
@@ -115,7 +126,7 @@ impl Machine {
 
     /// Does one step; false when there is nothing to do until a command arrives.
     pub fn step(&mut self) -> bool {
-        let plan = self.scheduler.plan();
+        let plan = self.scheduler.plan(self.pace.tokens());
         for id in &plan.release {
             self.executor.release(*id);
             self.counters.preemptions += 1;
@@ -173,9 +184,12 @@ impl Machine {
         let chunks: Vec<Chunk<'_>> = rows.iter().map(|row| chunk(scheduler, row)).collect();
         let begin = (self.clock)();
         let outcome = guarded(|| executor.step(&chunks));
-        self.counters.busy += (self.clock)().saturating_duration_since(begin);
+        let elapsed = (self.clock)().saturating_duration_since(begin);
+        self.counters.busy += elapsed;
         self.counters.steps += 1;
         let logits = outcome?;
+        self.pace
+            .observe(rows.iter().map(|row| row.len).sum(), elapsed);
         let wanted = rows.iter().filter(|row| row.samples).count();
         if logits.rows.len() != wanted * logits.vocab {
             return Err(Error::Internal(format!(

@@ -9,6 +9,7 @@ pub mod loading;
 pub mod machine;
 pub mod model_language;
 pub mod outbox;
+pub mod pace;
 #[cfg(test)]
 mod scripted;
 pub mod statistics;
@@ -21,7 +22,6 @@ use crate::event::Event;
 use crate::executor::Executor;
 use crate::executor::threads::block_signals;
 use crate::request::GenerateRequest;
-use crate::scheduler::Limits;
 use language::{Language, check};
 use machine::Machine;
 use outbox::Outbox;
@@ -39,8 +39,7 @@ pub type Wake = Box<dyn Fn() + Send + Sync>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunOptions {
     pub max_sequences: usize,
-    /// Tokens per step (see `Limits`). A step is the longest time between two tokens of a stream, and the time within
-    /// which a cancellation takes effect.
+    /// The most tokens of a step; on a slow machine `Pace` chooses fewer.
     pub step_tokens: usize,
     /// Seeds the requests that bring no seed.
     pub seed: u64,
@@ -50,14 +49,11 @@ impl Default for RunOptions {
     fn default() -> Self {
         Self {
             max_sequences: 16,
-            step_tokens: 128,
+            step_tokens: 512,
             seed: 0,
         }
     }
 }
-
-/// Where the scheduler keeps room for prompts beside decoding, as a part of `step_tokens`.
-const LEAST_PROMPT_SHARE: usize = 8;
 
 pub struct Engine {
     language: Arc<dyn Language>,
@@ -78,19 +74,13 @@ impl Engine {
         wake: Wake,
     ) -> Result<Self> {
         let context_length = executor.context_length();
-        let limits = Limits {
-            max_sequences: options.max_sequences,
-            step_tokens: options.step_tokens,
-            least_prompt_tokens: options.step_tokens / LEAST_PROMPT_SHARE,
-            context_length,
-        };
         let (commands, received) = channel();
         let (reader, requests) = channel();
         let outbox = Arc::new(Outbox::new(wake));
         let statistics = Arc::new(Mutex::default());
         let clock = Box::new(Instant::now);
         let worker = Worker {
-            machine: Machine::new(executor, Arc::clone(&language), limits, options.seed, clock),
+            machine: Machine::new(executor, Arc::clone(&language), options, clock),
             commands: received,
             reader,
             outbox: Arc::clone(&outbox),

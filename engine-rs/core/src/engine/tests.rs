@@ -9,11 +9,10 @@ use std::cell::Cell;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-const LIMITS: Limits = Limits {
+const OPTIONS: RunOptions = RunOptions {
     max_sequences: 4,
     step_tokens: 16,
-    least_prompt_tokens: 2,
-    context_length: 512,
+    seed: 0,
 };
 
 fn request(text: &str, change: impl FnOnce(&mut GenerateRequest)) -> GenerateRequest {
@@ -32,7 +31,7 @@ fn machine(executor: Scripted) -> Machine {
         ticks.set(ticks.get() + 1);
         start + Duration::from_millis(ticks.get())
     });
-    Machine::new(Box::new(executor), Arc::new(Letters), LIMITS, 0, clock)
+    Machine::new(Box::new(executor), Arc::new(Letters), OPTIONS, clock)
 }
 
 fn submit(machine: &mut Machine, id: u64, request: GenerateRequest) {
@@ -384,13 +383,8 @@ fn engine(executor: Scripted) -> (Engine, Receiver<()>) {
     let wake = Box::new(move || {
         let _ = sender.send(());
     });
-    let options = RunOptions {
-        max_sequences: 4,
-        step_tokens: 16,
-        ..RunOptions::default()
-    };
     (
-        Engine::start(Box::new(executor), Arc::new(Letters), options, wake).unwrap(),
+        Engine::start(Box::new(executor), Arc::new(Letters), OPTIONS, wake).unwrap(),
         wakes,
     )
 }

@@ -88,7 +88,8 @@ mod tests {
     #[test]
     fn each_field_changes_what_it_says() {
         type Change = fn(&mut GenerateRequest);
-        let table: &[(Change, &[u32], &[u32], [f32; 4])] = &[
+        type Row<'a> = (Change, &'a [u32], &'a [u32], [f32; 4]);
+        let table: &[Row<'_>] = &[
             (|_| (), &[0], &[1, 1], [1.0, -1.0, 2.0, 0.0]),
             (
                 |request| request.logit_bias = vec![(1, 5.0), (99, 1.0)],

@@ -19,9 +19,7 @@ use std::collections::BTreeMap;
 pub struct Limits {
     /// How many sequences hold a place in the executor at a time.
     pub max_sequences: usize,
-    /// Tokens per step, decoded ones and prompt chunks together: bounds the time between two tokens of a stream.
-    pub step_tokens: usize,
-    /// Prompt tokens per step even where decoding uses up `step_tokens`.
+    /// Prompt tokens per step even where decoding uses up all of it.
     pub least_prompt_tokens: usize,
     pub context_length: usize,
 }
@@ -63,7 +61,6 @@ impl Scheduler {
         Self {
             limits: Limits {
                 max_sequences: limits.max_sequences.max(1),
-                step_tokens: limits.step_tokens.max(1),
                 ..limits
             },
             sequences: BTreeMap::new(),
@@ -120,8 +117,9 @@ impl Scheduler {
         self.sequences.get(&id)
     }
 
-    /// Chooses the next step. Calling it again without doing the step plans the same rows.
-    pub fn plan(&mut self) -> Plan {
+    /// Chooses the next step, of about `step_tokens` tokens, decoded ones and prompt chunks together. Calling it again
+    /// without doing the step plans the same rows.
+    pub fn plan(&mut self, step_tokens: usize) -> Plan {
         let mut plan = Plan::default();
         self.admit(&mut plan);
         let active = self
@@ -138,7 +136,7 @@ impl Scheduler {
             .collect();
         plan.rows = share(
             &demands,
-            self.limits.step_tokens,
+            step_tokens,
             self.limits.least_prompt_tokens.max(1),
         );
         plan

@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn budget_goes_round() {
-        let table: &[(&[usize], &[(SeqId, usize)])] = &[
+        type Row<'a> = (&'a [usize], &'a [(SeqId, usize)]);
+        let table: &[Row<'_>] = &[
             (&[], &[]),
             (&[1], &[(0, 1)]),
             (&[30], &[(0, 10)]),

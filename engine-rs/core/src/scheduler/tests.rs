@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const LIMITS: Limits = Limits {
     max_sequences: 2,
-    step_tokens: 8,
     least_prompt_tokens: 2,
     context_length: 64,
 };
+
+const STEP: usize = 8;
 
 fn scheduler(requests: &[(SeqId, usize, u32)]) -> Scheduler {
     let mut scheduler = Scheduler::new(LIMITS);
@@ -23,7 +24,7 @@ fn scheduler(requests: &[(SeqId, usize, u32)]) -> Scheduler {
 
 /// Does what the plan says; every sampled token is `9`. Returns the plan and the sequences that became full.
 fn step(scheduler: &mut Scheduler) -> (Plan, Vec<SeqId>) {
-    let plan = scheduler.plan();
+    let plan = scheduler.plan(STEP);
     let mut full = Vec::new();
     for row in &plan.rows {
         scheduler.computed(row);
@@ -44,7 +45,8 @@ fn ids(plan: &Plan) -> Vec<SeqId> {
 
 #[test]
 fn context_limits_are_refused_with_numbers() {
-    let table: &[(usize, Option<u32>, Option<(usize, usize)>)] = &[
+    type Row = (usize, Option<u32>, Option<(usize, usize)>);
+    let table: &[Row] = &[
         (63, None, None),
         (60, Some(4), None),
         (60, Some(5), Some((60, 5))),
@@ -86,7 +88,7 @@ fn arrival_order_is_kept() {
     let (plan, _) = step(&mut scheduler);
     assert_eq!(plan.admitted, [5, 4]);
     scheduler.remove(4);
-    assert_eq!(scheduler.plan().admitted, [3]);
+    assert_eq!(scheduler.plan(STEP).admitted, [3]);
 }
 
 #[test]
@@ -107,7 +109,7 @@ fn unacknowledged_tokens_pause() {
         step(&mut scheduler);
         scheduler.acknowledge(2, generated);
     }
-    assert_eq!(ids(&scheduler.plan()), [2]);
+    assert_eq!(ids(&scheduler.plan(STEP)), [2]);
     assert_eq!(
         scheduler.counts(),
         Counts {
@@ -118,14 +120,14 @@ fn unacknowledged_tokens_pause() {
         }
     );
     scheduler.acknowledge(1, 1);
-    assert_eq!(ids(&scheduler.plan()), [1, 2]);
+    assert_eq!(ids(&scheduler.plan(STEP)), [1, 2]);
 }
 
 #[test]
 fn paused_gives_its_place_to_waiting() {
     let mut scheduler = scheduler(&[(1, 1, 20), (2, 1, 20)]);
     (0..4).for_each(|_| drop(step(&mut scheduler)));
-    assert_eq!(scheduler.plan(), Plan::default());
+    assert_eq!(scheduler.plan(STEP), Plan::default());
     scheduler.submit(3, vec![7; 3], Some(1), 4).unwrap();
     let (plan, full) = step(&mut scheduler);
     assert_eq!(
@@ -143,7 +145,7 @@ fn paused_gives_its_place_to_waiting() {
         }
     );
     scheduler.acknowledge(2, 4);
-    let plan = scheduler.plan();
+    let plan = scheduler.plan(STEP);
     assert_eq!(plan.admitted, [2]);
     assert_eq!(
         plan.rows,
@@ -162,7 +164,7 @@ fn acknowledging_too_much_is_capped() {
     scheduler.acknowledge(1, 1000);
     scheduler.acknowledge(99, 1);
     (0..4).for_each(|_| drop(step(&mut scheduler)));
-    assert!(scheduler.plan().rows.is_empty());
+    assert!(scheduler.plan(STEP).rows.is_empty());
 }
 
 #[test]
@@ -174,7 +176,7 @@ fn full_memory_takes_the_youngest_and_waits() {
     let (plan, _) = step(&mut scheduler);
     assert_eq!((plan.admitted, plan.rows.len()), (vec![], 1));
     scheduler.remove(1);
-    assert_eq!(scheduler.plan().admitted, [2, 3]);
+    assert_eq!(scheduler.plan(STEP).admitted, [2, 3]);
     // The generated token is part of what is computed again.
     assert_eq!(scheduler.sequence(2).unwrap().remaining(), 5);
 }
@@ -182,6 +184,7 @@ fn full_memory_takes_the_youngest_and_waits() {
 /// A random history. The world beside the scheduler holds what an executor and the clients would hold.
 struct World {
     random: Random,
+    step_tokens: usize,
     scheduler: Scheduler,
     held: BTreeMap<SeqId, usize>,
     /// Generated tokens of each open sequence that its client has not acknowledged.
@@ -197,12 +200,12 @@ impl World {
         let mut random = Random::new(seed);
         let limits = Limits {
             max_sequences: 1 + random.below(5) as usize,
-            step_tokens: 1 + random.below(20) as usize,
             least_prompt_tokens: 1 + random.below(4) as usize,
             context_length: 60,
         };
         let scheduler = Scheduler::new(limits);
         Self {
+            step_tokens: 1 + random.below(20) as usize,
             random,
             scheduler,
             held: BTreeMap::new(),
@@ -243,7 +246,7 @@ impl World {
     }
 
     fn step(&mut self) -> Plan {
-        let plan = self.scheduler.plan();
+        let plan = self.scheduler.plan(self.step_tokens);
         for id in &plan.release {
             assert!(self.held.remove(id).is_some(), "{id} had no place");
         }
@@ -291,7 +294,7 @@ impl World {
         let tokens: usize = plan.rows.iter().map(|row| row.len).sum();
         assert!(
             tokens
-                <= limits
+                <= self
                     .step_tokens
                     .max(running.len() + limits.least_prompt_tokens)
         );
