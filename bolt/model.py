@@ -65,7 +65,8 @@ def count(parameters: Parameters) -> int:
     return sum(int(value.size) for value in parameters.values())
 
 
-def _norm(values: jax.Array, weight: jax.Array, epsilon: float) -> jax.Array:
+def norm(values: jax.Array, weight: jax.Array, epsilon: float) -> jax.Array:
+    """Root mean square norm over the last axis."""
     return values * jax.lax.rsqrt(jnp.mean(values * values, axis=-1, keepdims=True) + epsilon) * weight
 
 
@@ -103,7 +104,8 @@ def _attend(shape: Shape, weights: Parameters, block: str, x: jax.Array) -> jax.
     return mixed.reshape(batch, length, shape.width) @ weights[block + "attn_output.weight"].T
 
 
-def _feed(weights: Parameters, block: str, x: jax.Array) -> jax.Array:
+def feed(weights: Parameters, block: str, x: jax.Array) -> jax.Array:
+    """The SwiGLU half of a block, of input that is already normed."""
     gate = jax.nn.silu(x @ weights[block + "ffn_gate.weight"].T)
     return (gate * (x @ weights[block + "ffn_up.weight"].T)) @ weights[block + "ffn_down.weight"].T
 
@@ -118,11 +120,11 @@ def forward(
     x = _drop(weights["token_embd.weight"][tokens], dropout, keys[-1])
     for layer in range(shape.layers):
         block = f"blk.{layer}."
-        normed = _norm(x, weights[block + "attn_norm.weight"], shape.epsilon)
+        normed = norm(x, weights[block + "attn_norm.weight"], shape.epsilon)
         x = x + _drop(_attend(shape, weights, block, normed), dropout, keys[2 * layer])
-        normed = _norm(x, weights[block + "ffn_norm.weight"], shape.epsilon)
-        x = x + _drop(_feed(weights, block, normed), dropout, keys[2 * layer + 1])
-    return _norm(x, weights["output_norm.weight"], shape.epsilon) @ weights["token_embd.weight"].T
+        normed = norm(x, weights[block + "ffn_norm.weight"], shape.epsilon)
+        x = x + _drop(feed(weights, block, normed), dropout, keys[2 * layer + 1])
+    return norm(x, weights["output_norm.weight"], shape.epsilon) @ weights["token_embd.weight"].T
 
 
 def loss(
