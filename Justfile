@@ -45,7 +45,7 @@ bench *options: build
 
 # Ask the built-in model one question through the HTTP endpoint of a fresh gateway
 demo: build
-    @python bench/demo.py
+    @python -m bench.demo
 
 # Print where the documentation starts and check that it agrees with the code
 docs: build

@@ -129,11 +129,11 @@ def _refuse_backend_twins(config: Config) -> None:
 
 
 def _refuse_model_twins(config: Config) -> None:
-    """Each file exists and has a name of its own that a client can send."""
+    """Each file has a name of its own that a client can send. Whether it can be loaded is found out later: one bad file
+    must not keep the other models down.
+    """
     owners = {"bolt": "the built-in model"} if config.engine.bolt else {}
     for model in config.models:
-        if not Path(model.path).is_file():
-            raise SettingsError(f"there is no model file `{model.path}`")
         name = model.id or Path(model.path).stem
         if name in owners:
             raise SettingsError(
