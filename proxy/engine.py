@@ -27,14 +27,16 @@ Event = Started | Text | Finished | Failed
 # Each waiting text has at least one token that is not acknowledged, so that at most `window` of them wait; then there
 # is one event at the start and one at the end.
 OTHER_EVENTS = 2
+# The engine's own default.
+WINDOW = 256
 # The engine ends its threads after the step under way; a step is bounded, so this is never reached.
 CLOSE_SECONDS = 30.0
 
 
 class _Window(msgspec.Struct):
-    """The one field of a request that matters here; its default is the engine's."""
+    """The one field of a request that matters here."""
 
-    window: int = 256
+    window: int | None = None
 
 
 _decode_window = msgspec.json.Decoder(_Window).decode
@@ -95,7 +97,7 @@ class LocalEngine:
         Resource handling: leaving the scope before the last event cancels the sequence.
         """
         number = self._native.submit(request)
-        send, receive = trio.open_memory_channel[Event](_decode_window(request).window + OTHER_EVENTS)
+        send, receive = trio.open_memory_channel[Event]((_decode_window(request).window or WINDOW) + OTHER_EVENTS)
         self._open[number] = send
         try:
             yield Generation(self._native, number, receive)

@@ -16,6 +16,7 @@ class Listener:
 
     def __init__(self, handler: ExchangeHandler, control: ControlPlane, metrics: Metrics, config: Server) -> None:
         self._handler, self._control, self._metrics, self._config = handler, control, metrics, config
+        self._accepting = trio.CancelScope()
         self._sessions: set[Session] = set()
         self._slots = trio.CapacityLimiter(config.max_connections)
 
@@ -28,12 +29,14 @@ class Listener:
         nursery: trio.Nursery,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Accept until cancelled; sessions live on in `nursery`."""
-        task_status.started()
-        await trio.serve_listeners(self._session, list(listeners), handler_nursery=nursery)
+        """Accept until `wind_down`; sessions live on in `nursery`."""
+        with self._accepting:
+            task_status.started()
+            await trio.serve_listeners(self._session, list(listeners), handler_nursery=nursery)
 
     def wind_down(self) -> None:
-        """Let every session end after its current exchange."""
+        """Stop accepting, and let every session end after its current exchange."""
+        self._accepting.cancel()
         for session in self._sessions:
             session.wind_down()
 

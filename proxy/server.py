@@ -122,14 +122,14 @@ async def _serve(
     """Accept and answer until a signal comes, then drain; the signal's number."""
     hypercorn = HypercornControl(app, gateway.exchanges, gateway.config.server)
     listener = Listener(gateway.exchanges, hypercorn, gateway.metrics, gateway.config.server)
-    async with trio.open_nursery() as sessions, trio.open_nursery() as accepting:
-        await accepting.start(listener.serve, listeners, sessions)
+    async with trio.open_nursery() as sessions:
+        await sessions.start(listener.serve, listeners, sessions)
         announce(_listening(gateway, listeners))
         gateway.state = "ready"
         received = int(await anext(signals))
         async with trio.open_nursery() as drain:
             drain.start_soon(_force_on_signal, signals, sessions.cancel_scope, drain.cancel_scope)
-            await _drain(gateway, listener, hypercorn, accepting, signal.Signals(received))
+            await _drain(gateway, listener, hypercorn, signal.Signals(received))
             drain.cancel_scope.cancel()
         sessions.cancel_scope.cancel()
     return received
@@ -139,7 +139,6 @@ async def _drain(
     gateway: Gateway,
     listener: Listener,
     hypercorn: HypercornControl,
-    accepting: trio.Nursery,
     received: signal.Signals,
 ) -> None:
     config, log = gateway.config.drain, structlog.get_logger(component="server")
@@ -149,7 +148,6 @@ async def _drain(
     gateway.state = "draining"
     if not interrupted:
         await trio.sleep(config.delay)
-    accepting.cancel_scope.cancel()
     gateway.exchanges.draining = True
     listener.wind_down()
     await hypercorn.wind_down()

@@ -6,9 +6,11 @@ import json
 import signal
 import socket
 import struct
+import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -42,12 +44,23 @@ def code_of(reply: dict[str, object]) -> object:
     return error["code"]
 
 
+def address(running: Running) -> tuple[str, int]:
+    parts = urlsplit(running.url)
+    assert parts.port is not None
+    return str(parts.hostname), parts.port
+
+
+def send_chat(running: Running, model: str = "bolt", **fields: object) -> socket.socket:
+    """A connection on which a request was sent and nothing is read."""
+    sock = socket.create_connection(address(running), timeout=30)
+    body = chat(model, **fields)
+    sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    return sock
+
+
 def open_stream(running: Running, **fields: object) -> socket.socket:
     """A connection on which a stream has begun, and on which nothing more is read."""
-    parts = urlsplit(running.url)
-    sock = socket.create_connection((parts.hostname, parts.port), timeout=30)
-    body = chat(stream=True, **fields)
-    sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    sock = send_chat(running, stream=True, **fields)
     assert sock.recv(12) == b"HTTP/1.1 200"
     return sock
 
@@ -67,8 +80,7 @@ def test_still_serving_after_bad_input(served: Running) -> None:
 
 
 def test_huge_body_is_refused_early(served: Running) -> None:
-    parts = urlsplit(served.url)
-    connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=30)
+    connection = http.client.HTTPConnection(*address(served), timeout=30)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the refusal comes before the body is through
         connection.request("POST", "/v1/chat/completions", b"x" * 100_000_000, HEADERS)
     reply = connection.getresponse()
@@ -79,13 +91,7 @@ def test_huge_body_is_refused_early(served: Running) -> None:
 def test_engine_is_idle_after_departures(served: Running) -> None:
     for _ in range(10):
         open_stream(served, temperature=1.5, logit_bias={}).close()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        with urllib.request.urlopen(f"{served.url}/status", timeout=10) as reply:
-            if json.load(reply)["in_flight"] == 0:
-                return
-        time.sleep(0.05)
-    pytest.fail("requests of departed clients are still running after 10 s")
+    wait_for_in_flight(served, 0)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -94,27 +100,48 @@ def test_signal_ends_idle_process(number: signal.Signals, code: int) -> None:
         assert running.stop(number) == code
 
 
+@contextlib.contextmanager
+def silent_backend() -> Iterator[str]:
+    """The configuration of a server that takes requests for the model `silent` and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        yield f'[[backends]]\nurl = "http://127.0.0.1:{port}"\nmodels = ["silent"]\n'
+
+
+def wait_for_in_flight(running: Running, expected: int) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"{running.url}/status", timeout=10) as reply:
+            if json.load(reply)["in_flight"] == expected:
+                return
+        time.sleep(0.02)
+    pytest.fail(f"after 10 s there are not {expected} requests in flight")
+
+
 def test_interrupt_with_open_streams() -> None:
-    """Ctrl-C ends the process within 5 s, though one client streams and never reads, and one sends nothing."""
-    slow = "[[models]]\nid = 'endless'\npath = '" + BOLT.path + "'\n"
-    with gateway(slow) as running:
-        parts = urlsplit(running.url)
-        idle = socket.create_connection((parts.hostname, parts.port))
-        streams = [open_stream(running, temperature=2, max_tokens=1500) for _ in range(3)]
+    """Ctrl-C ends the process within 5 s: one client waits for a silent server, some never read, one sends nothing."""
+    with silent_backend() as config, gateway(config) as running:
+        idle = socket.create_connection(address(running))
+        silent = send_chat(running, "silent", stream=True)
+        unread = [open_stream(running, temperature=2, max_tokens=1500) for _ in range(3)]
         began = time.monotonic()
         assert running.stop(signal.SIGINT) == 130
         assert time.monotonic() - began < 5
-        for sock in [idle, *streams]:
+        answer = b"".join(iter(lambda: silent.recv(65_536), b""))
+        assert b'"code":"shutting_down"' in answer
+        for sock in [idle, silent, *unread]:
             sock.close()
 
 
 def test_second_signal_forces() -> None:
-    with gateway("[drain]\ntimeout = 600\n") as running:
-        stream = open_stream(running, temperature=2, max_tokens=1500)
+    with silent_backend() as config, gateway(f"[drain]\ntimeout = 600\n{config}") as running:
+        waiting = send_chat(running, "silent")
+        wait_for_in_flight(running, 1)
         running.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.process.wait(0.5)
         assert running.stop(signal.SIGTERM) == 143
-        stream.close()
+        waiting.close()
 
 
 def corrupt(kind: str, folder: Path) -> Path:
