@@ -8,13 +8,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 from bench.running import gateway
 
 QUESTION = "How do I register a server?"
 
 
-def stream_chat(url: str, question: str) -> Iterator[dict[str, object]]:
+def stream_chat(url: str, question: str) -> Iterator[dict[str, Any]]:
     """The JSON chunks of one streamed chat request."""
     body = {
         "model": "bolt",
@@ -34,7 +35,8 @@ def stream_chat(url: str, question: str) -> Iterator[dict[str, object]]:
 
 def ask(url: str) -> int:
     """Ask, print the answer as it arrives and what it took; how many chunks had text."""
-    began, first, texts, usage = time.perf_counter(), None, 0, {}
+    began, first, texts = time.perf_counter(), 0.0, 0
+    usage: dict[str, int] = {}
     for chunk in stream_chat(url, QUESTION):
         usage = chunk.get("usage") or usage
         for choice in chunk["choices"]:
@@ -44,7 +46,7 @@ def ask(url: str) -> int:
                 texts += 1
                 print(text, end="", flush=True)
     ended = time.perf_counter()
-    assert first is not None, "the model said nothing"
+    assert first, "the model said nothing"
     tokens = usage["completion_tokens"]
     rate = (tokens - 1) / max(ended - first, 1e-9)
     print(

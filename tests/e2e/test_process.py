@@ -50,7 +50,7 @@ def address(running: Running) -> tuple[str, int]:
     return str(parts.hostname), parts.port
 
 
-def send_chat(running: Running, model: str = "bolt", **fields: object) -> socket.socket:
+def send_chat(running: Running, model: str, **fields: object) -> socket.socket:
     """A connection on which a request was sent and nothing is read."""
     sock = socket.create_connection(address(running), timeout=30)
     body = chat(model, **fields)
@@ -60,7 +60,7 @@ def send_chat(running: Running, model: str = "bolt", **fields: object) -> socket
 
 def open_stream(running: Running, **fields: object) -> socket.socket:
     """A connection on which a stream has begun, and on which nothing more is read."""
-    sock = send_chat(running, stream=True, **fields)
+    sock = send_chat(running, "bolt", **fields, stream=True)
     assert sock.recv(12) == b"HTTP/1.1 200"
     return sock
 

@@ -24,6 +24,12 @@ class RecordingLedger(Ledger):
         super().record(record)
 
 
+def records(handler: ExchangeHandler) -> list[Record]:
+    """What the handler has recorded so far."""
+    assert isinstance(handler.ledger, RecordingLedger)
+    return handler.ledger.records
+
+
 Build = Callable[..., ExchangeHandler]
 
 

@@ -14,7 +14,7 @@ from quiver.schemas.config import Limits
 from quiver.schemas.errors import ApiError, ErrorKind
 from quiver.schemas.openai import Usage
 
-from .conftest import Build
+from .conftest import Build, records
 
 CHAT = "/v1/chat/completions"
 BODY = b'{"model": "m", "messages": [{"role": "user", "content": "hi"}]}'
@@ -60,7 +60,7 @@ async def test_reply_passes_through(build: Build) -> None:
     assert downstream.headers[b"x-gateway-server-id"] == b"b1"
     assert downstream.headers[b"x-request-id"] == b"mine"
     assert backend.calls[0].body == BODY
-    (record,) = handler.ledger.records
+    (record,) = records(handler)
     assert (record.outcome, record.usage, record.request_id) == ("completed", Usage(3, 4, 7), "mine")
 
 
@@ -89,7 +89,7 @@ async def test_bad_requests_say_what(
     await handler.handle(request(method, path, body), downstream)
     error = error_of(downstream.body)
     assert (downstream.status, error["code"], error["param"]) == (status, code, param)
-    assert [record.outcome for record in handler.ledger.records] == ["failed"]
+    assert [record.outcome for record in records(handler)] == ["failed"]
 
 
 async def test_unknown_model_suggests_nearest(build: Build) -> None:
@@ -136,7 +136,7 @@ async def test_failure_moves_to_next(build: Build) -> None:
     handler = build([broken, ScriptedBackend("b2", ["m"], whole)])
     downstream = await post(handler, BODY)
     assert (downstream.status, downstream.headers[b"x-gateway-server-id"]) == (200, b"b2")
-    assert handler.ledger.records[0].attempts == 2
+    assert records(handler)[0].attempts == 2
 
 
 async def test_nothing_is_retried_after_content(build: Build) -> None:
@@ -148,7 +148,7 @@ async def test_nothing_is_retried_after_content(build: Build) -> None:
     assert first == b"data: one"
     assert error_of(last.removeprefix(b"data: "))["code"] == "upstream_truncated"
     assert (other.calls, downstream.ended) == ([], True)
-    (record,) = handler.ledger.records
+    (record,) = records(handler)
     assert (record.outcome, record.error, record.status) == ("failed", "upstream_truncated", 200)
 
 
@@ -205,7 +205,7 @@ async def test_departed_client_is_recorded(build: Build, writes: int, body: byte
             await handler.handle(request("POST", CHAT, body), downstream)
     else:
         await handler.handle(request("POST", CHAT, body), downstream)
-    (record,) = handler.ledger.records
+    (record,) = records(handler)
     assert record.outcome == ("client_gone" if writes < needed else "completed")
     assert handler.in_flight == 0
 
@@ -223,7 +223,7 @@ async def test_departure_is_noticed_by_heartbeat(build: Build, autojump_clock: t
     with pytest.raises(DownstreamGone):
         await handler.handle(request("POST", CHAT, STREAM), RecordingDownstream(leaves_after=3))
     assert ended.is_set()
-    assert [record.outcome for record in handler.ledger.records] == ["client_gone"]
+    assert [record.outcome for record in records(handler)] == ["client_gone"]
 
 
 async def test_internal_fault_tells_no_detail(build: Build) -> None:
@@ -242,7 +242,7 @@ async def test_cancelled_request_is_recorded(build: Build, autojump_clock: trio.
     handler = build([ScriptedBackend("b1", ["m"], forever)])
     with trio.move_on_after(1):
         await post(handler, BODY)
-    assert [record.outcome for record in handler.ledger.records] == ["cancelled"]
+    assert [record.outcome for record in records(handler)] == ["cancelled"]
     assert handler.in_flight == 0
 
 

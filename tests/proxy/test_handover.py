@@ -16,7 +16,7 @@ from quiver.proxy.session import Session
 from quiver.proxy.testing import ScriptedBackend
 from quiver.schemas.config import Server
 
-from .conftest import Build
+from .conftest import Build, records
 
 BODY = b'{"model": "m", "messages": []}'
 PAGE = b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -84,7 +84,7 @@ async def test_pages_and_chat_share_a_connection(build: Build, script: Any, end:
             await client.send_all(chat)
             received = await receive_until(client, end)
             assert b"x-gateway-server-id: b" in received
-    assert len(handler.ledger.records) == 2  # type: ignore[attr-defined] # the test's ledger
+    assert len(records(handler)) == 2
 
 
 async def test_departure_behind_hypercorn_cancels(build: Build) -> None:

@@ -9,7 +9,7 @@ from quiver.schemas.engine import GenerateRequest, Prompt
 from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import ChatRequest, CompletionRequest
 
-HI = [{"role": "user", "content": "hi"}]
+HI: list[dict[str, object]] = [{"role": "user", "content": "hi"}]
 
 
 T = TypeVar("T")
