@@ -4,7 +4,7 @@
 //! One byte decides one step, so no part of a chunk's frame is ever stored or looked at twice.
 use crate::error::HttpError;
 use crate::framing;
-use crate::grammar::{self, EXTENSION, TOKEN, VALUE};
+use crate::grammar::{self, QUOTED, TOKEN, VALUE};
 
 /// Sixteen digits fill 64 bits.
 const MAX_DIGITS: u8 = 16;
@@ -19,7 +19,7 @@ const MAX_TRAILERS: usize = 8 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Size,
-    Extension,
+    Extension(Extension),
     SizeLf,
     Data,
     DataCr,
@@ -30,6 +30,18 @@ enum State {
     TrailerLf,
     EndLf,
     Done,
+}
+
+/// Where in `;name`, `;name=value` or `;name="quoted value"` (RFC 9112 7.1.1). White space around the signs is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extension {
+    Begun,
+    Name,
+    Equals,
+    Value,
+    Quoted,
+    Escaped,
+    Unquoted,
 }
 
 #[derive(Debug)]
@@ -114,7 +126,7 @@ impl ChunkDecoder {
     fn step(&mut self, byte: u8) -> Result<(), ChunkError> {
         self.state = match self.state {
             State::Size => return self.size(byte),
-            State::Extension => return Ok(self.extension(byte)?),
+            State::Extension(at) => self.extension(at, byte)?,
             State::SizeLf => self.size_ends(byte)?,
             State::DataCr => expect(byte, b'\r', State::DataLf, "a chunk is longer than its size")?,
             State::DataLf => expect(byte, b'\n', State::Size, "a chunk does not end in CRLF")?,
@@ -136,7 +148,7 @@ impl ChunkDecoder {
         self.state = match byte {
             _ if self.digits == 0 => return Err(HttpError::chunk("a chunk has no size").into()),
             b'\r' => State::SizeLf,
-            b';' => State::Extension,
+            b';' => State::Extension(Extension::Begun),
             _ => return Err(HttpError::chunk("a chunk size is not hexadecimal").into()),
         };
         if self.left > self.room {
@@ -146,20 +158,16 @@ impl ChunkDecoder {
         Ok(())
     }
 
-    fn extension(&mut self, byte: u8) -> Result<(), HttpError> {
-        if byte == b'\r' {
-            self.state = State::SizeLf;
-            return Ok(());
+    fn extension(&mut self, at: Extension, byte: u8) -> Result<State, HttpError> {
+        if byte == b'\r' && matches!(at, Extension::Name | Extension::Value | Extension::Unquoted) {
+            return Ok(State::SizeLf);
         }
         self.extension += 1;
         self.extensions += 1;
-        if !grammar::is(byte, EXTENSION) {
-            return Err(HttpError::chunk("a chunk extension has a control character"));
-        }
         if self.extension > MAX_EXTENSION || self.extensions > MAX_EXTENSIONS {
             return Err(HttpError::chunk("the chunk extensions are too long"));
         }
-        Ok(())
+        at.next(byte).map(State::Extension).ok_or_else(|| HttpError::chunk("a chunk extension is malformed"))
     }
 
     fn size_ends(&mut self, byte: u8) -> Result<State, HttpError> {
@@ -202,6 +210,23 @@ impl ChunkDecoder {
         self.trailer_name.clear();
         self.state = State::TrailerValue;
         Ok(())
+    }
+}
+
+impl Extension {
+    fn next(self, byte: u8) -> Option<Self> {
+        use Extension::{Begun, Equals, Escaped, Name, Quoted, Unquoted, Value};
+        match (self, byte) {
+            (Begun | Name, _) if grammar::is(byte, TOKEN) => Some(Name),
+            (Name, b'=') => Some(Equals),
+            (Equals, b'"') => Some(Quoted),
+            (Equals | Value, _) if grammar::is(byte, TOKEN) => Some(Value),
+            (Quoted, b'"') => Some(Unquoted),
+            (Quoted, b'\\') => Some(Escaped),
+            (Quoted | Escaped, _) if grammar::is(byte, QUOTED) => Some(Quoted),
+            (Name | Value | Unquoted, b';') => Some(Begun),
+            _ => None,
+        }
     }
 }
 

@@ -15,9 +15,9 @@ pub(crate) const PATH: u8 = 1 << 2;
 pub(crate) const QUERY: u8 = 1 << 3;
 /// `reg-name` of RFC 3986 3.2.2 without the comma, which would be a list of hosts.
 pub(crate) const HOST: u8 = 1 << 4;
-/// Bytes of a chunk extension: visible characters, SP, obs-text. HTAB is a control byte and gains
-/// nobody anything here.
-pub(crate) const EXTENSION: u8 = 1 << 5;
+/// Bytes of a quoted string (RFC 9110 5.6.4) in a chunk extension: visible characters, SP, obs-text. No HTAB, as control
+/// bytes have no place there.
+pub(crate) const QUOTED: u8 = 1 << 5;
 
 static CLASSES: [u8; 256] = classes();
 
@@ -49,7 +49,7 @@ const fn classes_of(byte: u8) -> u8 {
         classes |= HOST;
     }
     if byte == b' ' || byte.is_ascii_graphic() || byte >= 0x80 {
-        classes |= EXTENSION;
+        classes |= QUOTED;
     }
     classes
 }

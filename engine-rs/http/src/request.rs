@@ -131,6 +131,7 @@ impl RequestParser {
         self.state = State::Head;
         self.reader = HeadReader::default();
         self.line = None;
+        self.skipped = false;
         self.buffer.take_all()
     }
 
