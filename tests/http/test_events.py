@@ -40,14 +40,14 @@ def events(stream: bytes) -> list[list[bytes]]:
     return [data for data in found[:-1] if data]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @given(streams(), cuts())
 @example(b"data: x\r\n\r\ndata: y\r\n\r\n", [10])
 def test_splits_make_no_difference(stream: bytes, at: list[int]) -> None:
     assert scan(pieces(stream, at)) == scan([stream])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @given(streams())
 def test_scanner_agrees_with_the_standard(stream: bytes) -> None:
     passed, rest, count, done, usage = scan([stream])

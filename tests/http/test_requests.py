@@ -10,7 +10,7 @@ from . import messages
 from .messages import METHODS, Message, pieces
 from .readers import h11_first, httptools_request, read_first, read_requests
 
-EXAMPLES = settings(deadline=None, max_examples=200)
+EXAMPLES = settings(deadline=None, max_examples=120)
 
 
 @EXAMPLES

@@ -10,7 +10,7 @@ from . import messages
 from .messages import pieces
 from .readers import h11_first, read_response
 
-EXAMPLES = settings(deadline=None, max_examples=200)
+EXAMPLES = settings(deadline=None, max_examples=120)
 
 
 @EXAMPLES
