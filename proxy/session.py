@@ -25,6 +25,8 @@ READ_AHEAD = 262_144
 LINGER = 5.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NATIVE_PREFIX = "/v1/"
+# Their bodies mean nothing (RFC 9110, 9.3), and proxies disagree on whether to skip them: a way to smuggle requests.
+BODILESS = ("GET", "HEAD", "OPTIONS")
 
 T = TypeVar("T")
 
@@ -105,6 +107,8 @@ class Session:
                 if not _is_native(head):
                     self._handover = head.raw + self._parser.unread()
                     return
+                if head.has_body and head.method in BODILESS:
+                    raise ApiError(errors.MALFORMED_REQUEST, f"{head.method} takes no body here")
                 body = await self._wait_for_body(head)
             except HttpError as error:
                 if error.code == "http2_preface":

@@ -212,6 +212,7 @@ async def test_slow_clients_are_cut(
         ),
         (b"GET /v1/models HTTP/1.1\nHost: x\n\n", 400, b"malformed_request"),
         (b"GET /v1/models HTTP/1.1\r\n\r\n", 400, b"malformed_request"),
+        (b"GET /v1/models HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", 400, b"malformed_request"),
         (b"nonsense\r\n\r\n", 400, b"malformed_request"),
         (b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", 413, b"body_too_large"),
         (b"GET /v1/models HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 40_000 + b"\r\n\r\n", 431, b"headers_too_large"),
