@@ -442,7 +442,10 @@ class EngineStatistics:
 
     @property
     def live(self) -> int:
-        """Sequences that hold memory."""
+        """Sequences of open requests that hold memory."""
+    @property
+    def kept(self) -> int:
+        """Finished sequences that are kept for a next turn of their conversation, as long as there is memory."""
     @property
     def paused(self) -> int:
         """Of those, the ones whose client has not acknowledged enough."""
@@ -462,6 +465,9 @@ class EngineStatistics:
     def prompt_tokens(self) -> int:
         """Prompt tokens computed; again after a preemption."""
     @property
+    def reused_tokens(self) -> int:
+        """Tokens that did not have to be computed, because a kept sequence had them."""
+    @property
     def completion_tokens(self) -> int: ...
     @property
     def steps(self) -> int: ...
@@ -473,7 +479,7 @@ class EngineStatistics:
         """Steps that failed and were done again one sequence at a time."""
     @property
     def kv_bytes(self) -> int:
-        """Memory of the live sequences' keys and values."""
+        """Memory of the live and kept sequences' keys and values."""
     @property
     def busy_seconds(self) -> float:
         """Time spent computing."""
@@ -527,8 +533,8 @@ def tokenize(path: str, text: str, *, add_special: bool, parse_special: bool) ->
     """The tokens of `text` in the vocabulary of a model file.
 
     `add_special` adds the begin and end tokens that the model wants. `parse_special` takes the text of a control token
-    for the token, as the output of a chat template needs and the text of a user does not. Raises ValueError when the
-    file cannot be read or its tokenizer is not supported.
+    for the token, as the output of a chat template needs and the text of a user does not. Raises ModelLoadError when
+    the file cannot be read or its tokenizer is not supported.
     """
 
 def detokenize(path: str, tokens: list[int]) -> bytes:
@@ -537,8 +543,9 @@ def detokenize(path: str, tokens: list[int]) -> bytes:
 def render_chat(path: str, messages: bytes, *, extra: bytes | None = None, add_generation_prompt: bool = True) -> str:
     """The prompt that the chat template of a model file makes of `messages`, a JSON array.
 
-    `extra` is a JSON object of further variables, such as `tools`. Raises ValueError when the file has no template, and
-    with what failed when the template does.
+    `extra` is a JSON object of further variables, such as `tools`. Raises ModelLoadError when the file or its template
+    cannot be read, EngineError with the code `chat_template` when the file has none or it fails, and ValueError when
+    an argument is not JSON.
     """
 
 # --- Evaluation ---

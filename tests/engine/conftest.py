@@ -34,7 +34,7 @@ def ask(text: str = "once upon a time", **fields: Any) -> bytes:
         "temperature": 0.0,
         "logit_bias": dict.fromkeys(map(str, LETTERS), 20.0),
     }
-    own = {name: fields.pop(name) for name in ("window", "ignore_eos") if name in fields}
+    own = {name: fields.pop(name) for name in ("window", "ignore_eos", "scope") if name in fields}
     request = msgspec.to_builtins(GenerateRequest(**(defaults | fields)))
     return msgspec.json.encode(request | own)
 

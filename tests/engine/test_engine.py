@@ -57,6 +57,19 @@ async def test_a_batch_changes_nothing(engine: LocalEngine) -> None:
     assert len(set(alone)) > 1
 
 
+async def test_a_next_turn_reuses_the_last(engine: LocalEngine) -> None:
+    first = await answer(engine, ask("x" * 300))
+    turns = "x" * 300 + first.text + " and so on"
+    stranger = await answer(engine, ask(turns, scope="another"))
+    before = engine.statistics()
+    second = await answer(engine, ask(turns))
+    after = engine.statistics()
+    assert second.text == stranger.text
+    assert (before.reused_tokens, after.reused_tokens) == (0, 300 + 23)
+    assert after.prompt_tokens - before.prompt_tokens == len(" and so on") + 1
+    assert (after.live, after.kept) == (0, 2)
+
+
 async def test_seeds_repeat(engine: LocalEngine) -> None:
     async def sampled(seed: int | None) -> str:
         return (await answer(engine, ask(temperature=1.0, seed=seed))).text

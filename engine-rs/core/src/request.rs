@@ -52,6 +52,8 @@ pub struct GenerateRequest {
     pub ignore_eos: bool,
     /// How many tokens may be sent beyond those the client has acknowledged.
     pub window: u32,
+    /// Requests of one scope may reuse what others of it have computed; who shares one may notice that they do.
+    pub scope: String,
 }
 
 impl GenerateRequest {
@@ -73,6 +75,7 @@ impl GenerateRequest {
             logprobs: None,
             ignore_eos: false,
             window: DEFAULT_WINDOW,
+            scope: String::new(),
         }
     }
 
@@ -113,6 +116,7 @@ impl GenerateRequest {
         read_optional(fields, "logprobs", &mut request.logprobs)?;
         read(fields, "ignore_eos", &mut request.ignore_eos)?;
         read(fields, "window", &mut request.window)?;
+        read(fields, "scope", &mut request.scope)?;
         Ok(request)
     }
 

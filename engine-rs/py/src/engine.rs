@@ -64,6 +64,7 @@ impl From<loading::ModelInfo> for ModelInfo {
 #[pyclass(frozen, get_all, module = "quiver._engine")]
 pub struct EngineStatistics {
     live: usize,
+    kept: usize,
     paused: usize,
     waiting: usize,
     parked: usize,
@@ -71,6 +72,7 @@ pub struct EngineStatistics {
     failed: u64,
     cancelled: u64,
     prompt_tokens: u64,
+    reused_tokens: u64,
     completion_tokens: u64,
     steps: u64,
     preemptions: u64,
@@ -99,6 +101,7 @@ impl From<core::statistics::Statistics> for EngineStatistics {
     fn from(now: core::statistics::Statistics) -> Self {
         Self {
             live: now.live,
+            kept: now.kept,
             paused: now.paused,
             waiting: now.waiting,
             parked: now.parked,
@@ -106,6 +109,7 @@ impl From<core::statistics::Statistics> for EngineStatistics {
             failed: now.failed,
             cancelled: now.cancelled,
             prompt_tokens: now.prompt_tokens,
+            reused_tokens: now.reused_tokens,
             completion_tokens: now.completion_tokens,
             steps: now.steps,
             preemptions: now.preemptions,
@@ -213,8 +217,11 @@ impl Engine {
         Ok(())
     }
 
-    fn __repr__(&self) -> String {
-        let now = self.inner.statistics();
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let Ok(engine) = self.here(py) else {
+            return format!("<Engine {}: of the parent process>", self.info.architecture);
+        };
+        let now = engine.statistics();
         format!(
             "<Engine {}: {} live, {} waiting>",
             self.info.architecture, now.live, now.waiting

@@ -14,6 +14,7 @@ use std::time::Instant;
 
 pub struct Generation {
     id: u64,
+    scope: String,
     sampler: Sampler,
     characters: Utf8Stream,
     stops: StopFilter,
@@ -44,6 +45,7 @@ impl Generation {
             id,
             sampler: Sampler::new(&request, prompt, fallback_seed),
             characters: Utf8Stream::new(),
+            scope: request.scope,
             stops: StopFilter::new(request.stop),
             alternatives: request.logprobs.map(|count| count as usize),
             ignore_eos: request.ignore_eos,
@@ -57,6 +59,10 @@ impl Generation {
             first_token: None,
             last_token: None,
         }
+    }
+
+    pub fn scope(&self) -> &str {
+        &self.scope
     }
 
     /// It got a place in the executor; only the first time counts.

@@ -3,12 +3,13 @@
 
 use super::RunOptions;
 use super::generation::Generation;
+use super::kept::Kept;
 use super::language::Language;
 use super::pace::Pace;
 use super::statistics::Statistics;
 use crate::error::{Error, Result};
 use crate::event::{Event, Reason, Timings};
-use crate::executor::{Chunk, Executor, Logits, Want};
+use crate::executor::{Chunk, Executor, Logits, SeqId, Want};
 use crate::request::GenerateRequest;
 use crate::sampler::random::split_mix;
 use crate::scheduler::share::Row;
@@ -31,6 +32,10 @@ pub struct Machine {
     /// Requests whose prompt is being read, with the time of their submission.
     reading: BTreeMap<u64, Instant>,
     generations: BTreeMap<u64, Generation>,
+    /// The executor's number for each request that has a place there. Kept sequences pass theirs on.
+    seats: BTreeMap<u64, SeqId>,
+    last_seat: SeqId,
+    kept: Kept,
     seed: u64,
     pace: Pace,
     clock: Clock,
@@ -58,6 +63,9 @@ impl Machine {
             limits,
             reading: BTreeMap::new(),
             generations: BTreeMap::new(),
+            seats: BTreeMap::new(),
+            last_seat: 0,
+            kept: Kept::new(options.kept_tokens),
             seed: options.seed,
             pace: Pace::new(options.step_tokens),
             clock,
@@ -126,25 +134,64 @@ impl Machine {
 
     /// Does one step; false when there is nothing to do until a command arrives.
     pub fn step(&mut self) -> bool {
-        let plan = self.scheduler.plan(self.pace.tokens());
-        for id in &plan.release {
-            self.executor.release(*id);
+        self.admit();
+        let rows = self.scheduler.plan(self.pace.tokens());
+        if rows.is_empty() {
+            return false;
+        }
+        match self.compute(&rows) {
+            Ok(logits) => self.deliver(&rows, &logits),
+            Err(error) => self.recover(&rows, error),
+        }
+        true
+    }
+
+    fn admit(&mut self) {
+        let admission = self.scheduler.admit();
+        for id in &admission.release {
+            self.leave(*id);
             self.counters.preemptions += 1;
         }
         let now = (self.clock)();
-        for id in &plan.admitted {
-            if let Some(generation) = self.generations.get_mut(id) {
+        for id in admission.admitted {
+            if let Some(generation) = self.generations.get_mut(&id) {
                 generation.admitted(now);
+                self.seat(id);
             }
         }
-        if plan.rows.is_empty() {
-            return false;
+    }
+
+    /// Gives a request a place in the executor: that of a kept sequence which begins like it, or an empty one.
+    fn seat(&mut self, id: u64) {
+        let scope = self.generations.get(&id).map_or("", Generation::scope);
+        let tokens = self
+            .scheduler
+            .sequence(id)
+            .map_or(&[][..], |sequence| &sequence.tokens);
+        if let Some((seat, computed)) = self.kept.take(scope, tokens) {
+            self.executor.truncate(seat, computed);
+            self.scheduler.resume(id, computed);
+            self.counters.reused_tokens += computed as u64;
+            self.seats.insert(id, seat);
+        } else {
+            self.last_seat += 1;
+            self.seats.insert(id, self.last_seat);
         }
-        match self.compute(&plan.rows) {
-            Ok(logits) => self.deliver(&plan.rows, &logits),
-            Err(error) => self.recover(&plan.rows, error),
+    }
+
+    /// Takes a request's place in the executor.
+    fn leave(&mut self, id: u64) {
+        if let Some(seat) = self.seats.remove(&id) {
+            self.release(seat);
         }
-        true
+    }
+
+    fn release(&mut self, seat: SeqId) {
+        // A broken executor must not keep the request's end from its client.
+        let _ = guarded(|| {
+            self.executor.release(seat);
+            Ok(())
+        });
     }
 
     /// Ends every open request with an error, and starts afresh.
@@ -159,13 +206,20 @@ impl Machine {
             self.reading.remove(&id);
             self.fail(id, error);
         }
+        while let Some(seat) = self.kept.give_up() {
+            self.release(seat);
+        }
         self.scheduler = Scheduler::new(self.limits);
     }
 
     pub fn statistics(&self) -> Statistics {
         let counts = self.scheduler.counts();
         Statistics {
-            live: self.executor.live_sequences(),
+            live: self
+                .executor
+                .live_sequences()
+                .saturating_sub(self.kept.len()),
+            kept: self.kept.len(),
             kv_bytes: self.executor.kv_bytes(),
             paused: counts.paused,
             waiting: counts.waiting + self.reading.len(),
@@ -179,9 +233,13 @@ impl Machine {
         let Self {
             executor,
             scheduler,
+            seats,
             ..
         } = self;
-        let chunks: Vec<Chunk<'_>> = rows.iter().map(|row| chunk(scheduler, row)).collect();
+        let chunks: Vec<Chunk<'_>> = rows
+            .iter()
+            .map(|row| chunk(scheduler, seats, row))
+            .collect();
         let begin = (self.clock)();
         let outcome = guarded(|| executor.step(&chunks));
         let elapsed = (self.clock)().saturating_duration_since(begin);
@@ -203,12 +261,12 @@ impl Machine {
     /// A step failed: nothing of it counts. Full memory takes the place of one sequence; anything else is tried again
     /// one sequence at a time, so that only those fail that cannot be computed.
     fn recover(&mut self, rows: &[Row], error: Error) {
-        rows.iter()
-            .for_each(|row| self.executor.truncate(row.id, row.start));
-        let full = matches!(error, Error::KvFull { .. } | Error::OutOfMemory { .. });
-        if full && let Some(victim) = self.scheduler.preempt() {
-            self.executor.release(victim);
-            self.counters.preemptions += 1;
+        for row in rows {
+            if let Some(seat) = self.seats.get(&row.id) {
+                self.executor.truncate(*seat, row.start);
+            }
+        }
+        if matches!(error, Error::KvFull { .. } | Error::OutOfMemory { .. }) && self.make_room() {
             return;
         }
         if let [row] = rows {
@@ -227,6 +285,19 @@ impl Machine {
                 Err(error) => self.recover(row, error),
             }
         }
+    }
+
+    /// Memory is full: gives up a kept sequence, or takes the place of a running one. False if there is none.
+    fn make_room(&mut self) -> bool {
+        if let Some(seat) = self.kept.give_up() {
+            self.release(seat);
+        } else if let Some(victim) = self.scheduler.preempt() {
+            self.leave(victim);
+            self.counters.preemptions += 1;
+        } else {
+            return false;
+        }
+        true
     }
 
     fn deliver(&mut self, rows: &[Row], logits: &Logits) {
@@ -257,8 +328,7 @@ impl Machine {
             self.scheduler.announce(id, generation.completion_tokens());
         }
         if reason.is_some() {
-            self.generations.remove(&id);
-            self.forget(id);
+            self.keep(id);
             self.counters.finished += 1;
         }
         Ok(())
@@ -286,22 +356,33 @@ impl Machine {
 
     fn forget(&mut self, id: u64) {
         self.scheduler.remove(id);
-        // A broken executor must not keep the request's end from its client.
-        let _ = guarded(|| {
-            self.executor.release(id);
-            Ok(())
-        });
+        self.leave(id);
+    }
+
+    /// Ends a finished request; what was computed for it stays a while.
+    fn keep(&mut self, id: u64) {
+        let generation = self.generations.remove(&id);
+        let sequence = self.scheduler.remove(id);
+        if let (Some(generation), Some(mut sequence), Some(seat)) =
+            (generation, sequence, self.seats.remove(&id))
+        {
+            sequence.tokens.truncate(sequence.computed);
+            let scope = generation.scope().to_owned();
+            for seat in self.kept.keep(seat, scope, sequence.tokens) {
+                self.release(seat);
+            }
+        }
     }
 }
 
-fn chunk<'a>(scheduler: &'a Scheduler, row: &Row) -> Chunk<'a> {
+fn chunk<'a>(scheduler: &'a Scheduler, seats: &BTreeMap<u64, SeqId>, row: &Row) -> Chunk<'a> {
     let want = if row.samples {
         Want::Last
     } else {
         Want::Nothing
     };
     Chunk {
-        seq: row.id,
+        seq: seats.get(&row.id).copied().unwrap_or_default(),
         start: row.start,
         tokens: scheduler.tokens(row),
         want,

@@ -4,6 +4,7 @@
 //! Every accepted request gets exactly one `Finished` or `Failed`, also when the engine closes or panics.
 
 pub mod generation;
+pub mod kept;
 pub mod language;
 pub mod loading;
 pub mod machine;
@@ -41,6 +42,9 @@ pub struct RunOptions {
     pub max_sequences: usize,
     /// The most tokens of a step; on a slow machine `Pace` chooses fewer.
     pub step_tokens: usize,
+    /// Tokens of finished sequences that are kept for a next turn, all together: 256 MiB for a model of a billion
+    /// weights at the default of 8,192.
+    pub kept_tokens: usize,
     /// Seeds the requests that bring no seed.
     pub seed: u64,
 }
@@ -50,6 +54,7 @@ impl Default for RunOptions {
         Self {
             max_sequences: 16,
             step_tokens: 512,
+            kept_tokens: 8192,
             seed: 0,
         }
     }

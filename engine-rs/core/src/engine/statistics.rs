@@ -4,9 +4,11 @@ use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Sequences that hold memory in the executor.
+    /// Sequences of open requests that hold memory in the executor.
     pub live: usize,
-    /// What their keys and values take.
+    /// Finished sequences that are kept for a next turn, as long as there is memory.
+    pub kept: usize,
+    /// What the keys and values of both take.
     pub kv_bytes: usize,
     /// Of those, the ones whose client does not keep up.
     pub paused: usize,
@@ -19,6 +21,8 @@ pub struct Statistics {
     pub cancelled: u64,
     /// Prompt tokens computed; those computed again after a preemption count again.
     pub prompt_tokens: u64,
+    /// Tokens that did not have to be computed, because a kept sequence had them.
+    pub reused_tokens: u64,
     pub completion_tokens: u64,
     pub steps: u64,
     /// Times a sequence lost its place, because memory was full or its client did not keep up.

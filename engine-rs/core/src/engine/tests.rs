@@ -12,6 +12,7 @@ use std::time::Duration;
 const OPTIONS: RunOptions = RunOptions {
     max_sequences: 4,
     step_tokens: 16,
+    kept_tokens: 512,
     seed: 0,
 };
 
@@ -257,6 +258,27 @@ fn little_memory_changes_nothing() {
     );
 }
 
+#[test]
+fn a_next_turn_computes_only_what_is_new() {
+    let mut machine = machine(Scripted::default());
+    let first = "x".repeat(40);
+    submit(&mut machine, 1, request(&first, |_| ()));
+    let answer = seen(&run(&mut machine), 1).text;
+    let second = format!("{first}{answer} and then");
+    let stranger = |request: &mut GenerateRequest| request.scope = "another".to_owned();
+    submit(&mut machine, 2, request(&second, stranger));
+    submit(&mut machine, 3, request(&second, |_| ()));
+    let events = run(&mut machine);
+    let expected = alone(&second, |_| ());
+    assert_eq!(seen(&events, 2), expected);
+    assert_eq!(seen(&events, 3), expected);
+    let statistics = machine.statistics();
+    // The last token of the first answer was never computed.
+    assert_eq!(statistics.reused_tokens, 40 + 7);
+    assert_eq!(statistics.prompt_tokens, 40 + 57 + (57 - 47));
+    assert_eq!((statistics.live, statistics.kept), (0, 2));
+}
+
 /// Fails whatever step holds sequence 2.
 fn against_two(fault: fn() -> Fault) -> Scripted {
     let faults = move |batch: &[Chunk<'_>]| batch.iter().any(|chunk| chunk.seq == 2).then(fault);
@@ -289,7 +311,15 @@ fn a_failure_stays_with_its_request() {
 
 #[test]
 fn unusable_numbers_end_a_request() {
-    let mut machine = machine(against_two(|| Fault::Nan));
+    let mut steps = 0;
+    let faults = move |_: &[Chunk<'_>]| {
+        steps += 1;
+        (steps == 1).then_some(Fault::Nan)
+    };
+    let mut machine = machine(Scripted {
+        faults: Box::new(faults),
+        ..Scripted::default()
+    });
     submit(&mut machine, 2, request("hello|", |_| ()));
     assert_eq!(seen(&run(&mut machine), 2).end, "no_finite_logits");
     submit(&mut machine, 1, request("hello|", |_| ()));

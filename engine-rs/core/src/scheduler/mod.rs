@@ -24,15 +24,13 @@ pub struct Limits {
     pub context_length: usize,
 }
 
-/// What the engine has to do now, in this order.
+/// Who comes and who goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct Admission {
     /// Sequences that lose their place in the executor.
     pub release: Vec<SeqId>,
     /// Sequences that begin, or begin again.
     pub admitted: Vec<SeqId>,
-    /// The step; empty when there is nothing to compute until a command arrives.
-    pub rows: Vec<Row>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -117,29 +115,54 @@ impl Scheduler {
         self.sequences.get(&id)
     }
 
-    /// Chooses the next step, of about `step_tokens` tokens, decoded ones and prompt chunks together. Calling it again
-    /// without doing the step plans the same rows.
-    pub fn plan(&mut self, step_tokens: usize) -> Plan {
-        let mut plan = Plan::default();
-        self.admit(&mut plan);
-        let active = self
-            .running
-            .iter()
-            .filter_map(|id| self.sequences.get(id))
-            .filter(|sequence| !sequence.paused());
-        let demands: Vec<Demand> = active
+    /// Fills free places from the queue. A paused sequence gives its place to a waiting one.
+    pub fn admit(&mut self) -> Admission {
+        let mut admission = Admission::default();
+        if self.crowded && self.running.iter().any(|id| !self.is_paused(*id)) {
+            return admission;
+        }
+        self.crowded = false;
+        while let Some(id) = self.waiting.first().copied() {
+            if self.running.len() >= self.limits.max_sequences {
+                let Some(victim) = self.last_paused() else {
+                    break;
+                };
+                self.evict(victim);
+                admission.release.push(victim);
+            }
+            self.waiting.remove(0);
+            let at = self.place_in(&self.running, id);
+            self.running.insert(at, id);
+            self.set_place(id, Place::Running);
+            admission.admitted.push(id);
+        }
+        admission
+    }
+
+    /// The executor holds the first `computed` tokens of a sequence just admitted already.
+    pub fn resume(&mut self, id: SeqId, computed: usize) {
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.computed = computed.min(sequence.tokens.len() - 1);
+        }
+    }
+
+    /// Chooses the next step, of about `step_tokens` tokens, decoded ones and prompt chunks together. Empty when there
+    /// is nothing to compute until a command arrives.
+    pub fn plan(&self, step_tokens: usize) -> Vec<Row> {
+        let running = self.running.iter().filter_map(|id| self.sequences.get(id));
+        let demands: Vec<Demand> = running
+            .filter(|sequence| !sequence.paused())
             .map(|sequence| Demand {
                 id: sequence.id,
                 start: sequence.computed,
                 remaining: sequence.remaining(),
             })
             .collect();
-        plan.rows = share(
+        share(
             &demands,
             step_tokens,
             self.limits.least_prompt_tokens.max(1),
-        );
-        plan
+        )
     }
 
     /// Whether a row planned before is still the next one of its sequence.
@@ -194,17 +217,15 @@ impl Scheduler {
         }
     }
 
-    /// Forgets a sequence, which has ended or was cancelled; the executor must release it. False if it is unknown.
-    pub fn remove(&mut self, id: SeqId) -> bool {
-        let Some(sequence) = self.sequences.remove(&id) else {
-            return false;
-        };
+    /// Gives a sequence back that has ended or was cancelled.
+    pub fn remove(&mut self, id: SeqId) -> Option<Sequence> {
+        let sequence = self.sequences.remove(&id)?;
         match sequence.place {
             Place::Waiting => self.waiting.retain(|other| *other != id),
             Place::Running => self.leave(id),
             Place::Parked => {}
         }
-        true
+        Some(sequence)
     }
 
     /// The executor's memory is full: takes the place of one sequence, which the executor must release. Paused ones go
@@ -233,28 +254,6 @@ impl Scheduler {
             paused,
             waiting,
             parked: self.sequences.len() - running - waiting,
-        }
-    }
-
-    /// Fills free places from the queue. A paused sequence gives its place to a waiting one.
-    fn admit(&mut self, plan: &mut Plan) {
-        if self.crowded && self.running.iter().any(|id| !self.is_paused(*id)) {
-            return;
-        }
-        self.crowded = false;
-        while let Some(id) = self.waiting.first().copied() {
-            if self.running.len() >= self.limits.max_sequences {
-                let Some(victim) = self.last_paused() else {
-                    break;
-                };
-                self.evict(victim);
-                plan.release.push(victim);
-            }
-            self.waiting.remove(0);
-            let at = self.place_in(&self.running, id);
-            self.running.insert(at, id);
-            self.set_place(id, Place::Running);
-            plan.admitted.push(id);
         }
     }
 

@@ -4,6 +4,24 @@ use super::*;
 use crate::sampler::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// All that a step needs.
+#[derive(Debug, Default, PartialEq)]
+struct Plan {
+    release: Vec<SeqId>,
+    admitted: Vec<SeqId>,
+    rows: Vec<Row>,
+}
+
+fn planned(scheduler: &mut Scheduler, step_tokens: usize) -> Plan {
+    let Admission { release, admitted } = scheduler.admit();
+    let rows = scheduler.plan(step_tokens);
+    Plan {
+        release,
+        admitted,
+        rows,
+    }
+}
+
 const LIMITS: Limits = Limits {
     max_sequences: 2,
     least_prompt_tokens: 2,
@@ -24,7 +42,7 @@ fn scheduler(requests: &[(SeqId, usize, u32)]) -> Scheduler {
 
 /// Does what the plan says; every sampled token is `9`. Returns the plan and the sequences that became full.
 fn step(scheduler: &mut Scheduler) -> (Plan, Vec<SeqId>) {
-    let plan = scheduler.plan(STEP);
+    let plan = planned(scheduler, STEP);
     let mut full = Vec::new();
     for row in &plan.rows {
         scheduler.computed(row);
@@ -88,7 +106,7 @@ fn arrival_order_is_kept() {
     let (plan, _) = step(&mut scheduler);
     assert_eq!(plan.admitted, [5, 4]);
     scheduler.remove(4);
-    assert_eq!(scheduler.plan(STEP).admitted, [3]);
+    assert_eq!(planned(&mut scheduler, STEP).admitted, [3]);
 }
 
 #[test]
@@ -109,7 +127,7 @@ fn unacknowledged_tokens_pause() {
         step(&mut scheduler);
         scheduler.acknowledge(2, generated);
     }
-    assert_eq!(ids(&scheduler.plan(STEP)), [2]);
+    assert_eq!(ids(&planned(&mut scheduler, STEP)), [2]);
     assert_eq!(
         scheduler.counts(),
         Counts {
@@ -120,14 +138,14 @@ fn unacknowledged_tokens_pause() {
         }
     );
     scheduler.acknowledge(1, 1);
-    assert_eq!(ids(&scheduler.plan(STEP)), [1, 2]);
+    assert_eq!(ids(&planned(&mut scheduler, STEP)), [1, 2]);
 }
 
 #[test]
 fn paused_gives_its_place_to_waiting() {
     let mut scheduler = scheduler(&[(1, 1, 20), (2, 1, 20)]);
     (0..4).for_each(|_| drop(step(&mut scheduler)));
-    assert_eq!(scheduler.plan(STEP), Plan::default());
+    assert_eq!(planned(&mut scheduler, STEP), Plan::default());
     scheduler.submit(3, vec![7; 3], Some(1), 4).unwrap();
     let (plan, full) = step(&mut scheduler);
     assert_eq!(
@@ -145,7 +163,7 @@ fn paused_gives_its_place_to_waiting() {
         }
     );
     scheduler.acknowledge(2, 4);
-    let plan = scheduler.plan(STEP);
+    let plan = planned(&mut scheduler, STEP);
     assert_eq!(plan.admitted, [2]);
     assert_eq!(
         plan.rows,
@@ -164,7 +182,7 @@ fn acknowledging_too_much_is_capped() {
     scheduler.acknowledge(1, 1000);
     scheduler.acknowledge(99, 1);
     (0..4).for_each(|_| drop(step(&mut scheduler)));
-    assert!(scheduler.plan(STEP).rows.is_empty());
+    assert!(planned(&mut scheduler, STEP).rows.is_empty());
 }
 
 #[test]
@@ -176,9 +194,23 @@ fn full_memory_takes_the_youngest_and_waits() {
     let (plan, _) = step(&mut scheduler);
     assert_eq!((plan.admitted, plan.rows.len()), (vec![], 1));
     scheduler.remove(1);
-    assert_eq!(scheduler.plan(STEP).admitted, [2, 3]);
+    assert_eq!(planned(&mut scheduler, STEP).admitted, [2, 3]);
     // The generated token is part of what is computed again.
     assert_eq!(scheduler.sequence(2).unwrap().remaining(), 5);
+}
+
+#[test]
+fn resuming_leaves_a_token_to_compute() {
+    let mut scheduler = scheduler(&[(1, 5, 9), (2, 5, 9)]);
+    scheduler.admit();
+    scheduler.resume(1, 3);
+    scheduler.resume(2, 99);
+    let rows: Vec<_> = scheduler
+        .plan(STEP)
+        .iter()
+        .map(|row| (row.id, row.start, row.len))
+        .collect();
+    assert_eq!(rows, [(2, 4, 1), (1, 3, 2)]);
 }
 
 /// A random history. The world beside the scheduler holds what an executor and the clients would hold.
@@ -228,7 +260,7 @@ impl World {
     }
 
     fn remove(&mut self, id: SeqId) {
-        assert!(self.scheduler.remove(id));
+        assert!(self.scheduler.remove(id).is_some());
         self.held.remove(&id);
         self.behind.remove(&id);
     }
@@ -246,7 +278,7 @@ impl World {
     }
 
     fn step(&mut self) -> Plan {
-        let plan = self.scheduler.plan(self.step_tokens);
+        let plan = planned(&mut self.scheduler, self.step_tokens);
         for id in &plan.release {
             assert!(self.held.remove(id).is_some(), "{id} had no place");
         }
