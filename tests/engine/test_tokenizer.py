@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quiver._engine import detokenize, tokenize
+from quiver._engine import ModelLoadError, detokenize, tokenize
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 
 from . import vocabularies
@@ -134,7 +134,7 @@ def test_sentencepiece_bytes_come_back_whole(folder: Path) -> None:
 
 def test_unknown_pre_tokenizers_are_refused_by_name(folder: Path) -> None:
     path = str(vocabularies.write_byte_level(folder / "unknown.gguf", "no-such-model"))
-    with pytest.raises(ValueError, match="pre-tokenizer `no-such-model`"):
+    with pytest.raises(ModelLoadError, match="pre-tokenizer `no-such-model`"):
         tokenize(path, "text", add_special=False, parse_special=False)
 
 

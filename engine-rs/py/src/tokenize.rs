@@ -12,6 +12,8 @@ use quiver_core::gguf::Gguf;
 use quiver_core::template::ChatTemplate;
 use quiver_core::tokenizer::Tokenizer;
 
+use crate::errors::{raise, raise_load};
+
 /// A file at a moment: another size or time means other contents.
 type Identity = (PathBuf, u64, Option<SystemTime>);
 
@@ -39,10 +41,6 @@ fn tokenizer(path: &Path) -> Result<Arc<Tokenizer>> {
     }
 }
 
-fn raise(error: &Error) -> PyErr {
-    PyValueError::new_err(error.to_string())
-}
-
 #[pyfunction]
 #[pyo3(signature = (path, text, *, add_special, parse_special))]
 pub fn tokenize(
@@ -53,13 +51,16 @@ pub fn tokenize(
     parse_special: bool,
 ) -> PyResult<Vec<u32>> {
     let encode = || Ok(tokenizer(&path)?.encode(text, add_special, parse_special));
-    py.detach(encode).map_err(|error: Error| raise(&error))
+    py.detach(encode)
+        .map_err(|error: Error| raise_load(py, &error))
 }
 
 #[pyfunction]
 pub fn detokenize(py: Python<'_>, path: PathBuf, tokens: Vec<u32>) -> PyResult<Bound<'_, PyBytes>> {
     let decode = || Ok(tokenizer(&path)?.decode(&tokens));
-    let bytes = py.detach(decode).map_err(|error: Error| raise(&error))?;
+    let bytes = py
+        .detach(decode)
+        .map_err(|error: Error| raise_load(py, &error))?;
     Ok(PyBytes::new(py, &bytes))
 }
 
@@ -75,14 +76,18 @@ pub fn render_chat(
     let json = |error: serde_json::Error| PyValueError::new_err(error.to_string());
     let messages: serde_json::Value = serde_json::from_slice(messages).map_err(json)?;
     let extra = serde_json::from_slice(extra.unwrap_or(b"{}")).map_err(json)?;
-    let render = || {
+    let load = || {
         let gguf = Gguf::open(&path)?;
-        let tokenizer = tokenizer(&path)?;
-        let template = ChatTemplate::from_gguf(&gguf, &tokenizer)?;
-        let missing = || Error::Template("the model file has none".to_owned());
+        ChatTemplate::from_gguf(&gguf, &*tokenizer(&path)?)
+    };
+    let template = py
+        .detach(load)
+        .map_err(|error: Error| raise_load(py, &error))?;
+    let missing = || Error::Template("the model file has none".to_owned());
+    let render = || {
         template
             .ok_or_else(missing)?
             .render(&messages, &extra, add_generation_prompt)
     };
-    py.detach(render).map_err(|error: Error| raise(&error))
+    py.detach(render).map_err(|error| raise(py, &error))
 }

@@ -3,16 +3,17 @@
 //! anything but its inputs, and with bounds on its time and output.
 
 mod clock;
+mod python;
 mod source;
 mod tojson;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::SystemTime;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
-use minijinja_contrib::pycompat;
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
@@ -104,17 +105,24 @@ impl ChatTemplate {
         } else {
             MAIN
         };
-        let template = self
-            .environment
-            .get_template(name)
-            .map_err(|error| describe(&error, ""))?;
+        let context = self.context(messages, extra, add_generation_prompt);
+        // minijinja 3.0 panics where Python has a result, as on `messages[::-1]` of no messages, and a
+        // panic here would end every other conversation of the engine.
+        let rendered = catch_unwind(AssertUnwindSafe(|| self.run(name, context)));
+        rendered.unwrap_or_else(|_| {
+            Err(Error::Template(
+                "the interpreter of templates failed".to_owned(),
+            ))
+        })
+    }
+
+    fn run(&self, name: &str, context: Value) -> Result<String> {
+        let error = |error: minijinja::Error| describe(&error, &self.sources[name]);
+        let template = self.environment.get_template(name).map_err(error)?;
         let mut output = Bounded(Vec::new());
         template
-            .render_captured_to(
-                self.context(messages, extra, add_generation_prompt),
-                &mut output,
-            )
-            .map_err(|error| describe(&error, &self.sources[name]))?;
+            .render_captured_to(context, &mut output)
+            .map_err(error)?;
         String::from_utf8(output.0).map_err(|error| Error::Template(error.to_string()))
     }
 
@@ -171,7 +179,7 @@ fn environment(now: fn() -> SystemTime) -> Result<Environment<'static>> {
         .build();
     environment.set_syntax(syntax.map_err(|error| describe(&error, ""))?);
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-    environment.set_unknown_method_callback(pycompat::unknown_method_callback);
+    python::add(&mut environment);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_fuel(Some(FUEL));
     environment.add_filter("tojson", tojson::tojson);

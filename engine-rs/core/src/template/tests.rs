@@ -62,6 +62,13 @@ fn each_addition_works() {
             r#"{"a": "\u00e9", "b": 1}"#,
         ),
         ("{{ [1, 2] | tojson(separators=(',', ':')) }}", "[1,2]"),
+        ("{{ 'a=b=c'.partition('=') }}", "('a', '=', 'b=c')"),
+        ("{{ 'a=b=c'.rpartition('=')[0] }}", "a=b"),
+        ("{{ 'abc'.partition('=') }}", "('abc', '', '')"),
+        ("{{ 'a=b=c'.rsplit('=', 1)[0] }}", "a=b"),
+        ("{{ 'a=b=c'.rsplit('=') }}", "['a', 'b', 'c']"),
+        ("{{ 'abc'.removeprefix('a').removesuffix('c') }}", "b"),
+        ("{{ none is iterable }} {{ 'a' is sequence }}", "False True"),
         ("{{ nothing }}{% for x in nothing %}x{% endfor %}", ""),
         (
             "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
@@ -113,6 +120,12 @@ fn errors_say_what_and_where() {
         assert_eq!(error.code(), "chat_template");
         assert!(error.to_string().contains(expected), "{source}: {error}");
     }
+}
+
+#[test]
+fn a_panic_inside_is_an_error() {
+    let error = render("{% for message in messages[::-1] %}{% endfor %}", json!([]));
+    assert_eq!(error.expect_err("a known panic").code(), "chat_template");
 }
 
 #[test]
