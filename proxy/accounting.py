@@ -4,37 +4,15 @@
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import structlog
 import trio
-from quiver.schemas.openai import Usage
 
 from .metrics import Metrics
-
-Outcome = Literal["completed", "failed", "client_gone", "cancelled"]
+from .record import Record
 
 # After so many unwritten records the writer is considered stuck, and new ones are counted as dropped.
 BACKLOG = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is kept of one request. Times in seconds; no prompt, no key."""
-
-    request_id: str
-    endpoint: str
-    model: str | None
-    server_id: str | None
-    stream: bool
-    status: int
-    outcome: Outcome
-    error: str | None
-    attempts: int
-    duration: float
-    first_byte: float | None
-    usage: Usage | None
 
 
 class Ledger:

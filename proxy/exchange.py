@@ -18,14 +18,17 @@ from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import ModelCard, ModelList, Peek
 
 from . import routing
-from .accounting import Ledger, Outcome, Record
+from .accounting import Ledger
 from .auth import KeyRing
 from .decoding import decode_body
 from .metrics import Metrics
+from .record import Outcome, Record
 from .registry import Backend, Call, Endpoint, Registry
 from .reply import Downstream, DownstreamGone, Reply
 from .seams import World
 
+# What is served by the exchange handler, whichever way the connection came.
+INFERENCE_PREFIX = "/v1/"
 # A client may name its request; anything longer or unprintable is replaced.
 MAX_REQUEST_ID = 128
 

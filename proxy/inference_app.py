@@ -10,10 +10,8 @@ import trio
 from hypercorn.typing import ASGIFramework
 from quiver.schemas.errors import BODY_TOO_LARGE, ApiError
 
-from .exchange import ExchangeHandler, Request
+from .exchange import INFERENCE_PREFIX, ExchangeHandler, Request
 from .reply import DownstreamGone, Headers
-
-NATIVE_PREFIX = "/v1/"
 
 
 class InferenceApp:
@@ -24,7 +22,7 @@ class InferenceApp:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         send = _with_checkpoint(send)
-        if scope["type"] == "http" and scope["path"].startswith(NATIVE_PREFIX):
+        if scope["type"] == "http" and scope["path"].startswith(INFERENCE_PREFIX):
             await self._infer(scope, receive, send)
         else:
             await self._app(scope, receive, send)

@@ -3,12 +3,9 @@
 `model` and `server` are only labels once the registry knows them; everything else is counted as `unknown`.
 """
 
-from typing import TYPE_CHECKING
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-if TYPE_CHECKING:
-    from .accounting import Record
+from .record import Record
 
 # From a cached reply to the longest a request may live; the steps are those people ask about.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -40,7 +37,7 @@ class Metrics:
         self.in_flight = Gauge("quiver_in_flight", "Requests being worked on", registry=self.registry)
         self.connections = Gauge("quiver_connections", "Open client connections", registry=self.registry)
 
-    def observe(self, record: "Record") -> None:
+    def observe(self, record: Record) -> None:
         """Count one finished request."""
         model, server = record.model or "unknown", record.server_id or "none"
         self._requests.labels(record.endpoint, model, server, record.status, record.outcome).inc()

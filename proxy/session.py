@@ -14,7 +14,7 @@ from quiver.schemas import errors
 from quiver.schemas.config import Server
 from quiver.schemas.errors import ApiError
 
-from .exchange import ExchangeHandler, Request
+from .exchange import INFERENCE_PREFIX, ExchangeHandler, Request
 from .native import LAST_CHUNK, HttpError, RequestHead, RequestParser, encode_chunk, encode_response
 from .reply import DownstreamGone, Headers
 
@@ -24,7 +24,6 @@ READ_AHEAD = 262_144
 # How long a refused client may go on sending before its connection is cut.
 LINGER = 5.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-NATIVE_PREFIX = "/v1/"
 # Their bodies mean nothing (RFC 9110, 9.3), and proxies disagree on whether to skip them: a way to smuggle requests.
 BODILESS = ("GET", "HEAD", "OPTIONS")
 
@@ -233,4 +232,4 @@ class _Downstream:
 
 
 def _is_native(head: RequestHead) -> bool:
-    return head.path.startswith(NATIVE_PREFIX) and not head.upgrade
+    return head.path.startswith(INFERENCE_PREFIX) and not head.upgrade

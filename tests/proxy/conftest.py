@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 
 import pytest
-from quiver.proxy.accounting import Ledger, Record
+from quiver.proxy.accounting import Ledger
 from quiver.proxy.auth import KeyRing
 from quiver.proxy.exchange import ExchangeHandler
 from quiver.proxy.metrics import Metrics
+from quiver.proxy.record import Record
 from quiver.proxy.registry import Backend, Registry
 from quiver.proxy.testing import fixed_world
 from quiver.schemas.config import Limits
