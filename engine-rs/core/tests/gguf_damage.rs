@@ -98,7 +98,7 @@ fn whole_files_open() {
     );
     assert_eq!(file.i32s("types").unwrap(), [1, -2, 3]);
     assert_eq!(file.f32s("scores").unwrap(), [0.5]);
-    assert_eq!(file.bool("flag").unwrap(), true);
+    assert!(file.bool("flag").unwrap());
     assert_eq!(file.tensor("token_embd.weight").unwrap().info.dims, [3, 4]);
     assert_eq!(file.tensors().count(), 12);
     use_model(file).unwrap();

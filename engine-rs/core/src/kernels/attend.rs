@@ -2,13 +2,14 @@
 //! one with a running softmax, so its result depends on its position and on what is cached before it, and on nothing
 //! else: not on the chunk it came in, nor on the rows beside it.
 
-use super::dot::products_for;
+use super::exp::exp;
 use super::isa::{Lanes, per_isa};
 
 /// Positions in a page of the key-value cache.
 pub const PAGE: usize = 32;
 
-/// A page's keys and values for one layer and head, `PAGE` rows each.
+/// A page's keys and values for one layer and head: keys `[key_width, PAGE]`, so that a vector can hold positions, and
+/// values `[PAGE, value_width]`.
 #[derive(Debug, Clone, Copy)]
 pub enum Page<'a> {
     F16 { keys: &'a [u16], values: &'a [u16] },
@@ -29,7 +30,6 @@ pub struct Head {
 pub struct Scratch {
     keys: Vec<f32>,
     values: Vec<f32>,
-    scores: Vec<f32>,
     running: Vec<Running>,
 }
 
@@ -60,7 +60,6 @@ fn attend_for<L: Lanes>(
     let Scratch {
         keys,
         values,
-        scores,
         running,
     } = scratch;
     running.clear();
@@ -71,29 +70,29 @@ fn attend_for<L: Lanes>(
             sum: 0.0,
         },
     );
-    scores.resize(count * PAGE, 0.0);
     out.fill(0.0);
     for (number, page) in pages.iter().enumerate() {
         let start = number * PAGE;
+        let (keys, values) = widen::<L>(page, keys, values);
+        let view = View {
+            head,
+            first,
+            start,
+            keys,
+            values,
+        };
         // Rows before the page do not see it; they come first.
-        let unseeing = start
+        let mut query = start
             .saturating_sub(first)
             .saturating_mul(head.group)
             .min(count);
-        let (keys, values) = widen::<L>(page, keys, values);
-        products_for::<L>(
-            &queries[unseeing * head.key_width..],
-            keys,
-            head.key_width,
-            scores,
-            PAGE,
-        );
-        for query in unseeing..count {
-            let visible = (first + query / head.group + 1 - start).min(PAGE);
-            let scores = &mut scores[(query - unseeing) * PAGE..][..visible];
-            let out = &mut out[query * head.value_width..][..head.value_width];
-            let fade = soften(scores, head.scale, &mut running[query]);
-            add_weighted::<L>(scores, values, fade, out);
+        while query + 4 <= count {
+            view.tile::<L, 4>(query, queries, running, out);
+            query += 4;
+        }
+        while query < count {
+            view.tile::<L, 1>(query, queries, running, out);
+            query += 1;
         }
     }
     for (out, running) in out.chunks_exact_mut(head.value_width).zip(running) {
@@ -131,109 +130,206 @@ fn widen_into<L: Lanes>(from: &[u16], to: &mut Vec<f32>) {
     }
 }
 
-/// Turns scores into weights against the running maximum; returns the factor by which earlier output must fade.
+/// One page before the queries of a task.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    head: Head,
+    first: usize,
+    start: usize,
+    keys: &'a [f32],
+    values: &'a [f32],
+}
+
+impl View<'_> {
+    /// Takes the page into the running softmax of `Q` queries.
+    #[inline(always)]
+    fn tile<L: Lanes, const Q: usize>(
+        self,
+        query: usize,
+        queries: &[f32],
+        running: &mut [Running],
+        out: &mut [f32],
+    ) {
+        let Head {
+            key_width,
+            value_width,
+            group,
+            scale,
+        } = self.head;
+        let visible = |query: usize| (self.first + query / group + 1 - self.start).min(PAGE);
+        let mut scores = [[0.0; PAGE]; Q];
+        score::<L, Q>(
+            &queries[query * key_width..],
+            self.keys,
+            key_width,
+            &mut scores,
+        );
+        let mut fades = [0.0; Q];
+        for (at, (scores, fade)) in scores.iter_mut().zip(&mut fades).enumerate() {
+            *fade = soften(scores, visible(query + at), scale, &mut running[query + at]);
+        }
+        let out = &mut out[query * value_width..][..Q * value_width];
+        if visible(query) == visible(query + Q - 1) {
+            add_weighted::<L, Q>(&scores, visible(query), self.values, fades, out);
+        } else {
+            for (at, out) in out.chunks_exact_mut(value_width).enumerate() {
+                add_weighted::<L, 1>(
+                    &[scores[at]],
+                    visible(query + at),
+                    self.values,
+                    [fades[at]],
+                    out,
+                );
+            }
+        }
+    }
+}
+
+/// `scores[q][position]` = query `q` times the key at the position, whose elements lie `PAGE` apart: a vector holds
+/// positions, and sums run along the width.
 #[inline(always)]
-fn soften(scores: &mut [f32], scale: f32, running: &mut Running) -> f32 {
-    let mut maximum = running.maximum;
-    for score in scores.iter_mut() {
-        *score *= scale;
-        maximum = if *score > maximum { *score } else { maximum };
+fn score<L: Lanes, const Q: usize>(
+    queries: &[f32],
+    keys: &[f32],
+    width: usize,
+    scores: &mut [[f32; PAGE]; Q],
+) {
+    let (queries, keys) = (&queries[..Q * width], &keys[..PAGE * width]);
+    let mut at = 0;
+    while at < PAGE {
+        // SAFETY: `per_isa!` runs this only where `L` is available; `at + 2 * L::N <= PAGE`, since `PAGE` is a multiple
+        // of two vectors of any width, and so every load and store is inside a row of `PAGE`.
+        unsafe {
+            let mut sums = [[L::zero(); 2]; Q];
+            for (element, row) in keys.chunks_exact(PAGE).enumerate() {
+                let row = row.as_ptr().add(at);
+                let (near, far) = (L::load(row), L::load(row.add(L::N)));
+                for (q, sums) in sums.iter_mut().enumerate() {
+                    let query = L::splat(*queries.get_unchecked(q * width + element));
+                    sums[0] = sums[0].add_product(query, near);
+                    sums[1] = sums[1].add_product(query, far);
+                }
+            }
+            for (scores, sums) in scores.iter_mut().zip(sums) {
+                sums[0].store(scores.as_mut_ptr().add(at));
+                sums[1].store(scores.as_mut_ptr().add(at + L::N));
+            }
+        }
+        at += 2 * L::N;
+    }
+}
+
+/// Turns the first `visible` scores into weights against the running maximum and the others into 0; returns the factor
+/// by which earlier output must fade. Sums and maxima run in eight lanes, whatever the processor.
+#[inline(always)]
+fn soften(scores: &mut [f32; PAGE], visible: usize, scale: f32, running: &mut Running) -> f32 {
+    for (position, score) in scores.iter_mut().enumerate() {
+        *score = if position < visible {
+            *score * scale
+        } else {
+            f32::NEG_INFINITY
+        };
+    }
+    let maximum = lanes(scores, running.maximum, |a, b| if b > a { b } else { a });
+    for (position, score) in scores.iter_mut().enumerate() {
+        let weight = exp(*score - maximum);
+        *score = if position < visible { weight } else { 0.0 };
     }
     let fade = exp(running.maximum - maximum);
-    let mut sum = 0.0;
-    for score in scores.iter_mut() {
-        *score = exp(*score - maximum);
-    }
-    for score in scores.iter() {
-        sum += *score;
-    }
     running.maximum = maximum;
-    running.sum = running.sum * fade + sum;
+    running.sum = running.sum * fade + lanes(scores, 0.0, |a, b| a + b);
     fade
 }
 
-/// `out = out * fade + sum of weights[i] * values[i]`, in the order of the rows.
+/// Folds 32 values in eight lanes and then the lanes.
 #[inline(always)]
-fn add_weighted<L: Lanes>(weights: &[f32], values: &[f32], fade: f32, out: &mut [f32]) {
-    let width = out.len();
-    assert!(weights.len() * width <= values.len());
+fn lanes(values: &[f32; PAGE], start: f32, fold: impl Fn(f32, f32) -> f32 + Copy) -> f32 {
+    let mut folded = [start; 8];
+    for values in values.as_chunks::<8>().0 {
+        for (folded, value) in folded.iter_mut().zip(values) {
+            *folded = fold(*folded, *value);
+        }
+    }
+    let [a, b, c, d, e, f, g, h] = folded;
+    fold(fold(fold(a, e), fold(c, g)), fold(fold(b, f), fold(d, h)))
+}
+
+/// `out[q] = out[q] * fades[q] + sum of weights[q][i] * values[i]`, over the first `rows` rows in their order. Rows that a
+/// query does not see are not multiplied by 0 but left out: they may hold anything.
+#[inline(always)]
+fn add_weighted<L: Lanes, const Q: usize>(
+    weights: &[[f32; PAGE]; Q],
+    rows: usize,
+    values: &[f32],
+    fades: [f32; Q],
+    out: &mut [f32],
+) {
+    let width = out.len() / Q;
+    assert!(rows <= PAGE && rows * width <= values.len());
     let mut at = 0;
-    while at + 4 * L::N <= width {
-        add_weighted_strip::<L, 4>(weights, values, fade, &mut out[at..], at, width);
-        at += 4 * L::N;
+    while at + 2 * L::N <= width {
+        // SAFETY: `at + 2 * L::N <= width`, and the rest was asserted.
+        unsafe { add_weighted_strip::<L, Q, 2>(weights, rows, values, fades, out, at, width) };
+        at += 2 * L::N;
     }
     while at + L::N <= width {
-        add_weighted_strip::<L, 1>(weights, values, fade, &mut out[at..], at, width);
+        // SAFETY: `at + L::N <= width`, and the rest was asserted.
+        unsafe { add_weighted_strip::<L, Q, 1>(weights, rows, values, fades, out, at, width) };
         at += L::N;
     }
-    for at in at..width {
-        let mut sum = out[at] * fade;
-        for (weight, row) in weights.iter().zip(values.chunks_exact(width)) {
-            sum += weight * row[at];
+    for (q, out) in out.chunks_exact_mut(width).enumerate() {
+        for at in at..width {
+            let mut sum = out[at] * fades[q];
+            for (weight, row) in weights[q][..rows].iter().zip(values.chunks_exact(width)) {
+                sum += weight * row[at];
+            }
+            out[at] = sum;
         }
-        out[at] = sum;
     }
 }
 
-/// `S` vectors of the output, from column `at` of the values.
+/// `S` vectors of each output row, from column `at`.
+///
+/// # Safety
+/// `L` must be available, `at + S * L::N <= width`, `values` hold `rows` rows and `out` `Q` rows of `width`.
 #[inline(always)]
-fn add_weighted_strip<L: Lanes, const S: usize>(
-    weights: &[f32],
+unsafe fn add_weighted_strip<L: Lanes, const Q: usize, const S: usize>(
+    weights: &[[f32; PAGE]; Q],
+    rows: usize,
     values: &[f32],
-    fade: f32,
+    fades: [f32; Q],
     out: &mut [f32],
     at: usize,
     width: usize,
 ) {
-    let out = &mut out[..S * L::N];
-    // SAFETY: `per_isa!` runs this only where `L` is available; the caller checked that `values` has a row of `width` for
-    // each weight, and `at + S * L::N <= width`.
+    // SAFETY: the caller's promise covers every pointer.
     unsafe {
-        let fade = L::splat(fade);
-        let mut sums = [L::zero(); S];
-        for (part, sum) in sums.iter_mut().enumerate() {
-            *sum = L::zero().add_product(L::load(out.as_ptr().add(part * L::N)), fade);
-        }
-        for (row, weight) in weights.iter().enumerate() {
-            let weight = L::splat(*weight);
-            let values = values.as_ptr().add(row * width + at);
+        let mut sums = [[L::zero(); S]; Q];
+        for (q, sums) in sums.iter_mut().enumerate() {
+            let fade = L::splat(fades[q]);
             for (part, sum) in sums.iter_mut().enumerate() {
-                *sum = sum.add_product(weight, L::load(values.add(part * L::N)));
+                let from = out.as_ptr().add(q * width + at + part * L::N);
+                *sum = L::zero().add_product(L::load(from), fade);
             }
         }
-        for (part, sum) in sums.iter().enumerate() {
-            sum.store(out.as_mut_ptr().add(part * L::N));
+        for row in 0..rows {
+            let mut parts = [L::zero(); S];
+            for (part, value) in parts.iter_mut().enumerate() {
+                *value = L::load(values.as_ptr().add(row * width + at + part * L::N));
+            }
+            for (weights, sums) in weights.iter().zip(&mut sums) {
+                let weight = L::splat(*weights.get_unchecked(row));
+                for (sum, value) in sums.iter_mut().zip(parts) {
+                    *sum = sum.add_product(weight, value);
+                }
+            }
+        }
+        for (q, sums) in sums.iter().enumerate() {
+            for (part, sum) in sums.iter().enumerate() {
+                sum.store(out.as_mut_ptr().add(q * width + at + part * L::N));
+            }
         }
     }
-}
-
-/// e^x for x <= 0, to about one unit in the last place, in plain arithmetic that vectorises. Below -87 it is e^-87,
-/// which is nothing beside the maximum's 1. NaN stays NaN.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    // 1.5 * 2^23: adding it rounds to an integer, which then sits in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    // ln 2 in two parts, the first exact in few bits (Cody and Waite).
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    let x = if x < -87.0 { -87.0 } else { x };
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let power = shifted - ROUND;
-    let r = (x - power * LN2_HIGH) - power * LN2_LOW;
-    // Minimax polynomial of Cephes' expf.
-    let mut p = 1.987_569_1e-4;
-    p = p * r + 1.398_2e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.5;
-    p = (p * r) * r + r + 1.0;
-    let exponent = shifted
-        .to_bits()
-        .wrapping_sub(ROUND.to_bits())
-        .wrapping_add(127)
-        << 23;
-    p * f32::from_bits(exponent)
 }
 
 #[cfg(test)]
@@ -242,46 +338,41 @@ mod tests {
     use crate::kernels::Isa;
     use crate::testing::Noise;
 
-    const EXP_TOLERANCE: f32 = 3e-7;
     const ATTENTION_TOLERANCE: f32 = 1e-5;
-
-    #[test]
-    fn exp_is_close() {
-        for step in 0..87_000 {
-            let x = step as f32 / -1000.0;
-            let expected = (x as f64).exp() as f32;
-            assert!(
-                (exp(x) / expected - 1.0).abs() < EXP_TOLERANCE,
-                "{x}: {} {expected}",
-                exp(x)
-            );
-        }
-        assert_eq!(exp(0.0), 1.0);
-        assert!(exp(f32::NEG_INFINITY) < 1e-37);
-        assert!(exp(f32::NAN).is_nan());
-    }
 
     struct Case {
         head: Head,
         queries: Vec<f32>,
         keys: Vec<f32>,
+        /// The keys again, as pages hold them.
+        pages: Vec<f32>,
         values: Vec<f32>,
+    }
+
+    /// Rows of keys as a page holds them.
+    fn transposed(rows: &[f32], width: usize) -> Vec<f32> {
+        let pages = rows.chunks(PAGE * width);
+        pages
+            .flat_map(|page| (0..PAGE * width).map(|at| page[at % PAGE * width + at / PAGE]))
+            .collect()
     }
 
     impl Case {
         fn new(length: usize, head: Head) -> Case {
             let mut noise = Noise::new(length as u64);
             let padded = length.next_multiple_of(PAGE);
+            let keys = noise.floats(padded * head.key_width);
             Case {
                 head,
                 queries: noise.floats(length * head.group * head.key_width),
-                keys: noise.floats(padded * head.key_width),
+                pages: transposed(&keys, head.key_width),
+                keys,
                 values: noise.floats(padded * head.value_width),
             }
         }
 
         fn pages(&self, length: usize) -> Vec<Page<'_>> {
-            let keys = self.keys.chunks(PAGE * self.head.key_width);
+            let keys = self.pages.chunks(PAGE * self.head.key_width);
             let values = self.values.chunks(PAGE * self.head.value_width);
             let pages = keys
                 .zip(values)
@@ -377,6 +468,21 @@ mod tests {
     }
 
     #[test]
+    fn unseen_rows_may_hold_anything() {
+        let whole = Case::new(40, HEAD);
+        let mut spoiled = Case::new(40, HEAD);
+        spoiled.values[20 * HEAD.value_width..].fill(f32::NAN);
+        spoiled.pages[..PAGE * HEAD.key_width]
+            .iter_mut()
+            .enumerate()
+            .filter(|(at, _)| at % PAGE >= 20)
+            .for_each(|(_, key)| *key = f32::INFINITY);
+        for isa in Isa::available() {
+            assert_eq!(spoiled.run(isa, 0, 20), whole.run(isa, 0, 20), "{isa:?}");
+        }
+    }
+
+    #[test]
     fn halves_widen_to_the_same_result() {
         let mut case = Case::new(40, HEAD);
         let narrow = |values: &[f32]| {
@@ -385,13 +491,13 @@ mod tests {
                 .map(|v| half::f16::from_f32(*v).to_bits())
                 .collect::<Vec<u16>>()
         };
-        let (keys, values) = (narrow(&case.keys), narrow(&case.values));
+        let (keys, values) = (narrow(&case.pages), narrow(&case.values));
         let wide = |bits: &[u16]| {
             bits.iter()
                 .map(|b| half::f16::from_bits(*b).to_f32())
                 .collect()
         };
-        (case.keys, case.values) = (wide(&keys), wide(&values));
+        (case.pages, case.values) = (wide(&keys), wide(&values));
         let pages = keys
             .chunks(PAGE * HEAD.key_width)
             .zip(values.chunks(PAGE * HEAD.value_width));

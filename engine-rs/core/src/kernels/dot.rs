@@ -15,7 +15,7 @@ per_isa! {
 }
 
 #[inline(always)]
-pub(super) fn products_for<L: Lanes>(
+fn products_for<L: Lanes>(
     weights: &[f32],
     inputs: &[f32],
     width: usize,

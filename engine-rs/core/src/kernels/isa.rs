@@ -65,6 +65,8 @@ pub(crate) unsafe trait Lanes: Copy {
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn load_f16(from: *const u16) -> Self;
+    /// Unsigned bytes, as numbers.
+    unsafe fn load_u8(from: *const u8) -> Self;
     unsafe fn store(self, to: *mut f32);
     /// `self + a * b`, fused where the instruction set fuses.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
@@ -100,6 +102,12 @@ unsafe impl Lanes for Portable {
     unsafe fn load_f16(from: *const u16) -> Self {
         // SAFETY: the caller vouches for eight elements.
         Portable(unsafe { from.cast::<[u16; 8]>().read_unaligned() }.map(f16_to_f32))
+    }
+
+    #[inline(always)]
+    unsafe fn load_u8(from: *const u8) -> Self {
+        // SAFETY: the caller vouches for eight elements.
+        Portable(unsafe { from.cast::<[u8; 8]>().read_unaligned() }.map(f32::from))
     }
 
     #[inline(always)]
@@ -161,6 +169,12 @@ pub(crate) mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn load_u8(from: *const u8) -> Self {
+            // SAFETY: see the trait.
+            Avx2(unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()))) })
+        }
+
+        #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             // SAFETY: see the trait.
             unsafe { _mm256_storeu_ps(to, self.0) }
@@ -218,6 +232,14 @@ pub(crate) mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn load_u8(from: *const u8) -> Self {
+            // SAFETY: see the trait.
+            Avx512(unsafe {
+                _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())))
+            })
+        }
+
+        #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             // SAFETY: see the trait.
             unsafe { _mm512_storeu_ps(to, self.0) }
@@ -271,6 +293,14 @@ pub(crate) mod arm {
         unsafe fn load_f16(from: *const u16) -> Self {
             // SAFETY: the caller vouches for four elements.
             let wide = unsafe { from.cast::<[u16; 4]>().read_unaligned() }.map(f16_to_f32);
+            // SAFETY: `wide` holds four elements.
+            Neon(unsafe { vld1q_f32(wide.as_ptr()) })
+        }
+
+        #[inline(always)]
+        unsafe fn load_u8(from: *const u8) -> Self {
+            // SAFETY: the caller vouches for four elements.
+            let wide = unsafe { from.cast::<[u8; 4]>().read_unaligned() }.map(f32::from);
             // SAFETY: `wide` holds four elements.
             Neon(unsafe { vld1q_f32(wide.as_ptr()) })
         }

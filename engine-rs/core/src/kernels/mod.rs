@@ -4,9 +4,12 @@
 mod attend;
 mod dequantize;
 mod dot;
+mod elementwise;
+mod exp;
 pub(crate) mod isa;
 
 pub use attend::{Head, PAGE, Page, Scratch, attend};
 pub use dequantize::{SUPPORTED, decode};
 pub use dot::{TILE, products};
+pub use elementwise::{add, gate};
 pub use isa::Isa;

@@ -99,10 +99,26 @@ fn zeroed<T: Clone>(elements: usize, zero: T) -> Option<Vec<T>> {
 }
 
 impl Storage {
-    fn write(&mut self, at: usize, row: &[f32]) {
+    fn write_value(&mut self, at: usize, row: &[f32]) {
         match self {
             Storage::F16(page) => page[at..at + row.len()].convert_from_f32_slice(row),
             Storage::F32(page) => page[at..at + row.len()].copy_from_slice(row),
+        }
+    }
+
+    /// A key's elements lie `PAGE` apart: see `Page`.
+    fn write_key(&mut self, at: usize, key: &[f32]) {
+        match self {
+            Storage::F16(page) => {
+                let places = page[at..].iter_mut().step_by(PAGE);
+                places
+                    .zip(key)
+                    .for_each(|(place, value)| *place = half::f16::from_f32(*value));
+            }
+            Storage::F32(page) => {
+                let places = page[at..].iter_mut().step_by(PAGE);
+                places.zip(key).for_each(|(place, value)| *place = *value);
+            }
         }
     }
 }
@@ -148,8 +164,8 @@ impl KvStore for PagedKv {
                 .chunks_exact(key_width)
                 .zip(values.chunks_exact(value_width));
             for ((keys, values), (keys_at, values_at)) in heads.zip(&offsets) {
-                page.write(keys_at + row * key_width, keys);
-                page.write(values_at + row * value_width, values);
+                page.write_key(keys_at + row, keys);
+                page.write_value(values_at + row * value_width, values);
             }
         }
     }
@@ -231,7 +247,10 @@ mod tests {
             panic!("stored as f32")
         };
         // Layer 1, position 33, head 2: elements 8.. of the keys' row and 4.. of the values'.
-        assert_eq!(keys[4..8], [141.0, 142.0, 143.0, 144.0]);
+        assert_eq!(
+            [keys[1], keys[33], keys[65], keys[97]],
+            [141.0, 142.0, 143.0, 144.0]
+        );
         assert_eq!(values[2..4], [-137.0, -138.0]);
     }
 

@@ -4,6 +4,7 @@
 
 mod attention;
 mod batch;
+mod elementwise;
 mod loader;
 mod rope;
 mod spec;
@@ -11,7 +12,7 @@ mod spec;
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, Device, Storage, Tensor};
-use candle_nn::ops::{rms_norm, silu};
+use candle_nn::ops::rms_norm;
 
 pub use batch::{Batch, Span};
 pub use spec::{DecoderSpec, RopeKind, RopeSpec};
@@ -21,6 +22,7 @@ use crate::gguf::Gguf;
 use crate::kernels::{Head, Isa};
 use crate::kv::{KvShape, KvStore};
 use crate::linear::{Linear, Weight};
+use elementwise::{gated, sum};
 use loader::Loader;
 use rope::{Angles, Rope};
 
@@ -131,10 +133,11 @@ impl Decoder {
         let mut hidden = self.embed(&batch.tokens)?;
         for (number, layer) in self.layers.iter().enumerate() {
             let normed = self.norm(&hidden, &layer.attention_norm)?;
-            hidden = (hidden + self.attend(layer, number, &normed, batch, &angles, kv)?)?;
+            let attended = self.attend(layer, number, &normed, batch, &angles, kv)?;
+            hidden = sum(&hidden, &attended)?;
             let normed = self.norm(&hidden, &layer.feed_forward_norm)?;
-            let gated = (silu(&layer.gate.forward(&normed)?)? * layer.up.forward(&normed)?)?;
-            hidden = (hidden + layer.down.forward(&gated)?)?;
+            let gated = gated(&layer.gate.forward(&normed)?, &layer.up.forward(&normed)?)?;
+            hidden = sum(&hidden, &layer.down.forward(&gated)?)?;
         }
         if batch.wanted.is_empty() {
             return Ok(Vec::new());
