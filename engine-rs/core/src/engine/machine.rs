@@ -3,19 +3,18 @@
 
 use super::RunOptions;
 use super::generation::Generation;
-use super::kept::Kept;
 use super::language::Language;
 use super::pace::Pace;
+use super::places::{Places, guarded};
 use super::statistics::Statistics;
 use crate::error::{Error, Result};
 use crate::event::{Event, Reason, Timings};
-use crate::executor::{Chunk, Executor, Logits, SeqId, Want};
+use crate::executor::{Executor, Logits};
 use crate::request::GenerateRequest;
 use crate::sampler::random::split_mix;
 use crate::scheduler::share::Row;
 use crate::scheduler::{Limits, Scheduler};
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,17 +24,13 @@ const LEAST_PROMPT_TOKENS: usize = 8;
 pub type Clock = Box<dyn Fn() -> Instant + Send>;
 
 pub struct Machine {
-    executor: Box<dyn Executor>,
+    places: Places,
     language: Arc<dyn Language>,
     scheduler: Scheduler,
     limits: Limits,
     /// Requests whose prompt is being read, with the time of their submission.
     reading: BTreeMap<u64, Instant>,
     generations: BTreeMap<u64, Generation>,
-    /// The executor's number for each request that has a place there. Kept sequences pass theirs on.
-    seats: BTreeMap<u64, SeqId>,
-    last_seat: SeqId,
-    kept: Kept,
     seed: u64,
     pace: Pace,
     clock: Clock,
@@ -51,21 +46,19 @@ impl Machine {
         options: RunOptions,
         clock: Clock,
     ) -> Self {
+        let places = Places::new(executor, options.kept_tokens);
         let limits = Limits {
             max_sequences: options.max_sequences,
             least_prompt_tokens: LEAST_PROMPT_TOKENS,
-            context_length: executor.context_length(),
+            context_length: places.context_length(),
         };
         Self {
-            executor,
+            places,
             language,
             scheduler: Scheduler::new(limits),
             limits,
             reading: BTreeMap::new(),
             generations: BTreeMap::new(),
-            seats: BTreeMap::new(),
-            last_seat: 0,
-            kept: Kept::new(options.kept_tokens),
             seed: options.seed,
             pace: Pace::new(options.step_tokens),
             clock,
@@ -149,49 +142,23 @@ impl Machine {
     fn admit(&mut self) {
         let admission = self.scheduler.admit();
         for id in &admission.release {
-            self.leave(*id);
+            self.places.leave(*id);
             self.counters.preemptions += 1;
         }
         let now = (self.clock)();
         for id in admission.admitted {
-            if let Some(generation) = self.generations.get_mut(&id) {
-                generation.admitted(now);
-                self.seat(id);
-            }
+            self.enter(id, now);
         }
     }
 
-    /// Gives a request a place in the executor: that of a kept sequence which begins like it, or an empty one.
-    fn seat(&mut self, id: u64) {
-        let scope = self.generations.get(&id).map_or("", Generation::scope);
-        let tokens = self
-            .scheduler
-            .sequence(id)
-            .map_or(&[][..], |sequence| &sequence.tokens);
-        if let Some((seat, computed)) = self.kept.take(scope, tokens) {
-            self.executor.truncate(seat, computed);
+    fn enter(&mut self, id: u64, now: Instant) {
+        let generation = self.generations.get_mut(&id);
+        if let (Some(generation), Some(sequence)) = (generation, self.scheduler.sequence(id)) {
+            generation.admitted(now);
+            let computed = self.places.enter(id, generation.scope(), &sequence.tokens);
             self.scheduler.resume(id, computed);
             self.counters.reused_tokens += computed as u64;
-            self.seats.insert(id, seat);
-        } else {
-            self.last_seat += 1;
-            self.seats.insert(id, self.last_seat);
         }
-    }
-
-    /// Takes a request's place in the executor.
-    fn leave(&mut self, id: u64) {
-        if let Some(seat) = self.seats.remove(&id) {
-            self.release(seat);
-        }
-    }
-
-    fn release(&mut self, seat: SeqId) {
-        // A broken executor must not keep the request's end from its client.
-        let _ = guarded(|| {
-            self.executor.release(seat);
-            Ok(())
-        });
     }
 
     /// Ends every open request with an error, and starts afresh.
@@ -206,21 +173,16 @@ impl Machine {
             self.reading.remove(&id);
             self.fail(id, error);
         }
-        while let Some(seat) = self.kept.give_up() {
-            self.release(seat);
-        }
+        while self.places.give_up() {}
         self.scheduler = Scheduler::new(self.limits);
     }
 
     pub fn statistics(&self) -> Statistics {
         let counts = self.scheduler.counts();
         Statistics {
-            live: self
-                .executor
-                .live_sequences()
-                .saturating_sub(self.kept.len()),
-            kept: self.kept.len(),
-            kv_bytes: self.executor.kv_bytes(),
+            live: self.places.live(),
+            kept: self.places.kept(),
+            kv_bytes: self.places.kv_bytes(),
             paused: counts.paused,
             waiting: counts.waiting + self.reading.len(),
             parked: counts.parked,
@@ -228,44 +190,23 @@ impl Machine {
         }
     }
 
-    /// Runs rows through the executor. A panic in it is an error like any other.
     fn compute(&mut self, rows: &[Row]) -> Result<Logits> {
-        let Self {
-            executor,
-            scheduler,
-            seats,
-            ..
-        } = self;
-        let chunks: Vec<Chunk<'_>> = rows
-            .iter()
-            .map(|row| chunk(scheduler, seats, row))
-            .collect();
         let begin = (self.clock)();
-        let outcome = guarded(|| executor.step(&chunks));
+        let outcome = self.places.step(rows, &self.scheduler);
         let elapsed = (self.clock)().saturating_duration_since(begin);
         self.counters.busy += elapsed;
         self.counters.steps += 1;
-        let logits = outcome?;
-        self.pace
-            .observe(rows.iter().map(|row| row.len).sum(), elapsed);
-        let wanted = rows.iter().filter(|row| row.samples).count();
-        if logits.rows.len() != wanted * logits.vocab {
-            return Err(Error::Internal(format!(
-                "{wanted} rows of logits wanted, {} numbers came",
-                logits.rows.len()
-            )));
+        if outcome.is_ok() {
+            let tokens = rows.iter().map(|row| row.len).sum();
+            self.pace.observe(tokens, elapsed);
         }
-        Ok(logits)
+        outcome
     }
 
     /// A step failed: nothing of it counts. Full memory takes the place of one sequence; anything else is tried again
     /// one sequence at a time, so that only those fail that cannot be computed.
     fn recover(&mut self, rows: &[Row], error: Error) {
-        for row in rows {
-            if let Some(seat) = self.seats.get(&row.id) {
-                self.executor.truncate(*seat, row.start);
-            }
-        }
+        self.places.rewind(rows);
         if matches!(error, Error::KvFull { .. } | Error::OutOfMemory { .. }) && self.make_room() {
             return;
         }
@@ -289,14 +230,14 @@ impl Machine {
 
     /// Memory is full: gives up a kept sequence, or takes the place of a running one. False if there is none.
     fn make_room(&mut self) -> bool {
-        if let Some(seat) = self.kept.give_up() {
-            self.release(seat);
-        } else if let Some(victim) = self.scheduler.preempt() {
-            self.leave(victim);
-            self.counters.preemptions += 1;
-        } else {
-            return false;
+        if self.places.give_up() {
+            return true;
         }
+        let Some(victim) = self.scheduler.preempt() else {
+            return false;
+        };
+        self.places.leave(victim);
+        self.counters.preemptions += 1;
         true
     }
 
@@ -356,47 +297,16 @@ impl Machine {
 
     fn forget(&mut self, id: u64) {
         self.scheduler.remove(id);
-        self.leave(id);
+        self.places.leave(id);
     }
 
     /// Ends a finished request; what was computed for it stays a while.
     fn keep(&mut self, id: u64) {
         let generation = self.generations.remove(&id);
         let sequence = self.scheduler.remove(id);
-        if let (Some(generation), Some(mut sequence), Some(seat)) =
-            (generation, sequence, self.seats.remove(&id))
-        {
+        if let (Some(generation), Some(mut sequence)) = (generation, sequence) {
             sequence.tokens.truncate(sequence.computed);
-            let scope = generation.scope().to_owned();
-            for seat in self.kept.keep(seat, scope, sequence.tokens) {
-                self.release(seat);
-            }
+            self.places.keep(id, generation.scope(), sequence.tokens);
         }
     }
-}
-
-fn chunk<'a>(scheduler: &'a Scheduler, seats: &BTreeMap<u64, SeqId>, row: &Row) -> Chunk<'a> {
-    let want = if row.samples {
-        Want::Last
-    } else {
-        Want::Nothing
-    };
-    Chunk {
-        seq: seats.get(&row.id).copied().unwrap_or_default(),
-        start: row.start,
-        tokens: scheduler.tokens(row),
-        want,
-    }
-}
-
-/// Calls `act`, and turns a panic in it into an error. What `act` changes must bear being left half done: the caller
-/// drops it.
-pub fn guarded<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_default();
-        Err(Error::Internal(format!("panic: {text}")))
-    })
 }

@@ -11,6 +11,7 @@ pub mod machine;
 pub mod model_language;
 pub mod outbox;
 pub mod pace;
+pub mod places;
 #[cfg(test)]
 mod scripted;
 pub mod statistics;

@@ -2,8 +2,9 @@
 //! nothing to do. The reader turns prompts into tokens, so that a long one does not hold up the streams.
 
 use super::language::Language;
-use super::machine::{Machine, guarded};
+use super::machine::Machine;
 use super::outbox::Outbox;
+use super::places::guarded;
 use super::statistics::Statistics;
 use crate::error::{Error, Result};
 use crate::request::GenerateRequest;
