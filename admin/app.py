@@ -31,7 +31,6 @@ DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 def create_app(gateway: Gateway) -> QuartTrio:
     """The application for `gateway`. Call it inside `trio.run`: uptime counts from here, on Trio's clock."""
     app = QuartTrio("quiver.admin", static_folder="static", template_folder=None)
-    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 3600
     _add_health(app, gateway)
     _add_figures(app, gateway, trio.current_time())
     _add_pages(app, gateway)

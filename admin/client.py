@@ -17,7 +17,7 @@ from quiver.schemas.errors import ErrorBody, ErrorEnvelope
 DEFAULT_URL = "http://127.0.0.1:8080"
 # The gateway sends a heartbeat every 15 s while it works, so a stream that is silent for longer than this is dead.
 TIMEOUT = 60.0
-MAX_REPLY = 16 * 1024 * 1024
+MAX_REST = 1024 * 1024
 
 
 class _Event(msgspec.Struct, frozen=True):
@@ -72,7 +72,7 @@ class Client:
     def get(self, path: str) -> bytes:
         """The body of a successful reply. Raises `ClientError`, `RequestFailed`."""
         with self._response("GET", path) as response:
-            return response.read(MAX_REPLY)
+            return response.read()
 
     def stream(self, path: str, body: bytes) -> Iterator[bytes]:
         """POST `body`; the data of each server-sent event as it arrives, without the closing `[DONE]`.
@@ -83,11 +83,12 @@ class Client:
             while line := response.readline():
                 data = _event_data(line)
                 if data == b"[DONE]":
+                    response.read(MAX_REST)  # the end of the body, so that the gateway sees a client that stayed
                     return
                 if data is not None:
                     _raise_error_event(data)
                     yield data
-        raise ClientError("the gateway ended the stream before the answer was complete")
+        raise ClientError("the connection ended before the answer was complete")
 
     @contextmanager
     def _response(self, method: str, path: str, body: bytes | None = None) -> Iterator[http.client.HTTPResponse]:
@@ -141,7 +142,7 @@ def _raise_error_event(data: bytes) -> None:
 
 def _failure(response: http.client.HTTPResponse) -> Exception:
     """The error for a reply with an error status."""
-    body = response.read(MAX_REPLY)
+    body = response.read(MAX_REST)
     try:
         return RequestFailed(response.status, _decode_envelope(body).error)
     except msgspec.DecodeError:

@@ -49,13 +49,18 @@ def _rendering(form: Format, colors: bool) -> list[structlog.typing.Processor]:
         return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, pad_event_to=0)]
     return [
         structlog.processors.format_exc_info,
-        structlog.processors.EventRenamer("message"),
         structlog.processors.JSONRenderer(serializer=_as_json),
     ]
 
 
-def _as_json(event: Any, **_: object) -> str:
-    return msgspec.json.encode(event, enc_hook=repr).decode()
+def _as_json(event: dict[str, Any], **_: object) -> str:
+    """One line; what every line has comes first."""
+    first = {
+        "timestamp": event.pop("timestamp"),
+        "level": event.pop("level"),
+        "component": event.pop("component", None),
+    }
+    return msgspec.json.encode({**first, "message": event.pop("event"), **event}, enc_hook=repr).decode()
 
 
 class _LineLogger:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import quiver
-from quiver.proxy.registry import BackendStatus
 
 if TYPE_CHECKING:  # the command line reads reports without loading the gateway
+    from quiver.proxy.registry import BackendStatus
     from quiver.proxy.server import Gateway
 
 
@@ -59,7 +59,7 @@ def report_on(gateway: "Gateway", uptime: float) -> StatusReport:
     )
 
 
-def backend_report(status: BackendStatus) -> BackendReport:
+def backend_report(status: "BackendStatus") -> BackendReport:
     """`status` without what strangers need not know."""
     reason = status.reason
     if reason is not None and status.kind == "engine":

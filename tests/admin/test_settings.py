@@ -1,0 +1,269 @@
+"""Settings from every source: what they mean, who wins, and what is said when they are wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from quiver.admin.complaint import SettingsError
+from quiver.admin.settings import Tree, load
+
+SECRET = "s3cr3t-value-1234"
+
+# What stands in quiver.toml, and the error's message and hint.
+WRONG_FILES: list[tuple[str, str, str | None]] = [
+    ("[server]\nprot = 1", "quiver.toml: `server.prot` is not a setting", "did you mean `server.port`?"),
+    ("[serverr]", "quiver.toml: `serverr` is not a setting", "did you mean `server`?"),
+    ("[log]\nzzz = 1", "quiver.toml: `log.zzz` is not a setting", "known here: level, format"),
+    ("[[backends]]\nurls = 'x'", "quiver.toml: `backends[0].urls` is not a setting", "did you mean `backends[0].url`?"),
+    ("[server]\nport = 'x'", "quiver.toml: `server.port`: expected a whole number, got text", None),
+    ("[server]\nport = 70000", "quiver.toml: `server.port`: expected a whole number <= 65535", None),
+    ("[server]\nhost = 1", "quiver.toml: `server.host`: expected text, got a whole number", None),
+    ("[drain]\ntimeout = -1", "quiver.toml: `drain.timeout`: expected a number >= 0.0", None),
+    ("[engine]\nbolt = 'no'", "quiver.toml: `engine.bolt`: expected true or false, got text", None),
+    ("[engine]\nkv = 'f8'", "quiver.toml: `engine.kv`: expected one of f16, f32", None),
+    ("server = 1", "quiver.toml: `server`: expected a section, got a whole number", None),
+    ("[[models]]\nid = 'm'", "quiver.toml: `models[0].path` is required", None),
+    (
+        "[[models]]\npath = 'm.gguf'\n[[models]]\npath = ''",
+        "quiver.toml: `models[1].path`: expected text of at least 1 characters",
+        None,
+    ),
+    (
+        "[[backends]]\nurl = 'h:1'",
+        "quiver.toml: `backends[0].url`: expected an address such as `http://127.0.0.1:11434`, "
+        "without user, query or fragment",
+        None,
+    ),
+    (
+        f"[[backends]]\nurl = 'http://me:{SECRET}@h:1'",
+        "quiver.toml: `backends[0].url`: expected an address such as `http://127.0.0.1:11434`, "
+        "without user, query or fragment",
+        None,
+    ),
+    (
+        "[[backends]]\nurl = 'http://h:1'\nmodels = ['a b']",
+        "quiver.toml: `backends[0].models[0]`: expected a model name of printable characters without blanks",
+        None,
+    ),
+    (f"[auth]\nkeys = '{SECRET}'", "quiver.toml: `auth.keys`: expected a list, got text", None),
+    ("[auth]\nkeys = ['short']", "quiver.toml: `auth.keys[0]`: expected text of at least 8 characters", None),
+    (
+        f"[auth]\nkeys = ['{SECRET} x']",
+        "`auth.keys[0]`: expected printable ASCII characters without blanks",
+        None,
+    ),
+    (
+        "[server]\nport = ",
+        "quiver.toml: not valid TOML: Invalid value (at line 2, column 7)",
+        "text needs quotes, sections are `[name]`",
+    ),
+    (
+        "[server]\n\nport 1\n",
+        "quiver.toml: not valid TOML: Expected '=' after a key in a key/value pair (at line 3, column 6)",
+        "text needs quotes, sections are `[name]`",
+    ),
+    (
+        "[server]\nhost = '0.0.0.0'",
+        "`server.host` is `0.0.0.0`, which other machines can reach, and no client keys are set",
+        "set `auth.keys` or `auth.keys_file`, listen on 127.0.0.1, or let everyone in with `auth.open = true`",
+    ),
+    (
+        f"[auth]\nopen = true\nkeys = ['{SECRET}']",
+        "`auth.open` lets everyone in, yet client keys are set",
+        "remove `auth.open`, or the keys",
+    ),
+    ("[auth]\nkeys_file = 'none'", "`auth.keys_file`: `none` cannot be read: No such file or directory", None),
+    (
+        "[[backends]]\nurl = 'http://h:1'\n[[backends]]\nurl = 'http://h:1/v1/'",
+        "`backends[0]` and `backends[1]` have the same url and name",
+        "remove one of them",
+    ),
+    (
+        f"[[backends]]\nurl = 'http://h:1'\napi_key = '{SECRET}'\napi_key_file = 'k'",
+        "`backends[0]` has both `api_key` and `api_key_file`",
+        "keep one of them",
+    ),
+    (
+        f"[[backends]]\nurl = 'http://h:1'\napi_key = '{SECRET} x'",
+        "`backends[0].api_key`: expected one key of printable ASCII characters without blanks",
+        None,
+    ),
+    (
+        "[[models]]\npath = 'm.gguf'\nid = 'bolt'",
+        "`m.gguf` and the built-in model are both called `bolt`",
+        "give it another `id` in quiver.toml",
+    ),
+    (
+        "[[models]]\npath = 'm.gguf'\n[[models]]\npath = 'm.gguf'",
+        "`m.gguf` and `m.gguf` are both called `m`",
+        "give it another `id` in quiver.toml",
+    ),
+    (
+        "[[models]]\npath = 'my model.gguf'",
+        "`my model.gguf` makes no model name",
+        "give it an `id` without blanks in quiver.toml",
+    ),
+]
+
+WRONG_ENVIRONMENTS: list[tuple[dict[str, str], str, str | None]] = [
+    (
+        {"QUIVER_SERVER__PRT": "1"},
+        "environment variable QUIVER_SERVER__PRT: no such setting",
+        "did you mean `QUIVER_SERVER__PORT`?",
+    ),
+    (
+        {"QUIVER_PORT": "9000"},
+        "environment variable QUIVER_PORT: no such setting",
+        "did you mean `QUIVER_SERVER__PORT`?",
+    ),
+    (
+        {"QUIVER_QQQQQ": "1"},
+        "environment variable QUIVER_QQQQQ: no such setting",
+        "variables are called `QUIVER_SECTION__FIELD`",
+    ),
+    (
+        {"QUIVER_SERVER__PORT": "x"},
+        "environment variable QUIVER_SERVER__PORT: `server.port`: expected a whole number, got text",
+        None,
+    ),
+    (
+        {"QUIVER_AUTH__KEYS": SECRET},
+        "environment variable QUIVER_AUTH__KEYS: expected a list as JSON",
+        'write it as `["first", "second"]`',
+    ),
+    (
+        {"QUIVER_BACKENDS": '[{"ur": "http://h:1"}]'},
+        "environment variable QUIVER_BACKENDS: `backends[0].ur` is not a setting",
+        "did you mean `backends[0].url`?",
+    ),
+]
+
+# Variables and the one value they set, as a path into the configuration.
+RIGHT_ENVIRONMENTS: list[tuple[dict[str, str], str, Any]] = [
+    ({"QUIVER_SERVER__PORT": "9000"}, "server.port", 9000),
+    ({"QUIVER_SERVER__KEEP_ALIVE": "7.5"}, "server.keep_alive", 7.5),
+    ({"QUIVER_ENGINE__BOLT": "false"}, "engine.bolt", False),
+    ({"QUIVER_ENGINE__CONTEXT_LENGTH": "64"}, "engine.context_length", 64),
+    ({"QUIVER_LOG__LEVEL": "debug"}, "log.level", "debug"),
+    ({"QUIVER_AUTH__KEYS": f'["{SECRET}"]'}, "auth.keys", (SECRET,)),
+    ({"QUIVER_SERVER__PORT": ""}, "server.port", 8080),
+    # Other people's variables.
+    ({"QUIVER_URL": "http://h", "QUIVER_API_KEY": "k", "QUIVER_DATA_DIR": "/d"}, "server.port", 8080),
+    ({"QUIVER_SERVICE_HOST": "10.0.0.1", "QUIVER_SERVICE_PORT_HTTP": "80"}, "server.port", 8080),
+    ({"QUIVER_PORT": "tcp://10.0.0.1:80", "QUIVER_PORT_80_TCP_ADDR": "10.0.0.1"}, "server.port", 8080),
+]
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def outcome(**how: Any) -> tuple[str, str | None]:
+    with pytest.raises(SettingsError) as caught:
+        load(**how)
+    assert SECRET not in f"{caught.value.message} {caught.value.hint}"
+    return caught.value.message, caught.value.hint
+
+
+@pytest.mark.parametrize(("text", "message", "hint"), WRONG_FILES)
+def test_wrong_file_is_explained(text: str, message: str, hint: str | None) -> None:
+    Path("quiver.toml").write_text(text)
+    assert outcome(environ={}) == (message, hint)
+
+
+@pytest.mark.parametrize(("environ", "message", "hint"), WRONG_ENVIRONMENTS)
+def test_wrong_variable_is_explained(environ: dict[str, str], message: str, hint: str | None) -> None:
+    assert outcome(environ=environ) == (message, hint)
+
+
+@pytest.mark.parametrize(("environ", "path", "value"), RIGHT_ENVIRONMENTS)
+def test_variable_sets_field(environ: dict[str, str], path: str, value: object) -> None:
+    found: Any = load(environ=environ)
+    for name in path.split("."):
+        found = getattr(found, name)
+    assert found == value
+
+
+def test_wrong_flag_is_named() -> None:
+    flags = {"--port": {"server": {"port": 70_000}}}
+    assert outcome(environ={}, flags=flags) == ("--port: `server.port`: expected a whole number <= 65535", None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no configuration file `given.toml`"),
+        (b"\xff\xfe", "`given.toml` is not text in UTF-8"),
+    ],
+)
+def test_unreadable_file_is_named(content: bytes | None, message: str) -> None:
+    if content is not None:
+        Path("given.toml").write_bytes(content)
+    assert outcome(file=Path("given.toml"), environ={}) == (message, None)
+
+
+def test_folder_is_no_file(tmp_path: Path) -> None:
+    message, _ = outcome(file=tmp_path, environ={})
+    assert message == f"`{tmp_path}` cannot be read: Is a directory"
+
+
+@pytest.mark.parametrize(
+    ("file", "environ", "flags", "port"),
+    [
+        ("", {}, {}, 8080),
+        ("[server]\nport = 1", {}, {}, 1),
+        ("[server]\nport = 1", {"QUIVER_SERVER__PORT": "2"}, {}, 2),
+        ("[server]\nport = 1", {"QUIVER_SERVER__PORT": "2"}, {"--port": {"server": {"port": 3}}}, 3),
+        ("", {}, {"--port": {"server": {"port": 3}}}, 3),
+    ],
+)
+def test_last_source_wins(file: str, environ: dict[str, str], flags: dict[str, Tree], port: int) -> None:
+    Path("quiver.toml").write_text(file + "\nkeep_alive = 9.0" if file else "")
+    config = load(environ=environ, flags=flags)
+    assert config.server.port == port
+    # What the later sources do not mention stays as the earlier one has it.
+    assert config.server.keep_alive == (9.0 if file else 75.0)
+
+
+def test_given_file_replaces_default() -> None:
+    Path("quiver.toml").write_text("[server]\nport = 1")
+    Path("other.toml").write_text("[log]\nlevel = 'debug'")
+    config = load(Path("other.toml"), environ={})
+    assert (config.server.port, config.log.level) == (8080, "debug")
+
+
+def test_flag_adds_models() -> None:
+    Path("quiver.toml").write_text("[[models]]\npath = 'm.gguf'")
+    config = load(environ={}, models=["n.gguf"])
+    assert [model.path for model in config.models] == ["m.gguf", "n.gguf"]
+
+
+def test_paths_start_at_file(tmp_path: Path) -> None:
+    folder = tmp_path / "conf"
+    folder.mkdir()
+    (folder / "keys").write_text(SECRET)
+    (folder / "upstream").write_text("upstream-key\n")
+    (folder / "quiver.toml").write_text(
+        "[auth]\nkeys_file = 'keys'\n[[models]]\npath = 'm.gguf'\n"
+        "[[backends]]\nurl = 'http://h:1'\napi_key_file = 'upstream'"
+    )
+    config = load(folder / "quiver.toml", environ={})
+    assert config.models[0].path == str(folder / "m.gguf")
+    assert config.auth.keys == (SECRET,)
+    assert config.backends[0].api_key == "upstream-key"
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1"])
+def test_loopback_needs_no_keys(host: str) -> None:
+    assert load(environ={"QUIVER_SERVER__HOST": host}).auth.keys == ()
+
+
+@pytest.mark.parametrize("auth", [{"QUIVER_AUTH__OPEN": "true"}, {"QUIVER_AUTH__KEYS": f'["{SECRET}"]'}])
+def test_public_host_needs_decision(auth: dict[str, str]) -> None:
+    assert load(environ={"QUIVER_SERVER__HOST": "0.0.0.0", **auth}).server.host == "0.0.0.0"
+
+
+def test_same_url_under_two_names() -> None:
+    Path("quiver.toml").write_text("".join(f"[[backends]]\nurl = 'http://h:1'\nname = '{name}'\n" for name in "ab"))
+    assert [backend.name for backend in load(environ={}).backends] == ["a", "b"]
