@@ -31,6 +31,8 @@ DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 def create_app(gateway: Gateway) -> QuartTrio:
     """The application for `gateway`. Call it inside `trio.run`: uptime counts from here, on Trio's clock."""
     app = QuartTrio("quiver.admin", static_folder="static", template_folder=None)
+    # File names carry no version, so browsers ask each time whether theirs is still the right one.
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 0
     _add_health(app, gateway)
     _add_figures(app, gateway, trio.current_time())
     _add_pages(app, gateway)

@@ -235,6 +235,13 @@ async def test_every_reply_is_hardened(build_gateway: BuildGateway) -> None:
         assert headers["x-request-id"].startswith("req_")
 
 
+async def test_browsers_revalidate_files(build_gateway: BuildGateway) -> None:
+    app = create_app(build_gateway())
+    _, _, headers = await get(app, "/static/docs.js")
+    assert "max-age=0" in headers["cache-control"]
+    assert (await get(app, "/static/docs.js", If_None_Match=headers["etag"]))[0] == 304
+
+
 @pytest.mark.parametrize("path", ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2f..%2fapp.py"])
 async def test_static_files_end_at_their_folder(build_gateway: BuildGateway, path: str) -> None:
     assert (await get(create_app(build_gateway()), path))[0] == 404
