@@ -7,6 +7,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::families::Family;
 use super::pretokenize;
+use super::recent::Recent;
 use super::strings::hash;
 use super::vocabulary::{Vocabulary, unsupported};
 use super::{Parts, alphabet};
@@ -134,12 +135,11 @@ struct Words<'a, 't> {
 impl<'t> Words<'_, 't> {
     fn encode(&mut self, word: &'t [u8], out: &mut Vec<u32>) {
         let slot = self.recent.slot(word);
-        if let Some((start, end)) = self.recent.get(slot, word) {
-            return out.extend_from_within(start..end);
+        if !self.recent.repeat(slot, word, out) {
+            let start = out.len();
+            self.merge(word, out);
+            self.recent.put(slot, word, start..out.len());
         }
-        let start = out.len();
-        self.merge(word, out);
-        self.recent.put(slot, word, start, out.len());
     }
 
     fn merge(&mut self, word: &[u8], out: &mut Vec<u32>) {
@@ -156,33 +156,6 @@ impl<'t> Words<'_, 't> {
             ..=SHORT => self.scratch.scan(bpe, symbols, emit),
             _ => self.scratch.heap(bpe, symbols, emit),
         }
-    }
-}
-
-/// Where recent words of this text were encoded in the output. Direct-mapped: words that collide replace each other,
-/// so no choice of words makes a look-up slow.
-struct Recent<'t> {
-    slots: Vec<(&'t [u8], usize, usize)>,
-}
-
-impl<'t> Recent<'t> {
-    fn new(text: usize) -> Self {
-        Recent {
-            slots: vec![(&[], 0, 0); (text / 16).next_power_of_two().clamp(8, 1 << 14)],
-        }
-    }
-
-    fn slot(&self, word: &[u8]) -> usize {
-        hash(word) as usize & (self.slots.len() - 1)
-    }
-
-    fn get(&self, slot: usize, word: &[u8]) -> Option<(usize, usize)> {
-        let (known, start, end) = self.slots[slot];
-        (known == word).then_some((start, end))
-    }
-
-    fn put(&mut self, slot: usize, word: &'t [u8], start: usize, end: usize) {
-        self.slots[slot] = (word, start, end);
     }
 }
 

@@ -9,6 +9,7 @@ mod families;
 mod gguf;
 mod partition;
 mod pretokenize;
+mod recent;
 mod roles;
 mod spm;
 mod stream;

@@ -9,7 +9,7 @@ use super::{Parts, alphabet};
 use crate::error::{Error, Result};
 
 /// Escaped blank of sentencepiece: U+2581, "lower one eighth block".
-pub const ESCAPED_BLANK: &str = "\u{2581}";
+pub const BLANK: char = '\u{2581}';
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -219,7 +219,7 @@ fn byte_token(text: &[u8]) -> Option<u8> {
 
 fn unescape(text: &[u8]) -> Vec<u8> {
     match std::str::from_utf8(text) {
-        Ok(text) => text.replace(ESCAPED_BLANK, " ").into_bytes(),
+        Ok(text) => text.replace(BLANK, " ").into_bytes(),
         Err(_) => text.to_vec(),
     }
 }

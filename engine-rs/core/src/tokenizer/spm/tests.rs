@@ -88,6 +88,32 @@ fn equal_scores_join_from_the_left() {
     assert_eq!(texts(&equal, "abab"), ["▁a", "b", "ab"]);
 }
 
+/// The same texts whether or not a token reaches over the start of a word.
+#[test]
+fn words_are_encoded_as_in_the_whole_text() {
+    let reaching = |extra: &'static str| {
+        let mut parts = parts();
+        parts.tokens.push(extra.as_bytes());
+        parts.scores.push(-0.5);
+        parts.kinds.push(1);
+        Tokenizer::new(&parts).unwrap()
+    };
+    // This token is never joined, but it keeps texts in one piece.
+    let (whole, words) = (reaching("a▁b▁c▁\n▁Z"), Tokenizer::new(&parts()).unwrap());
+    for text in [
+        "abc abc abc",
+        "a  b c a",
+        "bc bc\nbc a",
+        " a",
+        "a ",
+        "ab ab  ab  ",
+    ] {
+        assert_eq!(texts(&whole, text), texts(&words, text), "{text:?}");
+    }
+    let joined = reaching("c▁").encode("abc abc", false, false);
+    assert_eq!(joined, [6, 10, 16, 12]);
+}
+
 #[test]
 fn control_text_stays_text() {
     let tokenizer = Tokenizer::new(&parts()).unwrap();
