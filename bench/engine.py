@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from quiver.proxy.builtin import BOLT
+from quiver.proxy.local.backend import BOLT
 from quiver.proxy.native import Engine, Failed, Finished, Text
 
 from bench.figures import Row, report, row

@@ -27,15 +27,20 @@ class KeyRing:
         """Whether a client has to show a key."""
         return bool(self._digests)
 
-    def authenticate(self, header: HeaderLookup) -> None:
-        """Raise `ApiError` (401) unless the request shows a known key as `Authorization: Bearer` or `X-API-Key`."""
+    def authenticate(self, header: HeaderLookup) -> str:
+        """Whose request it is: a name that tells keys apart and gives none away; "" when keys are not required.
+
+        Raises `ApiError` (401) unless it shows a known key as `Authorization: Bearer` or `X-API-Key`.
+        """
         if not self._digests:
-            return
+            return ""
         key = presented_key(header)
         if key is None:
             raise ApiError(INVALID_API_KEY, "No API key was sent; send `Authorization: Bearer YOUR_KEY`")
-        if self._digest(key) not in self._digests:
+        digest = self._digest(key)
+        if digest not in self._digests:
             raise ApiError(INVALID_API_KEY, "The API key is not known to this gateway")
+        return digest.hex()
 
     def _digest(self, key: bytes) -> bytes:
         return hashlib.blake2b(key, key=self._secret, digest_size=32).digest()

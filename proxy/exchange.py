@@ -145,22 +145,24 @@ class ExchangeHandler:
         method, run = self._route(request, reply, progress)
         if request.method != method:
             raise ApiError(errors.METHOD_NOT_ALLOWED, f"`{request.path}` takes {method}, not {request.method}")
-        self.keys.authenticate(request.header)
+        scope = self.keys.authenticate(request.header)
         if self.draining:
             raise ApiError(errors.SHUTTING_DOWN, "The gateway is shutting down", retry_after=5)
-        await run()
+        await run(scope)
 
-    def _route(self, request: Request, reply: Reply, progress: _Progress) -> tuple[str, Callable[[], Awaitable[None]]]:
-        """The method a path takes, and what answers it."""
+    def _route(
+        self, request: Request, reply: Reply, progress: _Progress
+    ) -> tuple[str, Callable[[str], Awaitable[None]]]:
+        """The method a path takes, and what answers it for the owner of a scope."""
         path = request.path
         if path == "/v1/chat/completions":
-            return "POST", lambda: self._infer("chat/completions", request, reply, progress)
+            return "POST", lambda scope: self._infer("chat/completions", scope, request, reply, progress)
         if path == "/v1/completions":
-            return "POST", lambda: self._infer("completions", request, reply, progress)
+            return "POST", lambda scope: self._infer("completions", scope, request, reply, progress)
         if path == "/v1/models":
-            return "GET", lambda: self._list_models(reply)
+            return "GET", lambda _: self._list_models(reply)
         if path.startswith("/v1/models/"):
-            return "GET", lambda: self._show_model(path.removeprefix("/v1/models/"), reply)
+            return "GET", lambda _: self._show_model(path.removeprefix("/v1/models/"), reply)
         raise ApiError(errors.NOT_FOUND, f"No such path: `{path[:200]}`; see `/docs`")
 
     async def _list_models(self, reply: Reply) -> None:
@@ -173,11 +175,11 @@ class ExchangeHandler:
             raise self._unknown_model(model)
         await reply.complete(200, msgspec.json.encode(_card(model, owner)))
 
-    async def _infer(self, endpoint: Endpoint, request: Request, reply: Reply, progress: _Progress) -> None:
+    async def _infer(self, endpoint: Endpoint, scope: str, request: Request, reply: Reply, progress: _Progress) -> None:
         peek = _peek(endpoint, request.body)
         backends = self._candidates(peek.model)
         progress.model, progress.stream = peek.model, bool(peek.stream)
-        call = Call(endpoint, peek.model, progress.stream, request.body, request.headers, reply.request_id)
+        call = Call(endpoint, peek.model, progress.stream, request.body, request.headers, reply.request_id, scope)
         if not call.stream:
             await self._forward(backends, call, reply, progress)
             return

@@ -23,6 +23,7 @@ class Call:
     body: bytes
     headers: Sequence[tuple[bytes, bytes]]
     request_id: str
+    scope: str  # what may be reused of one call for another: only what has the same scope
 
 
 @dataclass(frozen=True, slots=True)

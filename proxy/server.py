@@ -20,16 +20,16 @@ import trio
 from hypercorn.typing import ASGIFramework
 from quiver.schemas.config import Config, LocalModel
 
-from . import health
 from .accounting import Ledger
 from .auth import KeyRing
-from .builtin import BOLT, EngineModel
 from .exchange import ExchangeHandler
 from .handover import HypercornControl
 from .listener import Listener
+from .local.backend import BOLT, EngineModel
 from .metrics import Metrics
 from .registry import BackendStatus, Registry
-from .remote import RemoteServer
+from .remote import health
+from .remote.backend import RemoteServer
 from .seams import World
 
 State = Literal["starting", "ready", "draining"]

@@ -15,7 +15,10 @@ class Prompt(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class GenerateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One sequence to generate. Ranges are checked by the engine, which names the field at fault."""
+    """One sequence to generate. Ranges are checked by the engine, which names the field at fault.
+
+    `scope`: the engine reuses what it computed for one request only in others of the same scope.
+    """
 
     prompt: Prompt
     max_tokens: int | None = None
@@ -30,3 +33,4 @@ class GenerateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     logit_bias: dict[str, float] = {}
     stop: list[str] = []
     logprobs: int | None = None
+    scope: str = ""

@@ -94,7 +94,7 @@ class ChatRequest(GenerationOptions, frozen=True, kw_only=True):
 class CompletionRequest(GenerationOptions, frozen=True, kw_only=True):
     """`POST /v1/completions` for the built-in engine: text, token ids, or several of either."""
 
-    # msgspec takes one list type per union, so that a list of a mixture is refused by `proxy.prompting` instead.
+    # msgspec takes one list type per union, so that a list of a mixture is refused by `proxy.local.prompting` instead.
     prompt: str | list[str | int | list[int]]
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
     echo: bool | None = None

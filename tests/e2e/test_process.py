@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from quiver.proxy.builtin import BOLT
+from quiver.proxy.local.backend import BOLT
 
 from bench.running import Running, gateway
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from quiver.proxy.engine import Event, LocalEngine, open_local_engine
+from quiver.proxy.local.engine import Event, LocalEngine, open_local_engine
 from quiver.proxy.native import Failed, Finished, Text, TokenLogprob
 from quiver.schemas.engine import GenerateRequest, Prompt
 

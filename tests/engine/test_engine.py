@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import trio
-from quiver.proxy.engine import LocalEngine, open_local_engine
+from quiver.proxy.local.engine import LocalEngine, open_local_engine
 from quiver.proxy.native import ContextOverflow, EngineStopped, Finished, InvalidRequest, Started, Text
 from quiver.schemas.engine import Prompt
 

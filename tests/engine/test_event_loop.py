@@ -1,7 +1,7 @@
 """The event loop keeps its beat while the engine computes on every processor."""
 
 import trio
-from quiver.proxy.engine import LocalEngine
+from quiver.proxy.local.engine import LocalEngine
 
 from .conftest import answer, ask
 

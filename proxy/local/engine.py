@@ -11,7 +11,7 @@ from functools import partial
 import msgspec
 import trio
 
-from .native import (
+from ..native import (
     Engine,
     EngineStatistics,
     Failed,
@@ -20,7 +20,7 @@ from .native import (
     Started,
     Text,
 )
-from .seams import offload
+from ..seams import offload
 
 Event = Started | Text | Finished | Failed
 

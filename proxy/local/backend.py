@@ -17,14 +17,14 @@ from quiver.schemas.engine import GenerateRequest
 from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import ChatRequest, CompletionRequest
 
+from ..decoding import decode_body
+from ..native import EngineError, Failed, Finished, InvalidRequest, ModelLoadError, Text
+from ..registry import BackendStatus, Call, Health
+from ..reply import Reply
+from ..seams import World
 from .completion import ChatWriter, TextWriter, Writer
-from .decoding import decode_body
 from .engine import LocalEngine, open_local_engine
-from .native import EngineError, Failed, Finished, ModelLoadError, Text
 from .prompting import chat_requests, completion_requests
-from .registry import BackendStatus, Call, Health
-from .reply import Reply
-from .seams import World
 
 BOLT = LocalModel(path=str(files("quiver").joinpath("models", "bolt.gguf")), id="bolt")
 
@@ -121,11 +121,11 @@ class EngineModel:
         writer: Writer
         if call.endpoint == "chat/completions":
             chat = decode_body(call.body, _decode_chat)
-            requests = chat_requests(chat)
+            requests = chat_requests(chat, call.scope)
             writer = ChatWriter(reply, self._world.unique_id("chatcmpl-"), created, chat, len(requests))
         else:
             completion = decode_body(call.body, _decode_completion)
-            requests = completion_requests(completion)
+            requests = completion_requests(completion, call.scope)
             writer = TextWriter(reply, self._world.unique_id("cmpl-"), created, completion, len(requests))
         if len(requests) == 1:
             await _follow(engine, requests[0], 0, writer.take)
@@ -146,6 +146,8 @@ async def _follow(engine: LocalEngine, request: GenerateRequest, index: int, tak
                     raise ApiError(CODES.get(event.code, errors.ENGINE_ERROR), event.message)
                 if isinstance(event, Text | Finished):
                     await take(index, event)
+    except InvalidRequest as error:
+        raise ApiError(errors.INVALID_REQUEST, str(error), param=error.field) from error
     except EngineError as error:
         raise ApiError(CODES.get(error.code, errors.ENGINE_ERROR), str(error)) from error
 

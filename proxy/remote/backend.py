@@ -13,10 +13,10 @@ from quiver.schemas.config import RemoteBackend as RemoteConfig
 from quiver.schemas.errors import ApiError, ErrorEnvelope, ErrorKind
 from quiver.schemas.openai import ModelName, RemoteModelList, Usage, UsageOnly
 
-from .native import SseScanner, encode_request
-from .registry import BackendStatus, Call, Health
-from .reply import Reply
-from .upstream import Origin, Response, Upstream, forwardable
+from ..native import SseScanner, encode_request
+from ..registry import BackendStatus, Call, Health
+from ..reply import Reply
+from .connections import Origin, Response, Upstream, forwardable
 
 # A whole reply is held in memory before it is passed on, so that a cut one can be retried elsewhere.
 MAX_REPLY = 64 * 1024 * 1024

@@ -16,7 +16,7 @@ from quiver.schemas import errors
 from quiver.schemas.config import Limits
 from quiver.schemas.errors import ApiError, ErrorKind
 
-from .native import HttpError, ResponseHead, ResponseParser
+from ..native import HttpError, ResponseHead, ResponseParser
 
 # Keeps memory bounded when many clients come and go; a model server rarely takes more at a time.
 MAX_IDLE_CONNECTIONS = 64

@@ -14,7 +14,7 @@ MAX_CHOICES = 128
 COMPLETION_TOKENS = 16
 
 
-def chat_requests(chat: ChatRequest) -> list[GenerateRequest]:
+def chat_requests(chat: ChatRequest, scope: str) -> list[GenerateRequest]:
     """The sequences of a chat request: `n` times the same prompt. Raises `ApiError`."""
     if chat.tools and chat.tool_choice != "none":
         raise _unsupported("tools", "the built-in engine does not call tools")
@@ -25,10 +25,10 @@ def chat_requests(chat: ChatRequest) -> list[GenerateRequest]:
     prompt = Prompt(messages=[_message(index, message) for index, message in enumerate(chat.messages)])
     logprobs = (chat.top_logprobs or 0) if chat.logprobs else None
     max_tokens = chat.max_completion_tokens or chat.max_tokens
-    return [_request(chat, prompt, max_tokens, logprobs, choice) for choice in range(chat.n or 1)]
+    return [_request(chat, prompt, max_tokens, logprobs, choice, scope) for choice in range(chat.n or 1)]
 
 
-def completion_requests(completion: CompletionRequest) -> list[GenerateRequest]:
+def completion_requests(completion: CompletionRequest, scope: str) -> list[GenerateRequest]:
     """The sequences of a completion: every prompt `n` times. Raises `ApiError`."""
     if completion.suffix:
         raise _unsupported("suffix", "the built-in engine does not fill in the middle")
@@ -42,7 +42,9 @@ def completion_requests(completion: CompletionRequest) -> list[GenerateRequest]:
         raise ApiError(errors.INVALID_REQUEST, message, param="prompt")
     limit = completion.max_tokens or COMPLETION_TOKENS
     return [
-        _request(completion, prompt, limit, completion.logprobs, choice) for prompt in prompts for choice in range(n)
+        _request(completion, prompt, limit, completion.logprobs, choice, scope)
+        for prompt in prompts
+        for choice in range(n)
     ]
 
 
@@ -85,7 +87,7 @@ def _text(index: int, message: ChatMessage) -> str:
 
 
 def _request(
-    options: GenerationOptions, prompt: Prompt, max_tokens: int | None, logprobs: int | None, choice: int
+    options: GenerationOptions, prompt: Prompt, max_tokens: int | None, logprobs: int | None, choice: int, scope: str
 ) -> GenerateRequest:
     stop = [options.stop] if isinstance(options.stop, str) else options.stop or []
     return GenerateRequest(
@@ -102,6 +104,7 @@ def _request(
         logit_bias=options.logit_bias or {},
         stop=[text for text in stop if text],
         logprobs=logprobs,
+        scope=scope,
     )
 
 

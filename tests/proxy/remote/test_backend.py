@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import trio
 from quiver.proxy.registry import Call
-from quiver.proxy.remote import RemoteServer
+from quiver.proxy.remote.backend import RemoteServer
 from quiver.proxy.reply import Reply
 from quiver.proxy.testing import RecordingDownstream
 from quiver.schemas.config import Limits
@@ -83,7 +83,7 @@ async def serving(
 
 
 def call(*headers: tuple[bytes, bytes], stream: bool = False) -> Call:
-    return Call("chat/completions", "m", stream, BODY, headers, "req_1")
+    return Call("chat/completions", "m", stream, BODY, headers, "req_1", "")
 
 
 async def forward(remote: RemoteServer, what: Call | None = None) -> tuple[RecordingDownstream, Usage | None]:

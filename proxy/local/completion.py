@@ -27,9 +27,9 @@ from quiver.schemas.openai import (
     Usage,
 )
 
-from . import native
-from .native import Finished, Text
-from .reply import Reply
+from .. import native
+from ..native import Finished, Text
+from ..reply import Reply
 
 DONE = b"data: [DONE]\n\n"
 _encode = msgspec.json.Encoder().encode

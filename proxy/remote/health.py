@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import structlog
 import trio
 
-from .remote import RemoteServer
-from .seams import World
+from ..seams import World
+from .backend import RemoteServer
 
 INTERVAL = 60.0
 # A server that was found ill is asked more often, so that it is back soon after its owner has restarted it.

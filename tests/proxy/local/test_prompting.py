@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
-from quiver.proxy.prompting import chat_requests, completion_requests
+from quiver.proxy.local.prompting import chat_requests, completion_requests
 from quiver.schemas.engine import GenerateRequest, Prompt
 from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import ChatRequest, CompletionRequest
@@ -20,11 +20,11 @@ def decoded(fields: dict[str, Any], kind: type[T]) -> T:
 
 
 def chat(**fields: Any) -> list[GenerateRequest]:
-    return chat_requests(decoded({"model": "m", "messages": HI, **fields}, ChatRequest))
+    return chat_requests(decoded({"model": "m", "messages": HI, **fields}, ChatRequest), "s")
 
 
 def completion(**fields: Any) -> list[GenerateRequest]:
-    return completion_requests(decoded({"model": "m", "prompt": "x", **fields}, CompletionRequest))
+    return completion_requests(decoded({"model": "m", "prompt": "x", **fields}, CompletionRequest), "s")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def completion(**fields: Any) -> list[GenerateRequest]:
 )
 def test_chat_parameters(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     (request,) = chat(**fields)
-    assert request == GenerateRequest(prompt=Prompt(messages=HI), **expected)
+    assert request == GenerateRequest(prompt=Prompt(messages=HI), scope="s", **expected)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Model servers elsewhere: connections to them, requests over those, and checks of their health."""
