@@ -33,7 +33,8 @@ fmt:
 
 # Build the extension and install Quiver into .venv, pointing at this checkout
 build:
-    @maturin develop --release --locked --uv --quiet
+    @maturin develop --release --locked --skip-install --quiet
+    @[ -x .venv/bin/quiver ] || uv pip install --quiet --no-deps --no-build-isolation --editable .
 
 # Build the wheel into dist/
 wheel:
