@@ -72,3 +72,18 @@ def test_half_precision_cache_stays_close(model: Path, family: Family, kind: Blo
     exact = logits(model, family)
     rounded = logits(model, family, "f16")
     assert 0 < nmse(rounded, exact) <= HALF_PRECISION_CACHE
+
+
+def test_what_cannot_be_computed_is_a_value_error(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    write_model(path, FAMILIES[0], BlockType.F32)
+    table: list[tuple[Path, list[int], str, str]] = [
+        (tmp_path / "absent.gguf", [1], "f32", "absent.gguf: cannot open the model file"),
+        (tmp_path, [1], "f32", "not a regular file"),
+        (path, [97], "f32", "token 97 is not in the vocabulary of 97"),
+        (path, [0] * 513, "f32", "exceed the context of 512 tokens"),
+        (path, [1], "q8_0", "`kv_type` should be f16 or f32, is q8_0"),
+    ]
+    for model, sequence, kv_type, message in table:
+        with pytest.raises(ValueError, match=message):
+            evaluate(str(model), sequence, kv_type=kv_type)
