@@ -88,9 +88,11 @@ def _item(node: msgspec.inspect.Type | None) -> msgspec.inspect.Type | None:
 
 
 def _bare(node: msgspec.inspect.Type) -> msgspec.inspect.Type:
-    """The type without its `| None`."""
+    """The type without its description and its `| None`."""
+    if isinstance(node, msgspec.inspect.Metadata):
+        return _bare(node.type)
     if isinstance(node, msgspec.inspect.UnionType):
-        return next(kind for kind in node.types if not isinstance(kind, msgspec.inspect.NoneType))
+        return _bare(next(kind for kind in node.types if not isinstance(kind, msgspec.inspect.NoneType)))
     return node
 
 

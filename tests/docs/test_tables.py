@@ -5,7 +5,9 @@ from typing import get_args, get_origin
 
 import msgspec
 import pytest
+from quiver.admin.cli import app
 from quiver.schemas import config, errors
+from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,8 +31,28 @@ def config_table() -> str:
         section = args[0] if repeated else field.type
         title = f"### `[[{field.encode_name}]]`" if repeated else f"### `[{field.encode_name}]`"
         doc = " ".join(str(section.__doc__).split())
-        rows = [f"| `{item.encode_name}` | {_default(item)} |" for item in msgspec.structs.fields(section)]
-        blocks.append("\n".join([title, "", doc, "", "| Field | Default |", "|---|---|", *rows]))
+        rows = [
+            f"| `{item.encode_name}` | {_default(item)} | {_meaning(item)} |"
+            for item in msgspec.structs.fields(section)
+        ]
+        blocks.append("\n".join([title, "", doc, "", "| Field | Default | Meaning |", "|---|---|---|", *rows]))
+    return "\n\n".join(blocks)
+
+
+def _meaning(field: msgspec.structs.FieldInfo) -> str:
+    (meaning,) = (note.description for note in field.type.__metadata__ if note.description)
+    return str(meaning)
+
+
+def cli_help() -> str:
+    """What every command says of itself."""
+    runner, blocks = CliRunner(), []
+    for command in COMMANDS:
+        result = runner.invoke(app, [*command, "--help"], env={"COLUMNS": "80", "TERM": "dumb"}, prog_name="quiver")
+        assert result.exit_code == 0, result.output
+        title = " ".join(["quiver", *command])
+        text = "\n".join(line.rstrip() for line in result.output.rstrip().splitlines())
+        blocks.append(f"## `{title}`\n\n```text\n{text}\n```")
     return "\n\n".join(blocks)
 
 
@@ -40,7 +62,8 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     return "none" if field.default is None else f"`{msgspec.json.encode(field.default).decode()}`"
 
 
-PAGES = {"docs/errors.md": error_table, "docs/configuration.md": config_table}
+COMMANDS: tuple[tuple[str, ...], ...] = ((), ("serve",), ("chat",), ("models",), ("status",))
+PAGES = {"docs/errors.md": error_table, "docs/configuration.md": config_table, "docs/cli.md": cli_help}
 
 
 def split(page: str) -> tuple[str, str, str]:
