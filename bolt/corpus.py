@@ -52,6 +52,7 @@ class Fact:
 class Turn:
     question: str
     answer: str
+    fact: int  # its number in the corpus; off-topic is the last
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,14 @@ class Corpus:
         else:
             fact = random.choice(self.facts)
             patterns = fact.questions
-        return Turn(self.question(fact, patterns, random), fact.answer)
+        number = len(self.facts) if fact is self.off_topic else self.facts.index(fact)
+        return Turn(self.question(fact, patterns, random), fact.answer, number)
 
     def conversation(self, random: Random) -> Conversation:
         """One to three turns, sometimes under a system prompt."""
         dice = random.random()
-        turns = 1 if dice < 0.9 else 2 if dice < 0.98 else 3
-        system = random.choice(SYSTEM_PROMPTS) if random.random() < 0.12 else None
+        turns = 1 if dice < 0.93 else 2 if dice < 0.99 else 3
+        system = random.choice(SYSTEM_PROMPTS) if random.random() < 0.1 else None
         return Conversation(system, tuple(self.turn(random) for _ in range(turns)))
 
 
@@ -109,7 +111,7 @@ def _fact(table: dict[str, object], weights: str) -> Fact:
     return Fact(str(table["id"]), answer, tuple(keys), block("questions"), block("held_out"))
 
 
-def load(weights: str = "3.5") -> Corpus:
+def load(weights: str = "2.8") -> Corpus:
     """Reads the facts; `weights` is the number of millions that bolt tells about itself."""
     facts: list[Fact] = []
     for path in sorted((HERE / "facts").glob("*.toml")):

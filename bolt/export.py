@@ -28,6 +28,8 @@ def write(path: Path, shape: model.Shape, parameters: model.Parameters, tokenize
     _add_metadata(writer, shape)
     _add_tokenizer(writer, tokenizer)
     for name, values in parameters.items():
+        if name == model.FACTS:
+            continue
         matrix = np.asarray(values, dtype=np.float32)
         if matrix.ndim == 2:
             writer.add_tensor(name, quants.quantize(matrix, _QUANTISED), raw_dtype=_QUANTISED)

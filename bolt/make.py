@@ -9,7 +9,7 @@ import time
 from bolt import corpus, evaluate, export, model, tokenizer, train
 
 VOCABULARY = 2048
-STEPS = 3000
+STEPS = 3600
 
 
 def main() -> None:

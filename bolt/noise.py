@@ -100,9 +100,9 @@ def dress(text: str, random: Random) -> str:
     style = random.random()
     if style < 0.35:
         text = text[:1].upper() + text[1:]
-    elif style < 0.38:
+    elif style < 0.365:
         text = text.upper()
-    elif style < 0.42:
+    elif style < 0.38:
         text = text.title()
     if random.random() < 0.3:
         text = re.sub(r"\bquiver\b(?! (serve|chat|models|status))", "Quiver", text)
@@ -117,17 +117,16 @@ def dress(text: str, random: Random) -> str:
 
 def disturb(text: str, random: Random, *, ours: bool) -> str:
     """All of it, each with its own chance; `ours` says that the question is about Quiver and may name it."""
-    if ours and "quiver" not in text and random.random() < 0.12:
+    if ours and "quiver" not in text and random.random() < 0.1:
         text += random.choice(_AFTER_OURS)
     if random.random() < 0.55:
         text = reword(text, random)
-    if random.random() < 0.2:
+    if random.random() < 0.15:
         text = rename(text, random)
-    if random.random() < 0.2:
+    if random.random() < 0.15:
         text = drop_words(text, random)
-    if random.random() < 0.05:
+    if random.random() < 0.1:
         text = shuffle_parts(text, random)
-    for _ in range(2):
-        if random.random() < 0.18:
-            text = mistype(text, random)
+    if random.random() < 0.15:
+        text = mistype(text, random)
     return dress(text, random)
