@@ -107,7 +107,7 @@ class ExchangeHandler:
 
     async def refuse(self, error: ApiError, downstream: Downstream) -> None:
         """Answer a request that never became one: its bytes broke a rule."""
-        reply = Reply(downstream, self.world.unique_id("req_"))
+        reply = Reply(downstream, self.world.request_id())
         progress = _Progress(
             reply.request_id, "malformed", trio.current_time(), error=error.kind.code, outcome="failed"
         )
@@ -236,7 +236,7 @@ class ExchangeHandler:
         given = request.header(b"x-request-id")
         if given is not None and len(given) <= MAX_REQUEST_ID and all(0x21 <= byte <= 0x7E for byte in given):
             return given.decode("ascii")
-        return self.world.unique_id("req_")
+        return self.world.request_id()
 
     def _began(self) -> None:
         self.in_flight += 1

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol, TypeVar, TypeVarTuple, cast
+from uuid import UUID
 
 import trio
 
@@ -44,3 +45,7 @@ class World:
     def unique_id(self, prefix: str) -> str:
         """`prefix` and 32 random hexadecimal digits."""
         return f"{prefix}{self.random.getrandbits(128):032x}"
+
+    def request_id(self) -> str:
+        """A random UUID: some servers refuse a request whose `X-Request-ID` is anything else."""
+        return str(UUID(int=self.random.getrandbits(128), version=4))

@@ -4,6 +4,7 @@ What is read on the way is only what accounting and the commit point need. The s
 envelope: its own when it sent one, ours around its text otherwise.
 """
 
+import re
 from dataclasses import dataclass
 
 import msgspec
@@ -21,6 +22,7 @@ from .connections import Origin, Response, Upstream, forwardable
 # A whole reply is held in memory before it is passed on, so that a cut one can be retried elsewhere.
 MAX_REPLY = 64 * 1024 * 1024
 MAX_ERROR = 64 * 1024
+UUID_FORM = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 _decode_usage = msgspec.json.Decoder(UsageOnly).decode
 _decode_models = msgspec.json.Decoder(RemoteModelList).decode
@@ -116,7 +118,7 @@ class RemoteServer:
             self.standing.passed()
 
     async def _forward(self, call: Call, reply: Reply) -> None:
-        headers = [*forwardable(call.headers), (b"x-request-id", call.request_id.encode())]
+        headers = [*forwardable(call.headers), *_request_id(call)]
         request = self._encode("POST", f"/{call.endpoint}", headers, call.body)
         async with self._upstream.request(request, "POST") as response:
             if response.head.status >= 400:
@@ -136,6 +138,11 @@ class RemoteServer:
         origin = self._upstream.origin
         everything = [(b"host", origin.authority.encode()), *headers, *self._credential]
         return encode_request(method, origin.base + path, everything, body)
+
+
+def _request_id(call: Call) -> list[tuple[bytes, bytes]]:
+    """The request's id for the server's log. Only a UUID is told: some servers answer 400 to any other."""
+    return [(b"x-request-id", call.request_id.encode())] if UUID_FORM.fullmatch(call.request_id) else []
 
 
 async def _relay_events(response: Response, reply: Reply) -> None:
@@ -178,12 +185,11 @@ async def _refusal(response: Response) -> UpstreamRefusal:
     """The server's error, in OpenAI's envelope. 5xx is the server's fault, the rest is passed on as the client's."""
     status = response.head.status
     body = await response.read(MAX_ERROR)
+    kind = errors.UPSTREAM_ERROR if status >= 500 else errors.UPSTREAM_REFUSED
     try:
         message = _decode_envelope(body).error.message
     except msgspec.DecodeError:
         text = body[:500].decode("utf-8", "replace").strip() or response.head.reason.decode("latin-1")
         message = f"The model's server answered {status}: {text}"
-        envelope = ApiError(errors.UPSTREAM_ERROR, message).envelope()
-        body = msgspec.json.encode(envelope)
-    kind = errors.UPSTREAM_ERROR if status >= 500 else errors.UPSTREAM_REFUSED
+        body = msgspec.json.encode(ApiError(kind, message).envelope())
     return UpstreamRefusal(kind, status, body, message)

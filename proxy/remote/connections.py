@@ -4,6 +4,7 @@ HTTP/1.1 with keep-alive and TLS. The server's bytes are as untrusted as a clien
 reused connection that fails before the reply's first byte is replaced by a fresh one at once, without counting as a failure.
 """
 
+import os
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -183,15 +184,12 @@ class _Stale(Exception):
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause, without addresses: clients see this."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    cause = error.__cause__
-    while isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]
-    error = cause or error
-    text = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-    return text.lower()
+    """The cause in the system's words, without addresses: clients see this."""
+    if isinstance(error, BaseExceptionGroup):
+        return _reason(error.exceptions[0])
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno).lower()
+    return _reason(error.__cause__) if error.__cause__ else type(error).__name__.lower()
 
 
 class _translated:

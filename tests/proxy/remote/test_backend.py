@@ -111,6 +111,17 @@ async def test_body_travels_untouched() -> None:
     assert remote.health == "healthy"
 
 
+@pytest.mark.parametrize(
+    ("request_id", "told"),
+    [("6f1c2d3e-0000-4000-8000-0123456789ab", True), ("mine", False), ("req_" + "0" * 32, False)],
+)
+async def test_only_uuids_are_told(request_id: str, told: bool) -> None:
+    """llama-cpp-python's server answers 400 to an `X-Request-ID` that is no UUID."""
+    async with serving(response(b"200 OK", JSON_REPLY)) as (server, remote):
+        await forward(remote, Call("chat/completions", "m", False, BODY, [], request_id, ""))
+    assert (b"x-request-id: " + request_id.encode() in server.requests[0].lower()) == told
+
+
 async def test_connection_is_reused() -> None:
     reply = response(b"200 OK", JSON_REPLY)
     async with serving(reply, reply, reply) as (server, remote):
@@ -189,7 +200,7 @@ async def test_refused_connection_is_unreachable() -> None:
     with pytest.raises(ApiError) as caught:
         await forward(remote)
     assert caught.value.kind.code == "upstream_unreachable"
-    assert "refused" in caught.value.message
+    assert caught.value.message.endswith("connection refused")
 
 
 @pytest.mark.parametrize("limits", [Limits(first_byte=0.05), Limits(idle=0.05)])
