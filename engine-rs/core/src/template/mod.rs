@@ -4,12 +4,13 @@
 
 mod clock;
 mod python;
+mod sandbox;
 mod source;
 mod tojson;
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
@@ -18,10 +19,14 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::tokenizer::Tokenizer;
+use sandbox::Sandbox;
 
-/// Instructions that one rendering may take: a long conversation needs tens of thousands, and this many end within
-/// seconds.
-const FUEL: u64 = 20_000_000;
+/// Instructions that one rendering may take. A thousand messages need some 80,000.
+const FUEL: u64 = 1_000_000;
+/// Bytes of source: published templates have up to 30,000, and the interpreter recurses into what it reads.
+const MAX_SOURCE: usize = 256 << 10;
+/// What one rendering may take. Usual is a millisecond.
+const TIME: Duration = Duration::from_secs(10);
 /// Bytes that one rendering may produce; more than any context holds.
 const MAX_OUTPUT: usize = 64 << 20;
 
@@ -30,16 +35,15 @@ const TOOL_USE: &str = "tool_use";
 
 /// A compiled chat template.
 pub struct ChatTemplate {
-    environment: Environment<'static>,
-    /// The text of each template, for errors.
-    sources: BTreeMap<&'static str, String>,
+    program: Arc<Program>,
+    sandbox: Sandbox,
     bos: String,
     eos: String,
 }
 
 impl std::fmt::Debug for ChatTemplate {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let bytes = self.sources.get(MAIN).map_or(0, String::len);
+        let bytes = self.program.sources.get(MAIN).map_or(0, String::len);
         write!(formatter, "<ChatTemplate of {bytes} bytes>")
     }
 }
@@ -47,48 +51,52 @@ impl std::fmt::Debug for ChatTemplate {
 impl ChatTemplate {
     /// The template of a model file; `None` when it has none. A second template for requests with tools is taken too.
     pub fn from_gguf(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Option<Self>> {
-        let Some(source) = gguf.opt_str("tokenizer.chat_template")? else {
+        let Some(main) = gguf.opt_str("tokenizer.chat_template")? else {
             return Ok(None);
         };
+        let tool_use = gguf.opt_str("tokenizer.chat_template.tool_use")?;
         let tokens = gguf.strings("tokenizer.ggml.tokens")?;
         let text = |id: Option<u32>| {
-            let text = id
-                .and_then(|id| tokens.get(id as usize))
-                .copied()
-                .unwrap_or_default();
-            String::from_utf8_lossy(text).into_owned()
+            let text = id.and_then(|id| tokens.get(id as usize)).copied();
+            String::from_utf8_lossy(text.unwrap_or_default()).into_owned()
         };
-        let mut template = Self::new(source, &text(tokenizer.bos()), &text(tokenizer.eos()))?;
-        if let Some(tool_use) = gguf.opt_str("tokenizer.chat_template.tool_use")? {
-            template.add(TOOL_USE, tool_use)?;
-        }
-        Ok(Some(template))
+        let sources = [(MAIN, Some(main)), (TOOL_USE, tool_use)];
+        let sources = sources
+            .into_iter()
+            .filter_map(|(name, source)| Some((name, source?)));
+        let (bos, eos) = (text(tokenizer.bos()), text(tokenizer.eos()));
+        Self::compile(sources, bos, eos, SystemTime::now).map(Some)
     }
 
     /// Compiles `source`. `bos` and `eos` are the texts of those tokens, empty when the model has none. Errors name the
     /// line.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
-        Self::with_clock(source, bos, eos, SystemTime::now)
+        Self::compile(
+            [(MAIN, source)],
+            bos.to_owned(),
+            eos.to_owned(),
+            SystemTime::now,
+        )
     }
 
-    fn with_clock(source: &str, bos: &str, eos: &str, now: fn() -> SystemTime) -> Result<Self> {
-        let (bos, eos) = (bos.to_owned(), eos.to_owned());
-        let mut template = ChatTemplate {
-            environment: environment(now)?,
-            sources: BTreeMap::new(),
+    fn compile<'s>(
+        sources: impl IntoIterator<Item = (&'static str, &'s str)>,
+        bos: String,
+        eos: String,
+        now: fn() -> SystemTime,
+    ) -> Result<Self> {
+        let sources = sources
+            .into_iter()
+            .map(|(name, source)| (name, source.to_owned()))
+            .collect();
+        let sandbox = Sandbox::new(TIME);
+        let program = Arc::new(sandbox.run(move || Program::new(sources, now))?);
+        Ok(ChatTemplate {
+            program,
+            sandbox,
             bos,
             eos,
-        };
-        template.add(MAIN, source)?;
-        Ok(template)
-    }
-
-    fn add(&mut self, name: &'static str, text: &str) -> Result<()> {
-        let text = source::without_generation_tags(text);
-        let added = self.environment.add_template_owned(name, text.clone());
-        added.map_err(|error| describe(&error, &text))?;
-        self.sources.insert(name, text);
-        Ok(())
+        })
     }
 
     /// The prompt for `messages`. `extra` adds variables - `tools`, `documents`, `enable_thinking` - and may replace
@@ -99,31 +107,10 @@ impl ChatTemplate {
         extra: &serde_json::Map<String, serde_json::Value>,
         add_generation_prompt: bool,
     ) -> Result<String> {
-        let tools = extra.get("tools").is_some_and(|tools| !tools.is_null());
-        let name = if tools && self.sources.contains_key(TOOL_USE) {
-            TOOL_USE
-        } else {
-            MAIN
-        };
         let context = self.context(messages, extra, add_generation_prompt);
-        // minijinja 3.0 panics where Python has a result, as on `messages[::-1]` of no messages, and a
-        // panic here would end every other conversation of the engine.
-        let rendered = catch_unwind(AssertUnwindSafe(|| self.run(name, context)));
-        rendered.unwrap_or_else(|_| {
-            Err(Error::Template(
-                "the interpreter of templates failed".to_owned(),
-            ))
-        })
-    }
-
-    fn run(&self, name: &str, context: Value) -> Result<String> {
-        let error = |error: minijinja::Error| describe(&error, &self.sources[name]);
-        let template = self.environment.get_template(name).map_err(error)?;
-        let mut output = Bounded(Vec::new());
-        template
-            .render_captured_to(context, &mut output)
-            .map_err(error)?;
-        String::from_utf8(output.0).map_err(|error| Error::Template(error.to_string()))
+        let tools = extra.get("tools").is_some_and(|tools| !tools.is_null());
+        let program = Arc::clone(&self.program);
+        self.sandbox.run(move || program.render(context, tools))
     }
 
     fn context(
@@ -170,6 +157,55 @@ fn value(json: &serde_json::Value) -> Value {
     }
 }
 
+/// Compiled sources and the interpreter with its additions.
+struct Program {
+    environment: Environment<'static>,
+    /// The text of each template, for errors.
+    sources: BTreeMap<&'static str, String>,
+}
+
+impl Program {
+    fn new(sources: BTreeMap<&'static str, String>, now: fn() -> SystemTime) -> Result<Self> {
+        let mut program = Program {
+            environment: environment(now)?,
+            sources: BTreeMap::new(),
+        };
+        for (name, source) in sources {
+            program.add(name, &source)?;
+        }
+        Ok(program)
+    }
+
+    fn add(&mut self, name: &'static str, source: &str) -> Result<()> {
+        let length = source.len();
+        if length > MAX_SOURCE {
+            return Err(Error::Template(format!(
+                "{length} bytes are too many (limit: {MAX_SOURCE})"
+            )));
+        }
+        let source = source::without_generation_tags(source);
+        let added = self.environment.add_template_owned(name, source.clone());
+        added.map_err(|error| describe(&error, &source))?;
+        self.sources.insert(name, source);
+        Ok(())
+    }
+
+    fn render(&self, context: Value, tools: bool) -> Result<String> {
+        let name = if tools && self.sources.contains_key(TOOL_USE) {
+            TOOL_USE
+        } else {
+            MAIN
+        };
+        let error = |error: minijinja::Error| describe(&error, &self.sources[name]);
+        let template = self.environment.get_template(name).map_err(error)?;
+        let mut output = Bounded(Vec::new());
+        template
+            .render_captured_to(context, &mut output)
+            .map_err(error)?;
+        String::from_utf8(output.0).map_err(|error| Error::Template(error.to_string()))
+    }
+}
+
 /// Jinja with the settings and additions of Hugging Face's `apply_chat_template`.
 fn environment(now: fn() -> SystemTime) -> Result<Environment<'static>> {
     let mut environment = Environment::new();
@@ -182,6 +218,8 @@ fn environment(now: fn() -> SystemTime) -> Result<Environment<'static>> {
     python::add(&mut environment);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_fuel(Some(FUEL));
+    // Recurses without bound, and prints for people.
+    environment.remove_filter("pprint");
     environment.add_filter("tojson", tojson::tojson);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", move |format: &str| {

@@ -11,9 +11,8 @@ fn render(source: &str, messages: Value) -> Result<String> {
 }
 
 fn render_with(source: &str, messages: Value, extra: Value) -> Result<String> {
-    let template = ChatTemplate::with_clock(source, "<s>", "</s>", || {
-        UNIX_EPOCH + Duration::from_secs(951_782_400)
-    })?;
+    let clock = || UNIX_EPOCH + Duration::from_secs(951_782_400);
+    let template = ChatTemplate::compile([(MAIN, source)], "<s>".into(), "</s>".into(), clock)?;
     let extra: Map<String, Value> = serde_json::from_value(extra).unwrap();
     template.render(&messages, &extra, true)
 }
@@ -134,10 +133,43 @@ fn endless_templates_end() {
     let recursive = "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}";
     let verbose = "{% set a = 'x' * 1000000 %}{% for b in range(1000) %}{{ a }}{% endfor %}";
     let deep = "{% set ns = namespace(x=[]) %}{% for a in range(1000) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}";
-    for source in [nested, recursive, verbose, deep] {
+    let long = "x".repeat(MAX_SOURCE + 1);
+    for source in [nested, recursive, verbose, deep, &long] {
         assert_eq!(
             render(source, json!([])).expect_err(source).code(),
             "chat_template"
         );
+    }
+}
+
+#[test]
+fn deep_values_and_sources_do_not_overflow_the_stack() {
+    let deep = |set: &str, after: &str| {
+        let repeat = format!("{{% for a in range(49999) %}}{set}{{% endfor %}}");
+        format!("{{% set ns = namespace(x=[], y=[]) %}}{repeat}{{{{ {after} }}}}")
+    };
+    let sources = [
+        deep("{% set ns.x = [ns.x] %}", "ns.x | string | length"),
+        deep("{% set ns.x = {'a': ns.x} %}", "1"),
+        deep(
+            "{% set ns.x = [ns.x] %}{% set ns.y = [ns.y] %}",
+            "ns.x == ns.y",
+        ),
+        format!("{{{{ {}1 }}}}", "not ".repeat(60_000)),
+        format!("{{{{ 1{} }}}}", "+1".repeat(120_000)),
+    ];
+    for source in sources {
+        assert!(render(&source, json!([])).is_ok());
+    }
+}
+
+#[test]
+fn tools_have_their_own_template() {
+    let sources = [(MAIN, "main"), (TOOL_USE, "tools")];
+    let template =
+        ChatTemplate::compile(sources, String::new(), String::new(), SystemTime::now).unwrap();
+    for (tools, expected) in [(json!(null), "main"), (json!([]), "tools")] {
+        let extra = Map::from_iter([("tools".to_owned(), tools)]);
+        assert_eq!(template.render(&json!([]), &extra, true).unwrap(), expected);
     }
 }
