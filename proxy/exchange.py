@@ -4,10 +4,8 @@
 raises for what went wrong with a request: that becomes a reply and a record. Only cancellation and `DownstreamGone` leave it.
 """
 
-import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import assert_never
 
 import msgspec
 import structlog
@@ -15,47 +13,22 @@ import trio
 from quiver.schemas import errors
 from quiver.schemas.config import Limits
 from quiver.schemas.errors import ApiError
-from quiver.schemas.openai import ModelCard, ModelList, Peek
+from quiver.schemas.openai import ModelCard, ModelList
 
-from . import routing
 from .accounting import Ledger
 from .auth import KeyRing
-from .decoding import decode_body
+from .inference import Inference, unknown_model
 from .metrics import Metrics
-from .record import Outcome, Record
-from .registry import Backend, Call, Endpoint, Registry
+from .record import Outcome, Progress, Record
+from .registry import Registry
 from .reply import Downstream, DownstreamGone, Reply
+from .request import Request
 from .seams import World
 
 # What is served by the exchange handler, whichever way the connection came.
 INFERENCE_PREFIX = "/v1/"
 # A client may name its request; anything longer or unprintable is replaced.
 MAX_REQUEST_ID = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One parsed request. `headers` names are lower-case; `path` is without the query."""
-
-    method: str
-    path: str
-    headers: Sequence[tuple[bytes, bytes]]
-    body: bytes
-    header: Callable[[bytes], bytes | None]
-
-
-@dataclass(slots=True)
-class _Progress:
-    """What the record will say."""
-
-    request_id: str
-    endpoint: str
-    began: float
-    model: str | None = None
-    stream: bool = False
-    attempts: int = 0
-    error: str | None = None
-    outcome: Outcome = "cancelled"
 
 
 @dataclass
@@ -70,11 +43,11 @@ class ExchangeHandler:
     world: World
     draining: bool = False
     in_flight: int = 0
-    _turns: dict[str, int] = field(default_factory=dict)
     _running: set[trio.CancelScope] = field(default_factory=set)
     _idle: trio.Event = field(default_factory=trio.Event)
 
     def __post_init__(self) -> None:
+        self._inference = Inference(self.registry, self.limits)
         self._log = structlog.get_logger(component="exchange")
 
     def __repr__(self) -> str:
@@ -83,7 +56,7 @@ class ExchangeHandler:
     async def handle(self, request: Request, downstream: Downstream) -> None:
         """Answer one request. Raises `DownstreamGone` when there is nobody left to answer."""
         request_id = self._request_id(request)
-        progress = _Progress(request_id, _endpoint_label(request.path), trio.current_time())
+        progress = Progress(request_id, _endpoint_label(request.path), trio.current_time())
         reply = Reply(downstream, request_id)
         self._began()
         try:
@@ -108,16 +81,14 @@ class ExchangeHandler:
     async def refuse(self, error: ApiError, downstream: Downstream) -> None:
         """Answer a request that never became one: its bytes broke a rule."""
         reply = Reply(downstream, self.world.request_id())
-        progress = _Progress(
-            reply.request_id, "malformed", trio.current_time(), error=error.kind.code, outcome="failed"
-        )
+        progress = Progress(reply.request_id, "malformed", trio.current_time(), error=error.kind.code, outcome="failed")
         self._began()
         try:
             await reply.fail(error)
         finally:
             self._ended(progress, reply)
 
-    async def _answer(self, request: Request, reply: Reply, progress: _Progress) -> None:
+    async def _answer(self, request: Request, reply: Reply, progress: Progress) -> None:
         error: ApiError
         stop = trio.CancelScope()
         self._running.add(stop)
@@ -141,7 +112,7 @@ class ExchangeHandler:
         progress.error, progress.outcome = error.kind.code, "failed"
         await reply.fail(error)
 
-    async def _dispatch(self, request: Request, reply: Reply, progress: _Progress) -> None:
+    async def _dispatch(self, request: Request, reply: Reply, progress: Progress) -> None:
         method, run = self._route(request, reply, progress)
         if request.method != method:
             raise ApiError(errors.METHOD_NOT_ALLOWED, f"`{request.path}` takes {method}, not {request.method}")
@@ -151,14 +122,14 @@ class ExchangeHandler:
         await run(scope)
 
     def _route(
-        self, request: Request, reply: Reply, progress: _Progress
+        self, request: Request, reply: Reply, progress: Progress
     ) -> tuple[str, Callable[[str], Awaitable[None]]]:
         """The method a path takes, and what answers it for the owner of a scope."""
         path = request.path
         if path == "/v1/chat/completions":
-            return "POST", lambda scope: self._infer("chat/completions", scope, request, reply, progress)
+            return "POST", lambda scope: self._inference.answer("chat/completions", scope, request, reply, progress)
         if path == "/v1/completions":
-            return "POST", lambda scope: self._infer("completions", scope, request, reply, progress)
+            return "POST", lambda scope: self._inference.answer("completions", scope, request, reply, progress)
         if path == "/v1/models":
             return "GET", lambda _: self._list_models(reply)
         if path.startswith("/v1/models/"):
@@ -172,65 +143,8 @@ class ExchangeHandler:
     async def _show_model(self, model: str, reply: Reply) -> None:
         owner = self.registry.models().get(model)
         if owner is None:
-            raise self._unknown_model(model)
+            raise unknown_model(model, self.registry)
         await reply.complete(200, msgspec.json.encode(_card(model, owner)))
-
-    async def _infer(self, endpoint: Endpoint, scope: str, request: Request, reply: Reply, progress: _Progress) -> None:
-        peek = _peek(endpoint, request.body)
-        backends = self._candidates(peek.model)
-        progress.model, progress.stream = peek.model, bool(peek.stream)
-        call = Call(endpoint, peek.model, progress.stream, request.body, request.headers, reply.request_id, scope)
-        if not call.stream:
-            await self._forward(backends, call, reply, progress)
-            return
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._heartbeat, reply, nursery.cancel_scope)
-            with contextlib.suppress(DownstreamGone):  # a nursery would wrap it; told below
-                try:
-                    await self._forward(backends, call, reply, progress)
-                except ApiError as error:
-                    progress.error = error.kind.code
-                    await reply.fail(error)
-            nursery.cancel_scope.cancel()
-        if reply.gone:
-            raise DownstreamGone
-
-    async def _heartbeat(self, reply: Reply, exchange: trio.CancelScope) -> None:
-        """Keep a silent stream open; when the client turns out to be gone, end the exchange."""
-        try:
-            await reply.keep_alive(self.limits.heartbeat)
-        except DownstreamGone:
-            exchange.cancel()
-
-    async def _forward(self, backends: list[Backend], call: Call, reply: Reply, progress: _Progress) -> None:
-        """Try backends in turn until one has answered; none after the commit point."""
-        failures: list[ApiError] = []
-        for backend in backends[: self.limits.attempts]:
-            progress.attempts += 1
-            reply.server_id = backend.id
-            try:
-                await backend.forward(call, reply)
-                return
-            except ApiError as error:
-                if reply.committed or error.kind.fault == "client":
-                    raise
-                failures.append(error)
-                self._log.warning("attempt failed", request_id=call.request_id, server=backend.id, error=str(error))
-        raise _verdict(call.model, failures)
-
-    def _candidates(self, model: str) -> list[Backend]:
-        offering = self.registry.offering(model)
-        if not offering:
-            raise self._unknown_model(model)
-        turn = self._turns.get(model, 0)
-        self._turns[model] = turn + 1
-        return routing.round_robin(offering, turn)
-
-    def _unknown_model(self, model: str) -> ApiError:
-        known = list(self.registry.models())
-        guess = routing.nearest(model, known)
-        hint = f"; did you mean `{guess}`?" if guess else "; `GET /v1/models` lists what is on offer"
-        return ApiError(errors.MODEL_NOT_FOUND, f"No server offers the model `{model[:255]}`{hint}", param="model")
 
     def _request_id(self, request: Request) -> str:
         given = request.header(b"x-request-id")
@@ -242,7 +156,7 @@ class ExchangeHandler:
         self.in_flight += 1
         self.metrics.in_flight.inc()
 
-    def _ended(self, progress: _Progress, reply: Reply) -> None:
+    def _ended(self, progress: Progress, reply: Reply) -> None:
         self.in_flight -= 1
         self.metrics.in_flight.dec()
         if not self.in_flight:
@@ -266,7 +180,7 @@ class ExchangeHandler:
         )
 
 
-def _outcome(progress: _Progress, reply: Reply) -> Outcome:
+def _outcome(progress: Progress, reply: Reply) -> Outcome:
     """A client may close the moment it has the last byte: a reply that was finished is completed all the same."""
     if progress.error is None and reply.finished and not reply.gone and reply.status < 400:
         return "completed"
@@ -282,30 +196,3 @@ def _endpoint_label(path: str) -> str:
 
 def _card(model: str, owner: str) -> ModelCard:
     return ModelCard(id=model, created=0, owned_by=owner)
-
-
-_decode_peek = msgspec.json.Decoder(Peek).decode
-
-
-def _peek(endpoint: Endpoint, body: bytes) -> Peek:
-    """What routing needs of the body. Raises `ApiError` that says where the body is wrong."""
-    peek = decode_body(body, _decode_peek)
-    match endpoint:
-        case "chat/completions":
-            missing, field_name = peek.messages is msgspec.UNSET, "messages"
-        case "completions":
-            missing, field_name = peek.prompt is msgspec.UNSET, "prompt"
-        case _:
-            assert_never(endpoint)
-    if missing:
-        raise ApiError(errors.INVALID_REQUEST, f"The required field `{field_name}` is missing", param=field_name)
-    return peek
-
-
-def _verdict(model: str, failures: list[ApiError]) -> ApiError:
-    """What the client is told when every attempt failed."""
-    if all(failure.kind is errors.UPSTREAM_UNREACHABLE for failure in failures):
-        return ApiError(
-            errors.NO_HEALTHY_BACKEND, f"No server that offers `{model}` can be reached right now", retry_after=5
-        )
-    return failures[-1]

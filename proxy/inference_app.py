@@ -10,8 +10,9 @@ import trio
 from hypercorn.typing import ASGIFramework
 from quiver.schemas.errors import BODY_TOO_LARGE, ApiError
 
-from .exchange import INFERENCE_PREFIX, ExchangeHandler, Request
+from .exchange import INFERENCE_PREFIX, ExchangeHandler
 from .reply import DownstreamGone, Headers
+from .request import Request
 
 
 class InferenceApp:

@@ -24,3 +24,17 @@ class Record:
     duration: float
     first_byte: float | None
     usage: Usage | None
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the record will say, while the request is still being worked on."""
+
+    request_id: str
+    endpoint: str
+    began: float
+    model: str | None = None
+    stream: bool = False
+    attempts: int = 0
+    error: str | None = None
+    outcome: Outcome = "cancelled"

@@ -22,6 +22,13 @@ STREAM_HEADERS: Headers = (
     (b"x-accel-buffering", b"no"),
 )
 HEARTBEAT = b": heartbeat\n\n"
+DONE = b"data: [DONE]\n\n"
+
+
+def _last_event(status: int, body: bytes) -> bytes:
+    """A whole reply as the end of a stream. Line ends have no meaning in JSON, and would end the event."""
+    event = b"data: " + body.replace(b"\r", b"").replace(b"\n", b"") + b"\n\n"
+    return event + DONE if status < 400 else event
 
 
 class DownstreamGone(Exception):
@@ -66,12 +73,15 @@ class Reply:
         return f"<Reply {self.request_id}: {self.status or 'no status'}, {state}>"
 
     async def complete(self, status: int, body: bytes, headers: Headers = (JSON_TYPE,)) -> None:
-        """Send a whole reply."""
+        """Send a whole reply. Where a heartbeat has promised a stream, `body` (JSON) becomes its last event."""
         async with self._lock:
             self._commit()
-            self.started = self.finished = True
-            self.status = status
+            promised, self.started, self.finished = self.started, True, True
             with self._noting_departure():
+                if promised:
+                    await self._downstream.send_end(_last_event(status, body))
+                    return
+                self.status = status
                 await self._downstream.send_response(status, self._with_standard(headers), body)
 
     async def send_events(self, events: bytes) -> None:
@@ -94,14 +104,9 @@ class Reply:
 
     async def fail(self, error: ApiError) -> None:
         """Tell the client of `error`: an envelope, or the last event of a stream that already runs."""
-        envelope = msgspec.json.encode(error.envelope())
-        if not self.started:
+        if not self.finished:
+            envelope = msgspec.json.encode(error.envelope())
             await self.complete(error.kind.status, envelope, [JSON_TYPE, *error.headers()])
-        elif not self.finished:
-            async with self._lock:
-                self.finished = True
-                with self._noting_departure():
-                    await self._downstream.send_end(b"data: " + envelope + b"\n\n")
 
     async def keep_alive(self, interval: float) -> None:
         """Until the reply is finished: a comment after each `interval` of silence, so that no proxy on the way gives up."""

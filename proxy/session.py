@@ -14,9 +14,10 @@ from quiver.schemas import errors
 from quiver.schemas.config import Server
 from quiver.schemas.errors import ApiError
 
-from .exchange import INFERENCE_PREFIX, ExchangeHandler, Request
+from .exchange import INFERENCE_PREFIX, ExchangeHandler
 from .native import LAST_CHUNK, HttpError, RequestHead, RequestParser, encode_chunk, encode_response
 from .reply import DownstreamGone, Headers
+from .request import Request
 
 CHUNK = 65_536
 # How much of a next request is read while one is still being answered; then the reader rests.

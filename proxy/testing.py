@@ -6,9 +6,9 @@ Hand-written stand-ins with the real interfaces; nothing is patched.
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
-from .exchange import Request
 from .registry import BackendStatus, Call, Health
 from .reply import DownstreamGone, Headers, Reply
+from .request import Request
 from .seams import World
 
 Script = Callable[[Call, Reply], Awaitable[None]]

@@ -29,9 +29,8 @@ from quiver.schemas.openai import (
 
 from .. import native
 from ..native import Finished, Text
-from ..reply import Reply
+from ..reply import DONE, Reply
 
-DONE = b"data: [DONE]\n\n"
 _encode = msgspec.json.Encoder().encode
 
 

@@ -128,11 +128,8 @@ class RemoteServer:
                 return
             body = await response.read(MAX_REPLY)
         reply.usage = _usage(body)
-        if reply.started:  # a heartbeat has promised a stream, so the whole reply becomes its one event
-            await reply.end_stream(b"data: " + body.replace(b"\n", b"") + b"\n\ndata: [DONE]\n\n")
-        else:
-            content_type = response.head.header(b"content-type") or b"application/json"
-            await reply.complete(response.head.status, body, [(b"content-type", content_type)])
+        content_type = response.head.header(b"content-type") or b"application/json"
+        await reply.complete(response.head.status, body, [(b"content-type", content_type)])
 
     def _encode(self, method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes | None) -> bytes:
         origin = self._upstream.origin

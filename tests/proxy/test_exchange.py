@@ -194,6 +194,20 @@ async def test_retry_after_heartbeat_is_allowed(build: Build, autojump_clock: tr
     assert downstream.body == b": heartbeat\n\ndata: one\n\ndata: two\n\ndata: [DONE]\n\n"
 
 
+@pytest.mark.parametrize(
+    ("status", "end"), [(200, b'data: {"a": [1,2]}\n\ndata: [DONE]\n\n'), (400, b'data: {"a": [1,2]}\n\n')]
+)
+async def test_whole_reply_after_heartbeat_is_an_event(
+    build: Build, autojump_clock: trio.abc.Clock, status: int, end: bytes
+) -> None:
+    async def late(call: Call, reply: Reply) -> None:
+        await trio.sleep(20)
+        await reply.complete(status, b'{"a": [1,\n2]}')
+
+    downstream = await post(build([ScriptedBackend("b1", ["m"], late)]), STREAM)
+    assert (downstream.status, downstream.body) == (200, b": heartbeat\n\n" + end)
+
+
 @pytest.mark.parametrize("writes", range(5))
 @pytest.mark.parametrize("body", [BODY, STREAM])
 async def test_departed_client_is_recorded(build: Build, writes: int, body: bytes) -> None:
