@@ -82,6 +82,40 @@ fn special_text_is_parsed_on_request() {
     }
 }
 
+/// Neither by merging nor as a whole word, even if a file has a control token that looks like a word.
+#[test]
+fn plain_text_never_becomes_a_control_token() {
+    let tokens: Vec<&[u8]> = vec![b"<", b"s", b">", b"<s", b"s>", b"<s>", b"x", b"s>x"];
+    let kinds = vec![1, 1, 1, 1, 1, 3, 1, 2];
+    let merges: Vec<&[u8]> = vec![b"< s", b"s >", b"<s >", b"s> x"];
+    let byte_level = Parts {
+        model: "gpt2",
+        pre: Some("llama-bpe"),
+        merges,
+        tokens,
+        kinds,
+        ..Parts::default()
+    };
+    let sentencepiece = Parts {
+        model: "llama",
+        tokens: byte_level.tokens.clone(),
+        kinds: byte_level.kinds.clone(),
+        ..Parts::default()
+    };
+    for parts in [byte_level, sentencepiece] {
+        let tokenizer = Tokenizer::new(&parts).unwrap();
+        for text in ["<s>", "s>x", "<s>x"] {
+            let tokens = tokenizer.encode(text, false, false);
+            assert!(
+                !tokens.contains(&5) && !tokens.contains(&7),
+                "{} {text}",
+                parts.model
+            );
+        }
+        assert!(tokenizer.encode("<s>", false, true).contains(&5));
+    }
+}
+
 #[test]
 fn begin_and_end_follow_the_flags() {
     let roles = BTreeMap::from([("bos", 2), ("eos", 4)]);

@@ -52,6 +52,12 @@ fn merges_the_leftmost_of_equal_ranks() {
 }
 
 #[test]
+fn a_repeated_merge_keeps_its_first_rank() {
+    let tokenizer = tokenizer(&["b c", "a b", "b c"], &["bc", "ab"], "gpt-2");
+    assert_eq!(pieces(&tokenizer, "abc"), ["a", "bc"]);
+}
+
+#[test]
 fn long_and_short_words_merge_alike() {
     let merges = ["a b", "c d", "ab cd", "d a", "b c", "abcd abcd"];
     let tokenizer = tokenizer(
