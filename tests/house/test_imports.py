@@ -11,7 +11,12 @@ PACKAGES = ("schemas", "proxy", "admin")
 ALLOWED = {"schemas": set(), "proxy": {"schemas"}, "admin": {"schemas", "proxy"}}
 
 # Modules whose use belongs to one file, because a simulation replaces what they do.
-SEAMS = {"time": {"proxy/seams.py"}, "random": {"proxy/seams.py", "proxy/testing.py"}, "threading": set(), "asyncio": set()}
+SEAMS = {
+    "time": {"proxy/seams.py"},
+    "random": {"proxy/seams.py", "proxy/testing.py"},
+    "threading": set(),
+    "asyncio": set(),
+}
 
 
 def files(package: str) -> Iterator[Path]:
