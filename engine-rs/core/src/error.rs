@@ -8,11 +8,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     #[error("{}: cannot {operation}: {source}", path.display())]
-    Io {
-        path: PathBuf,
-        operation: &'static str,
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, operation: &'static str, source: std::io::Error },
 
     #[error("{}: not a GGUF file: {found}", path.display())]
     NotGguf { path: PathBuf, found: String },
@@ -22,13 +18,7 @@ pub enum Error {
 
     /// The file ends inside `what`, which starts at `offset` and needs `needed` bytes where `have` are left.
     #[error("{}: truncated: {what} at offset {offset} needs {needed} bytes, {have} left", path.display())]
-    Truncated {
-        path: PathBuf,
-        what: String,
-        offset: u64,
-        needed: u64,
-        have: u64,
-    },
+    Truncated { path: PathBuf, what: String, offset: u64, needed: u64, have: u64 },
 
     #[error("{}: malformed: {what}", path.display())]
     Malformed { path: PathBuf, what: String },
@@ -37,12 +27,7 @@ pub enum Error {
     MissingKey { path: PathBuf, key: String },
 
     #[error("{}: metadata key `{key}` should be {want}, is {got}", path.display())]
-    WrongKind {
-        path: PathBuf,
-        key: String,
-        want: &'static str,
-        got: String,
-    },
+    WrongKind { path: PathBuf, key: String, want: &'static str, got: String },
 
     #[error("architecture `{name}` is not supported (supported: {supported})")]
     UnsupportedArchitecture { name: String, supported: String },
@@ -58,11 +43,7 @@ pub enum Error {
     MissingTensor { tensor: String },
 
     #[error("tensor `{tensor}` should be {expected}, is {got}")]
-    BadTensor {
-        tensor: String,
-        expected: String,
-        got: String,
-    },
+    BadTensor { tensor: String, expected: String, got: String },
 
     #[error("unsupported tokenizer: {what}")]
     UnsupportedTokenizer { what: String },
@@ -70,14 +51,8 @@ pub enum Error {
     #[error("chat template: {0}")]
     Template(String),
 
-    #[error(
-        "{prompt} prompt tokens and {requested} to generate exceed the context of {limit} tokens"
-    )]
-    ContextOverflow {
-        prompt: usize,
-        requested: usize,
-        limit: usize,
-    },
+    #[error("{prompt} prompt tokens and {requested} to generate exceed the context of {limit} tokens")]
+    ContextOverflow { prompt: usize, requested: usize, limit: usize },
 
     #[error("`{field}`: {reason}")]
     InvalidRequest { field: String, reason: String },
@@ -108,10 +83,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Error::InvalidRequest {
-            field: field.into(),
-            reason: reason.into(),
-        }
+        Error::InvalidRequest { field: field.into(), reason: reason.into() }
     }
 
     /// The stable name of this kind of failure, for clients and metrics.

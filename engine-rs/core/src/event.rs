@@ -51,7 +51,10 @@ pub struct Timings {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The prompt is read and waits for its turn.
-    Started { id: u64, prompt_tokens: usize },
+    Started {
+        id: u64,
+        prompt_tokens: usize,
+    },
     /// More text. `tokens` counts all tokens generated so far, those held back in unfinished text included.
     Text {
         id: u64,
@@ -77,10 +80,9 @@ impl Event {
     /// The request it belongs to.
     pub fn id(&self) -> u64 {
         match self {
-            Self::Started { id, .. }
-            | Self::Text { id, .. }
-            | Self::Finished { id, .. }
-            | Self::Failed { id, .. } => *id,
+            Self::Started { id, .. } | Self::Text { id, .. } | Self::Finished { id, .. } | Self::Failed { id, .. } => {
+                *id
+            }
         }
     }
 }

@@ -35,26 +35,14 @@ impl Weight {
         let view = file.tensor(name)?;
         check(&view, &[rows, columns])?;
         let (range, kind) = (view.info.range.clone(), view.info.kind);
-        Ok(Weight {
-            file: file.clone(),
-            range,
-            kind,
-            rows,
-            columns,
-            isa: Isa::best(),
-        })
+        Ok(Weight { file: file.clone(), range, kind, rows, columns, isa: Isa::best() })
     }
 
     /// Decodes rows `first..` until `out` is full.
     pub fn decode_rows(&self, first: usize, out: &mut [f32]) {
         let row = self.range.len() / self.rows;
         let bytes = self.file.bytes(self.range.clone());
-        decode(
-            self.isa,
-            self.kind,
-            &bytes[first * row..][..out.len() / self.columns * row],
-            out,
-        );
+        decode(self.isa, self.kind, &bytes[first * row..][..out.len() / self.columns * row], out);
     }
 
     /// `out[i][j]` = weight row `i` x input row `j`: the transpose of what a layer wants, so that a task owns a slice.
@@ -62,25 +50,15 @@ impl Weight {
         let batch = inputs.len() / self.columns;
         let inputs_at_once = (INPUT_CACHE_BYTES / 4 / self.columns).max(TILE) / TILE * TILE;
         let rows = (MIN_TASK_PRODUCTS / (self.columns * batch)).clamp(1, 16) * TILE;
-        out.par_chunks_mut(rows * batch).enumerate().for_each_init(
-            Vec::new,
-            |decoded, (task, out)| {
-                for (at, inputs) in inputs.chunks(inputs_at_once * self.columns).enumerate() {
-                    for (strip, out) in out.chunks_mut(TILE * batch).enumerate() {
-                        decoded.resize(out.len() / batch * self.columns, 0.0);
-                        self.decode_rows(task * rows + strip * TILE, decoded);
-                        products(
-                            self.isa,
-                            decoded,
-                            inputs,
-                            self.columns,
-                            &mut out[at * inputs_at_once..],
-                            batch,
-                        );
-                    }
+        out.par_chunks_mut(rows * batch).enumerate().for_each_init(Vec::new, |decoded, (task, out)| {
+            for (at, inputs) in inputs.chunks(inputs_at_once * self.columns).enumerate() {
+                for (strip, out) in out.chunks_mut(TILE * batch).enumerate() {
+                    decoded.resize(out.len() / batch * self.columns, 0.0);
+                    self.decode_rows(task * rows + strip * TILE, decoded);
+                    products(self.isa, decoded, inputs, self.columns, &mut out[at * inputs_at_once..], batch);
                 }
-            },
-        );
+            }
+        });
     }
 }
 
@@ -109,9 +87,7 @@ impl Linear {
         }
         if let Some(bias) = &self.bias {
             for row in products.chunks_mut(bias.len()) {
-                row.iter_mut()
-                    .zip(bias)
-                    .for_each(|(value, bias)| *value += bias);
+                row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
             }
         }
         products
@@ -123,11 +99,7 @@ impl CustomOp1 for Linear {
         "gguf-linear"
     }
 
-    fn cpu_fwd(
-        &self,
-        storage: &CpuStorage,
-        layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let inputs: &[f32] = storage.as_slice()?;
         let Some((start, end)) = layout.contiguous_offsets() else {
             candle_core::bail!("a linear layer needs contiguous rows");
@@ -135,11 +107,7 @@ impl CustomOp1 for Linear {
         let mut dims = layout.dims().to_vec();
         match dims.last_mut() {
             Some(last) if *last == self.weight.columns => *last = self.weight.rows,
-            _ => candle_core::bail!(
-                "rows of {:?} for {} columns",
-                layout.dims(),
-                self.weight.columns
-            ),
+            _ => candle_core::bail!("rows of {:?} for {} columns", layout.dims(), self.weight.columns),
         }
         Ok((CpuStorage::F32(self.rows(&inputs[start..end])), dims.into()))
     }
@@ -149,14 +117,11 @@ impl CustomOp1 for Linear {
 fn transpose(from: &[f32], batch: usize) -> Vec<f32> {
     let rows = from.len() / batch;
     let mut to = vec![0.0; from.len()];
-    to.par_chunks_mut(rows)
-        .enumerate()
-        .with_min_len(4)
-        .for_each(|(at, to)| {
-            for (value, row) in to.iter_mut().zip(from.chunks(batch)) {
-                *value = row[at];
-            }
-        });
+    to.par_chunks_mut(rows).enumerate().with_min_len(4).for_each(|(at, to)| {
+        for (value, row) in to.iter_mut().zip(from.chunks(batch)) {
+            *value = row[at];
+        }
+    });
     to
 }
 
@@ -172,17 +137,10 @@ pub fn open_vector(file: &Gguf, name: &str, length: usize) -> Result<Vec<f32>> {
 fn check(view: &TensorView<'_>, dims: &[usize]) -> Result<()> {
     let tensor = view.info.name.clone();
     if view.info.dims != dims {
-        return Err(Error::BadTensor {
-            tensor,
-            expected: format!("{dims:?}"),
-            got: view.info.describe(),
-        });
+        return Err(Error::BadTensor { tensor, expected: format!("{dims:?}"), got: view.info.describe() });
     }
     if !SUPPORTED.contains(&view.info.kind) {
-        return Err(Error::UnsupportedTensorType {
-            tensor,
-            name: view.info.kind.name.to_owned(),
-        });
+        return Err(Error::UnsupportedTensorType { tensor, name: view.info.kind.name.to_owned() });
     }
     Ok(())
 }

@@ -81,8 +81,8 @@ impl GenerateRequest {
 
     /// Reads and checks a request. Errors are [`Error::InvalidRequest`] and name the field.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
-        let mut fields: Map<String, Value> = serde_json::from_slice(bytes)
-            .map_err(|error| Error::invalid("request", error.to_string()))?;
+        let mut fields: Map<String, Value> =
+            serde_json::from_slice(bytes).map_err(|error| Error::invalid("request", error.to_string()))?;
         let request = Self::from_fields(&mut fields)?;
         if let Some(unknown) = fields.keys().next() {
             return Err(Error::invalid(unknown, "there is no such field"));
@@ -93,11 +93,7 @@ impl GenerateRequest {
 
     fn from_fields(fields: &mut Map<String, Value>) -> Result<Self> {
         let mut request = Self::new(read_prompt(fields)?);
-        read(
-            fields,
-            "template_arguments",
-            &mut request.template_arguments,
-        )?;
+        read(fields, "template_arguments", &mut request.template_arguments)?;
         read_optional(fields, "max_tokens", &mut request.max_tokens)?;
         read(fields, "temperature", &mut request.temperature)?;
         read(fields, "top_p", &mut request.top_p)?;
@@ -106,11 +102,7 @@ impl GenerateRequest {
         read_optional(fields, "seed", &mut request.seed)?;
         read(fields, "frequency_penalty", &mut request.frequency_penalty)?;
         read(fields, "presence_penalty", &mut request.presence_penalty)?;
-        read(
-            fields,
-            "repetition_penalty",
-            &mut request.repetition_penalty,
-        )?;
+        read(fields, "repetition_penalty", &mut request.repetition_penalty)?;
         request.logit_bias = read_bias(fields)?;
         read(fields, "stop", &mut request.stop)?;
         read_optional(fields, "logprobs", &mut request.logprobs)?;
@@ -135,25 +127,13 @@ impl GenerateRequest {
         within("logprobs", self.logprobs.unwrap_or(0), 0, MAX_ALTERNATIVES)?;
         within("window", self.window, 1, MAX_WINDOW)?;
         within("stop", self.stop.len(), 0, MAX_STOPS)?;
-        if self
-            .stop
-            .iter()
-            .any(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES)
-        {
-            return Err(Error::invalid(
-                "stop",
-                format!("each must have 1 to {MAX_STOP_BYTES} bytes"),
-            ));
+        if self.stop.iter().any(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES) {
+            return Err(Error::invalid("stop", format!("each must have 1 to {MAX_STOP_BYTES} bytes")));
         }
         match &self.prompt {
             Prompt::Messages(Value::Array(messages)) if !messages.is_empty() => Ok(()),
-            Prompt::Messages(_) => Err(Error::invalid(
-                "prompt",
-                "`messages` must be a list with at least one message",
-            )),
-            Prompt::Tokens(tokens) if tokens.is_empty() => {
-                Err(Error::invalid("prompt", "`tokens` must not be empty"))
-            }
+            Prompt::Messages(_) => Err(Error::invalid("prompt", "`messages` must be a list with at least one message")),
+            Prompt::Tokens(tokens) if tokens.is_empty() => Err(Error::invalid("prompt", "`tokens` must not be empty")),
             Prompt::Text(_) | Prompt::Tokens(_) => Ok(()),
         }
     }
@@ -163,23 +143,15 @@ fn within<T: PartialOrd + std::fmt::Display>(field: &str, value: T, low: T, high
     if value >= low && value <= high {
         return Ok(());
     }
-    Err(Error::invalid(
-        field,
-        format!("{value} is not between {low} and {high}"),
-    ))
+    Err(Error::invalid(field, format!("{value} is not between {low} and {high}")))
 }
 
 /// Takes `name` out of `fields` into `target`; an absent or null field leaves it as it is.
-fn read<T: DeserializeOwned>(
-    fields: &mut Map<String, Value>,
-    name: &str,
-    target: &mut T,
-) -> Result<()> {
+fn read<T: DeserializeOwned>(fields: &mut Map<String, Value>, name: &str, target: &mut T) -> Result<()> {
     match fields.shift_remove(name) {
         None | Some(Value::Null) => Ok(()),
         Some(value) => {
-            *target = serde_json::from_value(value)
-                .map_err(|error| Error::invalid(name, error.to_string()))?;
+            *target = serde_json::from_value(value).map_err(|error| Error::invalid(name, error.to_string()))?;
             Ok(())
         }
     }
@@ -193,8 +165,7 @@ fn read_optional<T: DeserializeOwned>(
     match fields.shift_remove(name) {
         None | Some(Value::Null) => Ok(()),
         Some(value) => {
-            let value = serde_json::from_value(value)
-                .map_err(|error| Error::invalid(name, error.to_string()))?;
+            let value = serde_json::from_value(value).map_err(|error| Error::invalid(name, error.to_string()))?;
             *target = Some(value);
             Ok(())
         }
@@ -202,8 +173,7 @@ fn read_optional<T: DeserializeOwned>(
 }
 
 fn read_prompt(fields: &mut Map<String, Value>) -> Result<Prompt> {
-    const SHAPE: &str =
-        "must be one of {\"messages\": [..]}, {\"text\": \"..\"}, {\"tokens\": [..]}";
+    const SHAPE: &str = "must be one of {\"messages\": [..]}, {\"text\": \"..\"}, {\"tokens\": [..]}";
     let Some(Value::Object(mut kinds)) = fields.shift_remove("prompt") else {
         return Err(Error::invalid("prompt", SHAPE));
     };
@@ -216,9 +186,7 @@ fn read_prompt(fields: &mut Map<String, Value>) -> Result<Prompt> {
     } else if let Some(text) = kinds.shift_remove("text") {
         Ok(Prompt::Text(serde_json::from_value(text).map_err(wrong)?))
     } else if let Some(tokens) = kinds.shift_remove("tokens") {
-        Ok(Prompt::Tokens(
-            serde_json::from_value(tokens).map_err(wrong)?,
-        ))
+        Ok(Prompt::Tokens(serde_json::from_value(tokens).map_err(wrong)?))
     } else {
         Err(Error::invalid("prompt", SHAPE))
     }
@@ -230,11 +198,8 @@ fn read_bias(fields: &mut Map<String, Value>) -> Result<Vec<(u32, f32)>> {
     read(fields, "logit_bias", &mut named)?;
     let mut biases = Vec::with_capacity(named.len());
     for (name, value) in named {
-        let token = name
-            .parse()
-            .map_err(|_| Error::invalid("logit_bias", format!("`{name}` is not a token id")))?;
-        let bias = serde_json::from_value(value)
-            .map_err(|error| Error::invalid("logit_bias", error.to_string()))?;
+        let token = name.parse().map_err(|_| Error::invalid("logit_bias", format!("`{name}` is not a token id")))?;
+        let bias = serde_json::from_value(value).map_err(|error| Error::invalid("logit_bias", error.to_string()))?;
         biases.push((token, bias));
     }
     biases.sort_by_key(|(token, _)| *token);
@@ -257,14 +222,8 @@ mod tests {
     fn refusals_name_their_field() {
         let table = [
             (r#"{"prompt":{"text":"a"}}"#, "accepted"),
-            (
-                r#"{"prompt":{"tokens":[1,2]},"max_tokens":null,"stop":null}"#,
-                "accepted",
-            ),
-            (
-                r#"{"prompt":{"messages":[{"role":"user","content":"hi"}]},"logit_bias":{"7":-100}}"#,
-                "accepted",
-            ),
+            (r#"{"prompt":{"tokens":[1,2]},"max_tokens":null,"stop":null}"#, "accepted"),
+            (r#"{"prompt":{"messages":[{"role":"user","content":"hi"}]},"logit_bias":{"7":-100}}"#, "accepted"),
             ("", "request"),
             ("[]", "request"),
             ("{}", "prompt"),
@@ -274,43 +233,19 @@ mod tests {
             (r#"{"prompt":{"tokens":[-1]}}"#, "prompt"),
             (r#"{"prompt":{"messages":[]}}"#, "prompt"),
             (r#"{"prompt":{"text":"a"},"tempratur":1}"#, "tempratur"),
-            (
-                r#"{"prompt":{"text":"a"},"temperature":-0.1}"#,
-                "temperature",
-            ),
-            (
-                r#"{"prompt":{"text":"a"},"temperature":"hot"}"#,
-                "temperature",
-            ),
-            (
-                r#"{"prompt":{"text":"a"},"temperature":1e39}"#,
-                "temperature",
-            ),
+            (r#"{"prompt":{"text":"a"},"temperature":-0.1}"#, "temperature"),
+            (r#"{"prompt":{"text":"a"},"temperature":"hot"}"#, "temperature"),
+            (r#"{"prompt":{"text":"a"},"temperature":1e39}"#, "temperature"),
             (r#"{"prompt":{"text":"a"},"top_p":0}"#, "top_p"),
             (r#"{"prompt":{"text":"a"},"top_k":-1}"#, "top_k"),
             (r#"{"prompt":{"text":"a"},"min_p":1.5}"#, "min_p"),
             (r#"{"prompt":{"text":"a"},"seed":1.5}"#, "seed"),
             (r#"{"prompt":{"text":"a"},"max_tokens":0}"#, "max_tokens"),
-            (
-                r#"{"prompt":{"text":"a"},"frequency_penalty":3}"#,
-                "frequency_penalty",
-            ),
-            (
-                r#"{"prompt":{"text":"a"},"presence_penalty":-3}"#,
-                "presence_penalty",
-            ),
-            (
-                r#"{"prompt":{"text":"a"},"repetition_penalty":0}"#,
-                "repetition_penalty",
-            ),
-            (
-                r#"{"prompt":{"text":"a"},"logit_bias":{"x":1}}"#,
-                "logit_bias",
-            ),
-            (
-                r#"{"prompt":{"text":"a"},"logit_bias":{"1":101}}"#,
-                "logit_bias",
-            ),
+            (r#"{"prompt":{"text":"a"},"frequency_penalty":3}"#, "frequency_penalty"),
+            (r#"{"prompt":{"text":"a"},"presence_penalty":-3}"#, "presence_penalty"),
+            (r#"{"prompt":{"text":"a"},"repetition_penalty":0}"#, "repetition_penalty"),
+            (r#"{"prompt":{"text":"a"},"logit_bias":{"x":1}}"#, "logit_bias"),
+            (r#"{"prompt":{"text":"a"},"logit_bias":{"1":101}}"#, "logit_bias"),
             (r#"{"prompt":{"text":"a"},"stop":[""]}"#, "stop"),
             (r#"{"prompt":{"text":"a"},"stop":"x"}"#, "stop"),
             (r#"{"prompt":{"text":"a"},"logprobs":21}"#, "logprobs"),

@@ -20,32 +20,20 @@ pub struct StopFilter {
 impl StopFilter {
     /// `stops` holds no empty string (requests with one are refused).
     pub fn new(stops: Vec<String>) -> Self {
-        Self {
-            stops,
-            held: String::new(),
-        }
+        Self { stops, held: String::new() }
     }
 
     pub fn push(&mut self, text: &str) -> Passed {
         if self.stops.is_empty() {
-            return Passed {
-                text: text.to_owned(),
-                stopped: false,
-            };
+            return Passed { text: text.to_owned(), stopped: false };
         }
         self.held.push_str(text);
         if let Some(start) = self.first_match() {
             self.held.truncate(start);
-            return Passed {
-                text: std::mem::take(&mut self.held),
-                stopped: true,
-            };
+            return Passed { text: std::mem::take(&mut self.held), stopped: true };
         }
         let kept = self.held.split_off(self.held.len() - self.unsafe_tail());
-        Passed {
-            text: std::mem::replace(&mut self.held, kept),
-            stopped: false,
-        }
+        Passed { text: std::mem::replace(&mut self.held, kept), stopped: false }
     }
 
     /// The text held back, once no more can come.
@@ -54,11 +42,7 @@ impl StopFilter {
     }
 
     fn first_match(&self) -> Option<usize> {
-        let found = self.stops.iter().filter_map(|stop| {
-            self.held
-                .find(stop)
-                .map(|start| (start + stop.len(), start))
-        });
+        let found = self.stops.iter().filter_map(|stop| self.held.find(stop).map(|start| (start + stop.len(), start)));
         found.min().map(|(_, start)| start)
     }
 
@@ -69,11 +53,7 @@ impl StopFilter {
         let first = text.len().saturating_sub(longest.saturating_sub(1));
         (first..text.len())
             .find(|start| {
-                text.is_char_boundary(*start)
-                    && self
-                        .stops
-                        .iter()
-                        .any(|stop| stop.starts_with(&text[*start..]))
+                text.is_char_boundary(*start) && self.stops.iter().any(|stop| stop.starts_with(&text[*start..]))
             })
             .map_or(0, |start| text.len() - start)
     }
@@ -117,36 +97,23 @@ mod tests {
     #[test]
     fn every_split_gives_the_same() {
         for (stops, text, expected, stopped) in TABLE {
-            let borders: Vec<usize> = (0..=text.len())
-                .filter(|at| text.is_char_boundary(*at))
-                .collect();
+            let borders: Vec<usize> = (0..=text.len()).filter(|at| text.is_char_boundary(*at)).collect();
             for first in &borders {
                 for second in borders.iter().filter(|second| *second >= first) {
                     let pieces = [&text[..*first], &text[*first..*second], &text[*second..]];
-                    assert_eq!(
-                        run(stops, &pieces),
-                        ((*expected).to_owned(), *stopped),
-                        "{stops:?} in {pieces:?}"
-                    );
+                    assert_eq!(run(stops, &pieces), ((*expected).to_owned(), *stopped), "{stops:?} in {pieces:?}");
                 }
             }
             let letters: Vec<String> = text.chars().map(String::from).collect();
             let pieces: Vec<&str> = letters.iter().map(String::as_str).collect();
-            assert_eq!(
-                run(stops, &pieces),
-                ((*expected).to_owned(), *stopped),
-                "{stops:?} letter by letter in {text}"
-            );
+            assert_eq!(run(stops, &pieces), ((*expected).to_owned(), *stopped), "{stops:?} letter by letter in {text}");
         }
     }
 
     #[test]
     fn holds_no_more_than_needed() {
         let mut filter = StopFilter::new(vec!["END".to_owned()]);
-        let let_out: Vec<String> = ["a", "E", "N", "x", "EN"]
-            .iter()
-            .map(|piece| filter.push(piece).text)
-            .collect();
+        let let_out: Vec<String> = ["a", "E", "N", "x", "EN"].iter().map(|piece| filter.push(piece).text).collect();
         assert_eq!(let_out, ["a", "", "", "ENx", ""]);
         assert_eq!(filter.finish(), "EN");
     }

@@ -34,16 +34,9 @@ fn candle_type(kind: BlockType) -> GgmlDType {
 }
 
 fn candle_values(kind: BlockType, bytes: &[u8]) -> Vec<f32> {
-    let storage =
-        QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, candle_type(kind)).unwrap();
+    let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, candle_type(kind)).unwrap();
     let tensor = QTensor::new(storage, (ROWS, COLUMNS)).unwrap();
-    tensor
-        .dequantize(&Device::Cpu)
-        .unwrap()
-        .flatten_all()
-        .unwrap()
-        .to_vec1()
-        .unwrap()
+    tensor.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
 #[test]
@@ -56,10 +49,7 @@ fn decoders_agree_with_candle() {
             let mut got = vec![0.0; expected.len()];
             decode(isa, kind, &bytes, &mut got);
             for (at, (got, expected)) in got.iter().zip(&expected).enumerate() {
-                assert!(
-                    (got - expected).abs() <= TOLERANCE,
-                    "{kind} {isa:?} value {at}: {got}, candle {expected}"
-                );
+                assert!((got - expected).abs() <= TOLERANCE, "{kind} {isa:?} value {at}: {got}, candle {expected}");
             }
         }
     }
@@ -73,9 +63,7 @@ fn every_processor_decodes_the_same_bits() {
         let decoded = Isa::available().into_iter().map(|isa| {
             let mut out = vec![0.0; COLUMNS];
             decode(isa, kind, &bytes, &mut out);
-            out.iter()
-                .map(|value| value.to_bits())
-                .collect::<Vec<u32>>()
+            out.iter().map(|value| value.to_bits()).collect::<Vec<u32>>()
         });
         let decoded: Vec<Vec<u32>> = decoded.collect();
         assert!(decoded.windows(2).all(|pair| pair[0] == pair[1]), "{kind}");

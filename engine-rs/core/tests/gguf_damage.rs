@@ -34,8 +34,7 @@ impl Shelf {
     fn refused(&self, bytes: &[u8]) -> String {
         let error = self.open(bytes).unwrap_err();
         let message = error.to_string();
-        let named =
-            message.contains("model.gguf") || matches!(error, Error::UnsupportedTensorType { .. });
+        let named = message.contains("model.gguf") || matches!(error, Error::UnsupportedTensorType { .. });
         assert!(named, "{message}");
         format!("{}: {message}", error.code())
     }
@@ -55,10 +54,7 @@ fn small() -> Vec<u8> {
         ..Tiny::default()
     };
     let mut writer = tiny.writer();
-    writer
-        .strings("tokenizer.ggml.tokens", &["a", "", "\u{fffd}"])
-        .i32s("types", &[1, -2, 3])
-        .f32s("scores", &[0.5]);
+    writer.strings("tokenizer.ggml.tokens", &["a", "", "\u{fffd}"]).i32s("types", &[1, -2, 3]).f32s("scores", &[0.5]);
     writer.bool("flag", true);
     writer.finish()
 }
@@ -67,22 +63,11 @@ fn small() -> Vec<u8> {
 fn use_model(file: Gguf) -> Result<()> {
     let values: Vec<String> = file.values().map(|(key, _)| key.to_owned()).collect();
     for key in values {
-        let _ = (
-            file.strings(&key),
-            file.i32s(&key),
-            file.f32s(&key),
-            file.u32(&key),
-            file.str(&key),
-        );
+        let _ = (file.strings(&key), file.i32s(&key), file.f32s(&key), file.u32(&key), file.str(&key));
     }
     // Without an executor, whose threads would take longer to start than all else.
     let decoder = Decoder::open(&Arc::new(file))?;
-    let chunk = Chunk {
-        seq: 1,
-        start: 0,
-        tokens: &[0, 1],
-        want: Want::Last,
-    };
+    let chunk = Chunk { seq: 1, start: 0, tokens: &[0, 1], want: Want::Last };
     let batch = Batch::new(&[chunk], decoder.spec.context_length, decoder.vocab)?;
     let mut kv = PagedKv::new(decoder.kv_shape(), KvType::F16);
     kv.reserve(1, 2)?;
@@ -91,10 +76,7 @@ fn use_model(file: Gguf) -> Result<()> {
 
 /// Runs on one thread: waking others takes longer than all these small models do.
 fn on_one_thread(work: impl FnOnce() + Send) {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(1)
-        .build()
-        .unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     pool.install(work);
 }
 
@@ -103,10 +85,7 @@ fn whole_files_open() {
     let shelf = Shelf::new();
     let file = shelf.open(&small()).unwrap();
     assert_eq!((file.version(), file.architecture().unwrap()), (3, "llama"));
-    assert_eq!(
-        file.strings("tokenizer.ggml.tokens").unwrap(),
-        [b"a".as_slice(), b"", "\u{fffd}".as_bytes()]
-    );
+    assert_eq!(file.strings("tokenizer.ggml.tokens").unwrap(), [b"a".as_slice(), b"", "\u{fffd}".as_bytes()]);
     assert_eq!(file.i32s("types").unwrap(), [1, -2, 3]);
     assert_eq!(file.f32s("scores").unwrap(), [0.5]);
     assert!(file.bool("flag").unwrap());
@@ -118,9 +97,7 @@ fn whole_files_open() {
 #[test]
 fn version_2_opens_too() {
     let tiny = Tiny::default();
-    let file = Shelf::new()
-        .open(&tiny.writer().finish_as(2, 21, 11))
-        .unwrap();
+    let file = Shelf::new().open(&tiny.writer().finish_as(2, 21, 11)).unwrap();
     assert_eq!(file.version(), 2);
     use_model(file).unwrap();
 }
@@ -130,10 +107,7 @@ fn every_truncation_is_an_error() {
     let (shelf, whole) = (Shelf::new(), small());
     for length in 0..whole.len() {
         let message = shelf.refused(&whole[..length]);
-        assert!(
-            message.starts_with("gguf_truncated") || message.starts_with("not_gguf"),
-            "{length}: {message}"
-        );
+        assert!(message.starts_with("gguf_truncated") || message.starts_with("not_gguf"), "{length}: {message}");
     }
 }
 
@@ -163,10 +137,7 @@ fn no_scrambled_file_panics() {
         for _ in 0..2000 {
             let mut damaged = whole.clone();
             for _ in 0..=noise.below(8) {
-                let (at, length) = (
-                    noise.below(whole.len() as u32) as usize,
-                    1 + noise.below(8) as usize,
-                );
+                let (at, length) = (noise.below(whole.len() as u32) as usize, 1 + noise.below(8) as usize);
                 let end = whole.len().min(at + length);
                 damaged[at..end].copy_from_slice(&noise.bytes(end - at));
             }
@@ -180,11 +151,7 @@ fn not_files_are_named() {
     let shelf = Shelf::new();
     let folder = shelf.0.path();
     let cases = [
-        (
-            folder.join("absent.gguf"),
-            "model_unreadable",
-            "absent.gguf: cannot open the model file",
-        ),
+        (folder.join("absent.gguf"), "model_unreadable", "absent.gguf: cannot open the model file"),
         (folder.to_owned(), "not_gguf", "not a regular file"),
         (PathBuf::from("/dev/null"), "not_gguf", "not a regular file"),
     ];
@@ -204,9 +171,7 @@ fn with_value(kind: u32, bytes: &[u8]) -> Vec<u8> {
 }
 
 fn with_entry(name: &str, kind: u32, dims: &[usize], offset: u64) -> Vec<u8> {
-    Writer::new("llama")
-        .tensor_entry(name, kind, dims, offset)
-        .finish()
+    Writer::new("llama").tensor_entry(name, kind, dims, offset).finish()
 }
 
 fn nested_arrays(depth: usize) -> Vec<u8> {
@@ -229,10 +194,8 @@ fn claims_are_checked() {
     let shelf = Shelf::new();
     let huge = u64::MAX;
     let twice = Writer::new("llama").u32("a", 1).u32("a", 2).finish();
-    let tensor_twice = Writer::new("llama")
-        .tensor("t", BlockType::F32, &[1], &[0; 4])
-        .tensor_entry("t", 0, &[1], 0)
-        .finish();
+    let tensor_twice =
+        Writer::new("llama").tensor("t", BlockType::F32, &[1], &[0; 4]).tensor_entry("t", 0, &[1], 0).finish();
     let cases: Vec<(Vec<u8>, &str)> = vec![
         (b"".to_vec(), "not_gguf: "),
         (b"GGML and more".to_vec(), "it starts with \"GGML\""),
@@ -242,59 +205,26 @@ fn claims_are_checked() {
         (header(3, huge, 0), "gguf_truncated: "),
         (header(3, 0, huge), "gguf_truncated: "),
         (with_value(13, &[]), "unknown value type 13"),
-        (
-            with_value(8, &huge.to_le_bytes()),
-            "claims 18446744073709551615 bytes",
-        ),
-        (
-            with_value(8, &(1u64 << 30).to_le_bytes()),
-            "metadata value `key`",
-        ),
-        (
-            with_value(9, &array_of(4, huge)),
-            "needs 18446744073709551615 bytes",
-        ),
-        (
-            with_value(9, &array_of(0, 1 << 40)),
-            "needs 1099511627776 bytes",
-        ),
+        (with_value(8, &huge.to_le_bytes()), "claims 18446744073709551615 bytes"),
+        (with_value(8, &(1u64 << 30).to_le_bytes()), "metadata value `key`"),
+        (with_value(9, &array_of(4, huge)), "needs 18446744073709551615 bytes"),
+        (with_value(9, &array_of(0, 1 << 40)), "needs 1099511627776 bytes"),
         (with_value(9, &array_of(8, 1 << 40)), "gguf_truncated: "),
         (with_value(9, &array_of(9, 1 << 40)), "gguf_"),
-        (
-            with_value(9, &nested_arrays(100_000)),
-            "nests arrays deeper than 8",
-        ),
+        (with_value(9, &nested_arrays(100_000)), "nests arrays deeper than 8"),
         (twice, "metadata key `a` appears twice"),
         (tensor_twice, "tensor `t` appears twice"),
-        (
-            Writer::new("llama").u32("general.alignment", 0).finish(),
-            "should be a power of two, is 0",
-        ),
-        (
-            Writer::new("llama").u32("general.alignment", 24).finish(),
-            "should be a power of two, is 24",
-        ),
-        (
-            Writer::new("llama").str("general.alignment", "x").finish(),
-            "should be a power of two, is string",
-        ),
+        (Writer::new("llama").u32("general.alignment", 0).finish(), "should be a power of two, is 0"),
+        (Writer::new("llama").u32("general.alignment", 24).finish(), "should be a power of two, is 24"),
+        (Writer::new("llama").str("general.alignment", "x").finish(), "should be a power of two, is string"),
         (with_entry("t", 0, &[], 0), "has 0 dimensions"),
         (with_entry("t", 0, &[1; 5], 0), "has 5 dimensions"),
         (with_entry("t", 0, &[0], 0), "has a dimension of 0"),
-        (
-            with_entry("t", 0, &[usize::MAX, 2], 0),
-            "is no size for F32",
-        ),
+        (with_entry("t", 0, &[usize::MAX, 2], 0), "is no size for F32"),
         (with_entry("t", 0, &[usize::MAX], 0), "is no size for F32"),
         (with_entry("t", 8, &[33], 0), "is no size for Q8_0"),
-        (
-            with_entry("t", 0, &[1], 1),
-            "offset 1 is misaligned or out of range",
-        ),
-        (
-            with_entry("t", 0, &[8], huge - 31),
-            "misaligned or out of range",
-        ),
+        (with_entry("t", 0, &[1], 1), "offset 1 is misaligned or out of range"),
+        (with_entry("t", 0, &[8], huge - 31), "misaligned or out of range"),
         (with_entry("t", 0, &[8], 1 << 40), "tensor `t` at offset"),
         (with_entry("t", 0, &[8], 0), "gguf_truncated: "),
         (with_entry("t", 4, &[32], 0), "type Q4_2 (retired by ggml)"),
@@ -303,58 +233,32 @@ fn claims_are_checked() {
     ];
     for (bytes, expected) in cases {
         let message = shelf.refused(&bytes);
-        assert!(
-            message.contains(expected),
-            "wanted {expected}, got {message}"
-        );
+        assert!(message.contains(expected), "wanted {expected}, got {message}");
     }
 }
 
 #[test]
 fn values_are_read_by_kind() {
     let mut writer = Writer::new("llama");
-    writer
-        .u32("small", 7)
-        .raw("wide", 10, &(1u64 << 40).to_le_bytes())
-        .raw("negative", 5, &(-3i32).to_le_bytes());
-    writer
-        .f32("float", 0.5)
-        .raw("double", 12, &0.25f64.to_le_bytes())
-        .raw("broken", 8, &[2, 0, 0, 0, 0, 0, 0, 0, 0xff, 65]);
+    writer.u32("small", 7).raw("wide", 10, &(1u64 << 40).to_le_bytes()).raw("negative", 5, &(-3i32).to_le_bytes());
+    writer.f32("float", 0.5).raw("double", 12, &0.25f64.to_le_bytes()).raw(
+        "broken",
+        8,
+        &[2, 0, 0, 0, 0, 0, 0, 0, 0xff, 65],
+    );
     let file = Shelf::new().open(&writer.finish()).unwrap();
-    assert_eq!(
-        (file.u32("small").unwrap(), file.u64("wide").unwrap()),
-        (7, 1 << 40)
-    );
-    assert_eq!(
-        (file.f32("float").unwrap(), file.f32("double").unwrap()),
-        (0.5, 0.25)
-    );
-    assert_eq!(
-        (file.opt_u32("none").unwrap(), file.get("negative")),
-        (None, Some(&Value::I32(-3)))
-    );
+    assert_eq!((file.u32("small").unwrap(), file.u64("wide").unwrap()), (7, 1 << 40));
+    assert_eq!((file.f32("float").unwrap(), file.f32("double").unwrap()), (0.5, 0.25));
+    assert_eq!((file.opt_u32("none").unwrap(), file.get("negative")), (None, Some(&Value::I32(-3))));
     assert_eq!(file.str("broken").unwrap(), "\u{fffd}A");
     let complaints = [
-        (
-            file.u32("wide").unwrap_err(),
-            "`wide` should be a 32-bit unsigned integer, is u64 1099511627776",
-        ),
+        (file.u32("wide").unwrap_err(), "`wide` should be a 32-bit unsigned integer, is u64 1099511627776"),
         (file.u32("negative").unwrap_err(), "is i32 -3"),
-        (
-            file.f32("small").unwrap_err(),
-            "`small` should be a float, is u32 7",
-        ),
+        (file.f32("small").unwrap_err(), "`small` should be a float, is u32 7"),
         (file.bool("small").unwrap_err(), "should be a bool"),
         (file.str("small").unwrap_err(), "should be a string"),
-        (
-            file.strings("small").unwrap_err(),
-            "should be an array of strings",
-        ),
-        (
-            file.u32("none").unwrap_err(),
-            "metadata key `none` is missing",
-        ),
+        (file.strings("small").unwrap_err(), "should be an array of strings"),
+        (file.u32("none").unwrap_err(), "metadata key `none` is missing"),
         (file.tensor("none").unwrap_err(), "tensor `none` is missing"),
     ];
     for (error, expected) in complaints {
@@ -364,30 +268,17 @@ fn values_are_read_by_kind() {
 
 #[test]
 fn arrays_keep_their_kind() {
-    let file = Shelf::new()
-        .open(&with_value(9, &nested_arrays(3)))
-        .unwrap();
-    let Some(Value::Array(array)) = file.get("key") else {
-        panic!("an array")
-    };
+    let file = Shelf::new().open(&with_value(9, &nested_arrays(3))).unwrap();
+    let Some(Value::Array(array)) = file.get("key") else { panic!("an array") };
     assert_eq!((array.kind, array.len), (Kind::Array, 1));
-    assert!(
-        file.i32s("key")
-            .unwrap_err()
-            .to_string()
-            .contains("is array of 1 array")
-    );
+    assert!(file.i32s("key").unwrap_err().to_string().contains("is array of 1 array"));
 }
 
 #[test]
 fn pipes_do_not_block() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pipe");
-    if std::process::Command::new("mkfifo")
-        .arg(&path)
-        .status()
-        .is_ok_and(|status| status.success())
-    {
+    if std::process::Command::new("mkfifo").arg(&path).status().is_ok_and(|status| status.success()) {
         assert_eq!(Gguf::open(Path::new(&path)).unwrap_err().code(), "not_gguf");
     }
 }

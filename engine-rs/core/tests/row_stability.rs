@@ -12,11 +12,7 @@ fn open(tiny: &Tiny, threads: usize, kv: KvType) -> Box<dyn Executor> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     std::fs::write(&path, tiny.bytes()).unwrap();
-    let options = ExecutorOptions {
-        threads,
-        context_length: None,
-        kv,
-    };
+    let options = ExecutorOptions { threads, context_length: None, kv };
     load(Arc::new(Gguf::open(&path).unwrap()), &options).unwrap()
 }
 
@@ -26,13 +22,7 @@ fn tokens(seed: u64, count: usize, vocab: usize) -> Vec<u32> {
 }
 
 /// Feeds `tokens` in chunks of the given lengths and returns the bits of all logits.
-fn run(
-    model: &mut dyn Executor,
-    seq: SeqId,
-    mut start: usize,
-    tokens: &[u32],
-    lengths: &[usize],
-) -> Vec<u32> {
+fn run(model: &mut dyn Executor, seq: SeqId, mut start: usize, tokens: &[u32], lengths: &[usize]) -> Vec<u32> {
     let mut rows = Vec::new();
     let mut rest = tokens;
     for length in lengths.iter().cycle() {
@@ -40,14 +30,7 @@ fn run(
         if chunk.is_empty() {
             break;
         }
-        let logits = model
-            .step(&[Chunk {
-                seq,
-                start,
-                tokens: chunk,
-                want: Want::All,
-            }])
-            .unwrap();
+        let logits = model.step(&[Chunk { seq, start, tokens: chunk, want: Want::All }]).unwrap();
         rows.extend(logits.rows.iter().map(|value| value.to_bits()));
         start += chunk.len();
         rest = after;
@@ -62,15 +45,9 @@ fn chunks_do_not_change_logits() {
             let mut model = open(&tiny, 2, kv);
             let tokens = tokens(1, 75, tiny.vocab);
             let whole = run(model.as_mut(), 1, 0, &tokens, &[75]);
-            assert!(
-                whole.iter().all(|bits| f32::from_bits(*bits).is_finite()),
-                "{tiny:?}"
-            );
+            assert!(whole.iter().all(|bits| f32::from_bits(*bits).is_finite()), "{tiny:?}");
             for (seq, lengths) in [(2, &[1][..]), (3, &[7, 2, 40]), (4, &[32, 5])] {
-                assert!(
-                    run(model.as_mut(), seq, 0, &tokens, lengths) == whole,
-                    "{lengths:?} {tiny:?}"
-                );
+                assert!(run(model.as_mut(), seq, 0, &tokens, lengths) == whole, "{lengths:?} {tiny:?}");
             }
         }
     }
@@ -80,35 +57,19 @@ fn chunks_do_not_change_logits() {
 fn companions_do_not_change_logits() {
     for tiny in Tiny::variety() {
         let mut model = open(&tiny, 2, KvType::F16);
-        let prompts: Vec<Vec<u32>> = (0..5)
-            .map(|seq| tokens(seq, 3 + 11 * seq as usize, tiny.vocab))
-            .collect();
-        let alone: Vec<Vec<u32>> = prompts
-            .iter()
-            .enumerate()
-            .map(|(at, prompt)| run(model.as_mut(), at as u64, 0, prompt, &[200]))
-            .collect();
+        let prompts: Vec<Vec<u32>> = (0..5).map(|seq| tokens(seq, 3 + 11 * seq as usize, tiny.vocab)).collect();
+        let alone: Vec<Vec<u32>> =
+            prompts.iter().enumerate().map(|(at, prompt)| run(model.as_mut(), at as u64, 0, prompt, &[200])).collect();
         // All but the last token first, so that the batch below mixes decoding rows with whole prompts.
         for (seq, prompt) in prompts.iter().enumerate().skip(3) {
-            run(
-                model.as_mut(),
-                100 + seq as u64,
-                0,
-                &prompt[..prompt.len() - 1],
-                &[200],
-            );
+            run(model.as_mut(), 100 + seq as u64, 0, &prompt[..prompt.len() - 1], &[200]);
         }
         let chunks: Vec<Chunk<'_>> = prompts
             .iter()
             .enumerate()
             .map(|(seq, prompt)| {
                 let start = if seq >= 3 { prompt.len() - 1 } else { 0 };
-                Chunk {
-                    seq: 100 + seq as u64,
-                    start,
-                    tokens: &prompt[start..],
-                    want: Want::Last,
-                }
+                Chunk { seq: 100 + seq as u64, start, tokens: &prompt[start..], want: Want::Last }
             })
             .collect();
         let together = model.step(&chunks).unwrap();
@@ -123,15 +84,7 @@ fn companions_do_not_change_logits() {
 fn threads_do_not_change_logits() {
     for tiny in Tiny::variety() {
         let tokens = tokens(2, 40, tiny.vocab);
-        let [one, three] = [1, 3].map(|threads| {
-            run(
-                open(&tiny, threads, KvType::F16).as_mut(),
-                1,
-                0,
-                &tokens,
-                &[40],
-            )
-        });
+        let [one, three] = [1, 3].map(|threads| run(open(&tiny, threads, KvType::F16).as_mut(), 1, 0, &tokens, &[40]));
         assert!(one == three, "{tiny:?}");
     }
 }
@@ -166,67 +119,23 @@ fn a_released_sequence_starts_anew() {
 
 #[test]
 fn refused_steps_leave_no_trace() {
-    let tiny = Tiny {
-        context: 50,
-        ..Tiny::default()
-    };
+    let tiny = Tiny { context: 50, ..Tiny::default() };
     let mut model = open(&tiny, 2, KvType::F16);
     let prompt = tokens(5, 40, tiny.vocab);
     let whole = run(model.as_mut(), 1, 0, &prompt, &[40]);
     model.truncate(1, 39);
     let bytes = model.kv_bytes();
     let long = [0; 12];
-    let good = Chunk {
-        seq: 2,
-        start: 0,
-        tokens: &[1, 2],
-        want: Want::Last,
-    };
+    let good = Chunk { seq: 2, start: 0, tokens: &[1, 2], want: Want::Last };
     let bad = [
-        (
-            Chunk {
-                seq: 1,
-                start: 39,
-                tokens: &long,
-                want: Want::Last,
-            },
-            "context_length_exceeded",
-        ),
-        (
-            Chunk {
-                seq: 1,
-                start: 39,
-                tokens: &[101],
-                want: Want::Last,
-            },
-            "invalid_request",
-        ),
-        (
-            Chunk {
-                seq: 1,
-                start: 38,
-                tokens: &[1],
-                want: Want::Last,
-            },
-            "engine_internal",
-        ),
-        (
-            Chunk {
-                seq: 3,
-                start: 5,
-                tokens: &[1],
-                want: Want::Last,
-            },
-            "engine_internal",
-        ),
+        (Chunk { seq: 1, start: 39, tokens: &long, want: Want::Last }, "context_length_exceeded"),
+        (Chunk { seq: 1, start: 39, tokens: &[101], want: Want::Last }, "invalid_request"),
+        (Chunk { seq: 1, start: 38, tokens: &[1], want: Want::Last }, "engine_internal"),
+        (Chunk { seq: 3, start: 5, tokens: &[1], want: Want::Last }, "engine_internal"),
     ];
     for (chunk, code) in bad {
         assert_eq!(model.step(&[good, chunk]).unwrap_err().code(), code);
-        assert_eq!(
-            (model.live_sequences(), model.kv_bytes()),
-            (1, bytes),
-            "{code}"
-        );
+        assert_eq!((model.live_sequences(), model.kv_bytes()), (1, bytes), "{code}");
     }
     assert!(whole.ends_with(&run(model.as_mut(), 1, 39, &prompt[39..], &[1])));
 }
@@ -236,15 +145,7 @@ fn only_wanted_rows_have_logits() {
     let tiny = Tiny::default();
     let mut model = open(&tiny, 1, KvType::F16);
     let step = |model: &mut Box<dyn Executor>, seq, want| {
-        model
-            .step(&[Chunk {
-                seq,
-                start: 0,
-                tokens: &[1, 2, 3],
-                want,
-            }])
-            .unwrap()
-            .rows
+        model.step(&[Chunk { seq, start: 0, tokens: &[1, 2, 3], want }]).unwrap().rows
     };
     let all = step(&mut model, 1, Want::All);
     assert_eq!(all.len(), 3 * tiny.vocab);
@@ -259,23 +160,11 @@ fn contexts_beyond_training_are_refused() {
     let path = folder.path().join("model.gguf");
     std::fs::write(&path, Tiny::default().bytes()).unwrap();
     let file = Arc::new(Gguf::open(&path).unwrap());
-    for (length, accepted) in [
-        (None, Some(256)),
-        (Some(100), Some(100)),
-        (Some(257), None),
-        (Some(0), None),
-    ] {
-        let options = ExecutorOptions {
-            threads: 1,
-            context_length: length,
-            kv: KvType::F16,
-        };
+    for (length, accepted) in [(None, Some(256)), (Some(100), Some(100)), (Some(257), None), (Some(0), None)] {
+        let options = ExecutorOptions { threads: 1, context_length: length, kv: KvType::F16 };
         match load(file.clone(), &options) {
             Ok(model) => assert_eq!(Some(model.context_length()), accepted),
-            Err(error) => assert!(
-                matches!(error, Error::InvalidRequest { .. }) && accepted.is_none(),
-                "{error}"
-            ),
+            Err(error) => assert!(matches!(error, Error::InvalidRequest { .. }) && accepted.is_none(), "{error}"),
         }
     }
 }

@@ -33,16 +33,8 @@ pub struct ModelInfo {
 #[pymethods]
 impl ModelInfo {
     fn __repr__(&self) -> String {
-        let Self {
-            architecture,
-            parameters,
-            file_type,
-            context_length,
-            ..
-        } = self;
-        format!(
-            "<ModelInfo {architecture} {parameters} parameters {file_type}, context {context_length}>"
-        )
+        let Self { architecture, parameters, file_type, context_length, .. } = self;
+        format!("<ModelInfo {architecture} {parameters} parameters {file_type}, context {context_length}>")
     }
 }
 
@@ -84,16 +76,8 @@ pub struct EngineStatistics {
 #[pymethods]
 impl EngineStatistics {
     fn __repr__(&self) -> String {
-        let Self {
-            live,
-            paused,
-            waiting,
-            steps,
-            ..
-        } = self;
-        format!(
-            "<EngineStatistics {live} live ({paused} paused), {waiting} waiting, {steps} steps>"
-        )
+        let Self { live, paused, waiting, steps, .. } = self;
+        format!("<EngineStatistics {live} live ({paused} paused), {waiting} waiting, {steps} steps>")
     }
 }
 
@@ -141,16 +125,8 @@ impl Engine {
         max_sequences: usize,
         kv_type: &str,
     ) -> PyResult<Self> {
-        let loading = ExecutorOptions {
-            threads,
-            context_length,
-            kv: parse_kv(kv_type)?,
-        };
-        let options = core::RunOptions {
-            max_sequences,
-            seed: entropy(),
-            ..core::RunOptions::default()
-        };
+        let loading = ExecutorOptions { threads, context_length, kv: parse_kv(kv_type)? };
+        let options = core::RunOptions { max_sequences, seed: entropy(), ..core::RunOptions::default() };
         let wake = Arc::new(Wake::new()?);
         let signal = Arc::clone(&wake);
         let start = || -> Result<(core::Engine, ModelInfo)> {
@@ -182,11 +158,8 @@ impl Engine {
     fn submit(&self, py: Python<'_>, request: &[u8]) -> PyResult<u64> {
         let engine = self.here(py)?;
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let submitted =
-            GenerateRequest::from_json(request).and_then(|request| engine.submit(number, request));
-        submitted
-            .map(|()| number)
-            .map_err(|error| raise(py, &error))
+        let submitted = GenerateRequest::from_json(request).and_then(|request| engine.submit(number, request));
+        submitted.map(|()| number).map_err(|error| raise(py, &error))
     }
 
     fn cancel(&self, py: Python<'_>, request: u64) -> PyResult<()> {
@@ -222,21 +195,14 @@ impl Engine {
             return format!("<Engine {}: of the parent process>", self.info.architecture);
         };
         let now = engine.statistics();
-        format!(
-            "<Engine {}: {} live, {} waiting>",
-            self.info.architecture, now.live, now.waiting
-        )
+        format!("<Engine {}: {} live, {} waiting>", self.info.architecture, now.live, now.waiting)
     }
 }
 
 impl Engine {
     /// The engine, unless this process is a fork of the one whose threads run it.
     fn here(&self, py: Python<'_>) -> PyResult<&core::Engine> {
-        if std::process::id() == self.process {
-            Ok(&self.inner)
-        } else {
-            Err(raise_forked(py))
-        }
+        if std::process::id() == self.process { Ok(&self.inner) } else { Err(raise_forked(py)) }
     }
 }
 
@@ -254,9 +220,7 @@ fn parse_kv(name: &str) -> PyResult<KvType> {
     match name {
         "f16" => Ok(KvType::F16),
         "f32" => Ok(KvType::F32),
-        _ => Err(PyValueError::new_err(format!(
-            "kv_type must be \"f16\" or \"f32\", not {name:?}"
-        ))),
+        _ => Err(PyValueError::new_err(format!("kv_type must be \"f16\" or \"f32\", not {name:?}"))),
     }
 }
 

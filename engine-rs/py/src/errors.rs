@@ -4,36 +4,16 @@ use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use quiver_core::error::Error;
 
-create_exception!(
-    quiver._engine,
-    EngineError,
-    PyException,
-    "The engine cannot do what was asked: see `code`."
-);
-create_exception!(
-    quiver._engine,
-    ModelLoadError,
-    EngineError,
-    "The model file cannot be read, or is not supported."
-);
-create_exception!(
-    quiver._engine,
-    InvalidRequest,
-    EngineError,
-    "The request breaks a rule: see `field` and `reason`."
-);
+create_exception!(quiver._engine, EngineError, PyException, "The engine cannot do what was asked: see `code`.");
+create_exception!(quiver._engine, ModelLoadError, EngineError, "The model file cannot be read, or is not supported.");
+create_exception!(quiver._engine, InvalidRequest, EngineError, "The request breaks a rule: see `field` and `reason`.");
 create_exception!(
     quiver._engine,
     ContextOverflow,
     EngineError,
     "The request does not fit into the model's context: see `prompt`, `requested` and `limit`."
 );
-create_exception!(
-    quiver._engine,
-    EngineStopped,
-    EngineError,
-    "The engine is closed."
-);
+create_exception!(quiver._engine, EngineStopped, EngineError, "The engine is closed.");
 
 /// The exception for a failure while running.
 pub fn raise(py: Python<'_>, error: &Error) -> PyErr {
@@ -62,23 +42,17 @@ pub fn raise_forked(py: Python<'_>) -> PyErr {
 
 fn fill(py: Python<'_>, raised: PyErr, error: &Error) -> PyErr {
     let value = raised.value(py);
-    let filled = value
-        .setattr("code", error.code())
-        .and_then(|()| match error {
-            Error::InvalidRequest { field, reason } => {
-                value.setattr("field", field)?;
-                value.setattr("reason", reason)
-            }
-            Error::ContextOverflow {
-                prompt,
-                requested,
-                limit,
-            } => {
-                value.setattr("prompt", prompt)?;
-                value.setattr("requested", requested)?;
-                value.setattr("limit", limit)
-            }
-            _ => Ok(()),
-        });
+    let filled = value.setattr("code", error.code()).and_then(|()| match error {
+        Error::InvalidRequest { field, reason } => {
+            value.setattr("field", field)?;
+            value.setattr("reason", reason)
+        }
+        Error::ContextOverflow { prompt, requested, limit } => {
+            value.setattr("prompt", prompt)?;
+            value.setattr("requested", requested)?;
+            value.setattr("limit", limit)
+        }
+        _ => Ok(()),
+    });
     filled.err().unwrap_or(raised)
 }

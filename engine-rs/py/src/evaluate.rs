@@ -14,12 +14,7 @@ const CHUNK: usize = 128;
 
 #[pyfunction]
 #[pyo3(signature = (path, tokens, *, kv_type = "f32"))]
-pub fn evaluate<'py>(
-    py: Python<'py>,
-    path: PathBuf,
-    tokens: Vec<u32>,
-    kv_type: &str,
-) -> PyResult<Bound<'py, PyBytes>> {
+pub fn evaluate<'py>(py: Python<'py>, path: PathBuf, tokens: Vec<u32>, kv_type: &str) -> PyResult<Bound<'py, PyBytes>> {
     let kv = match kv_type {
         "f16" => KvType::F16,
         "f32" => KvType::F32,
@@ -30,27 +25,16 @@ pub fn evaluate<'py>(
     };
     let logits = py.detach(|| logits(&path, &tokens, kv));
     let logits = logits.map_err(|error| PyValueError::new_err(error.to_string()))?;
-    let bytes: Vec<u8> = logits
-        .iter()
-        .flat_map(|value| value.to_ne_bytes())
-        .collect();
+    let bytes: Vec<u8> = logits.iter().flat_map(|value| value.to_ne_bytes()).collect();
     Ok(PyBytes::new(py, &bytes))
 }
 
 fn logits(path: &std::path::Path, tokens: &[u32], kv: KvType) -> Result<Vec<f32>> {
-    let options = ExecutorOptions {
-        kv,
-        ..ExecutorOptions::default()
-    };
+    let options = ExecutorOptions { kv, ..ExecutorOptions::default() };
     let mut executor = load(Arc::new(Gguf::open(path)?), &options)?;
     let mut rows = Vec::new();
     for (number, tokens) in tokens.chunks(CHUNK).enumerate() {
-        let chunk = Chunk {
-            seq: 0,
-            start: number * CHUNK,
-            tokens,
-            want: Want::All,
-        };
+        let chunk = Chunk { seq: 0, start: number * CHUNK, tokens, want: Want::All };
         rows.extend(executor.step(&[chunk])?.rows);
     }
     Ok(rows)

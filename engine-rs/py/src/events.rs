@@ -16,14 +16,7 @@ impl TokenLogprob {
     #[pyo3(signature = (token, bytes, logprob, top = Vec::new()))]
     fn new(token: u32, bytes: Vec<u8>, logprob: f32, top: Vec<Py<TokenLogprob>>) -> Self {
         let top = top.iter().map(|score| score.get().inner.clone()).collect();
-        Self {
-            inner: core::TokenLogprob {
-                token,
-                bytes,
-                logprob,
-                top,
-            },
-        }
+        Self { inner: core::TokenLogprob { token, bytes, logprob, top } }
     }
 
     #[getter]
@@ -71,10 +64,7 @@ impl Started {
     }
 
     fn __repr__(&self) -> String {
-        let Self {
-            request,
-            prompt_tokens,
-        } = self;
+        let Self { request, prompt_tokens } = self;
         format!("Started(request={request}, prompt_tokens={prompt_tokens})")
     }
 }
@@ -95,22 +85,9 @@ pub struct Text {
 impl Text {
     #[new]
     #[pyo3(signature = (request, text, completion_tokens, logprobs = Vec::new()))]
-    fn new(
-        request: u64,
-        text: String,
-        completion_tokens: u32,
-        logprobs: Vec<Py<TokenLogprob>>,
-    ) -> Self {
-        let logprobs = logprobs
-            .iter()
-            .map(|score| score.get().inner.clone())
-            .collect();
-        Self {
-            request,
-            text,
-            completion_tokens,
-            logprobs,
-        }
+    fn new(request: u64, text: String, completion_tokens: u32, logprobs: Vec<Py<TokenLogprob>>) -> Self {
+        let logprobs = logprobs.iter().map(|score| score.get().inner.clone()).collect();
+        Self { request, text, completion_tokens, logprobs }
     }
 
     #[classattr]
@@ -126,9 +103,7 @@ impl Text {
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let text = PyString::new(py, &self.text).repr()?;
         let (request, tokens) = (self.request, self.completion_tokens);
-        Ok(format!(
-            "Text(request={request}, text={text}, completion_tokens={tokens})"
-        ))
+        Ok(format!("Text(request={request}, text={text}, completion_tokens={tokens})"))
     }
 }
 
@@ -153,15 +128,8 @@ impl Finished {
     }
 
     fn __repr__(&self) -> String {
-        let Self {
-            request,
-            reason,
-            completion_tokens,
-            ..
-        } = self;
-        format!(
-            "Finished(request={request}, reason='{reason}', completion_tokens={completion_tokens})"
-        )
+        let Self { request, reason, completion_tokens, .. } = self;
+        format!("Finished(request={request}, reason='{reason}', completion_tokens={completion_tokens})")
     }
 }
 
@@ -183,45 +151,18 @@ impl Failed {
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let message = PyString::new(py, &self.message).repr()?;
         let Self { request, code, .. } = self;
-        Ok(format!(
-            "Failed(request={request}, code='{code}', message={message})"
-        ))
+        Ok(format!("Failed(request={request}, code='{code}', message={message})"))
     }
 }
 
 /// An event as the Python object of its class.
 pub fn to_python(py: Python<'_>, event: core::Event) -> PyResult<Py<PyAny>> {
     Ok(match event {
-        core::Event::Started { id, prompt_tokens } => Py::new(
-            py,
-            Started {
-                request: id,
-                prompt_tokens,
-            },
-        )?
-        .into_any(),
-        core::Event::Text {
-            id,
-            text,
-            tokens,
-            logprobs,
-        } => Py::new(
-            py,
-            Text {
-                request: id,
-                text,
-                completion_tokens: tokens,
-                logprobs,
-            },
-        )?
-        .into_any(),
-        core::Event::Finished {
-            id,
-            reason,
-            prompt_tokens,
-            completion_tokens,
-            timings,
-        } => Py::new(
+        core::Event::Started { id, prompt_tokens } => Py::new(py, Started { request: id, prompt_tokens })?.into_any(),
+        core::Event::Text { id, text, tokens, logprobs } => {
+            Py::new(py, Text { request: id, text, completion_tokens: tokens, logprobs })?.into_any()
+        }
+        core::Event::Finished { id, reason, prompt_tokens, completion_tokens, timings } => Py::new(
             py,
             Finished {
                 request: id,
@@ -235,14 +176,8 @@ pub fn to_python(py: Python<'_>, event: core::Event) -> PyResult<Py<PyAny>> {
             },
         )?
         .into_any(),
-        core::Event::Failed { id, code, message } => Py::new(
-            py,
-            Failed {
-                request: id,
-                code: code.to_owned(),
-                message,
-            },
-        )?
-        .into_any(),
+        core::Event::Failed { id, code, message } => {
+            Py::new(py, Failed { request: id, code: code.to_owned(), message })?.into_any()
+        }
     })
 }

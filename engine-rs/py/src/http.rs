@@ -42,29 +42,21 @@ fn encode_error(error: http::EncodeError) -> PyErr {
 }
 
 fn header_list(py: Python<'_>, fields: &http::Fields) -> PyResult<Py<PyList>> {
-    let pairs = fields.iter().map(|(name, value)| {
-        (
-            PyBytes::new(py, &name.to_ascii_lowercase()),
-            PyBytes::new(py, value),
-        )
-    });
+    let pairs =
+        fields.iter().map(|(name, value)| (PyBytes::new(py, &name.to_ascii_lowercase()), PyBytes::new(py, value)));
     Ok(PyList::new(py, pairs)?.unbind())
 }
 
 /// One `bytes` of several parts, each copied once.
 fn joined<'py>(py: Python<'py>, parts: &[&[u8]]) -> PyResult<Bound<'py, PyBytes>> {
-    PyBytes::new_with(
-        py,
-        parts.iter().map(|part| part.len()).sum(),
-        |mut target| {
-            for part in parts {
-                let (place, rest) = target.split_at_mut(part.len());
-                place.copy_from_slice(part);
-                target = rest;
-            }
-            Ok(())
-        },
-    )
+    PyBytes::new_with(py, parts.iter().map(|part| part.len()).sum(), |mut target| {
+        for part in parts {
+            let (place, rest) = target.split_at_mut(part.len());
+            place.copy_from_slice(part);
+            target = rest;
+        }
+        Ok(())
+    })
 }
 
 #[pyclass(frozen, module = "quiver._engine")]
@@ -97,10 +89,7 @@ impl RequestHead {
 
     #[getter]
     fn headers(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
-        Ok(self
-            .headers
-            .get_or_try_init(py, || header_list(py, &self.inner.fields))?
-            .clone_ref(py))
+        Ok(self.headers.get_or_try_init(py, || header_list(py, &self.inner.fields))?.clone_ref(py))
     }
 
     #[getter]
@@ -144,18 +133,11 @@ impl RequestHead {
     }
 
     fn header<'py>(&self, py: Python<'py>, name: &[u8]) -> Option<Bound<'py, PyBytes>> {
-        self.inner
-            .fields
-            .get(name)
-            .map(|value| PyBytes::new(py, value))
+        self.inner.fields.get(name).map(|value| PyBytes::new(py, value))
     }
 
     fn __repr__(&self) -> String {
-        format!(
-            "<RequestHead {} {}>",
-            self.inner.method(),
-            self.inner.target()
-        )
+        format!("<RequestHead {} {}>", self.inner.method(), self.inner.target())
     }
 }
 
@@ -169,12 +151,7 @@ impl RequestParser {
     #[new]
     #[pyo3(signature = (*, max_head = 32768, max_body = 16777216))]
     fn new(max_head: usize, max_body: usize) -> Self {
-        RequestParser {
-            inner: http::RequestParser::new(http::Limits {
-                head: max_head,
-                body: max_body,
-            }),
-        }
+        RequestParser { inner: http::RequestParser::new(http::Limits { head: max_head, body: max_body }) }
     }
 
     fn receive(&mut self, data: &[u8]) {
@@ -183,10 +160,7 @@ impl RequestParser {
 
     fn head(&mut self, py: Python<'_>) -> PyResult<Option<RequestHead>> {
         let head = self.inner.head().map_err(|error| parser_error(py, error))?;
-        Ok(head.map(|inner| RequestHead {
-            inner,
-            headers: PyOnceLock::new(),
-        }))
+        Ok(head.map(|inner| RequestHead { inner, headers: PyOnceLock::new() }))
     }
 
     fn body<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
@@ -224,10 +198,7 @@ impl ResponseHead {
 
     #[getter]
     fn headers(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
-        Ok(self
-            .headers
-            .get_or_try_init(py, || header_list(py, &self.inner.fields))?
-            .clone_ref(py))
+        Ok(self.headers.get_or_try_init(py, || header_list(py, &self.inner.fields))?.clone_ref(py))
     }
 
     #[getter]
@@ -246,10 +217,7 @@ impl ResponseHead {
     }
 
     fn header<'py>(&self, py: Python<'py>, name: &[u8]) -> Option<Bound<'py, PyBytes>> {
-        self.inner
-            .fields
-            .get(name)
-            .map(|value| PyBytes::new(py, value))
+        self.inner.fields.get(name).map(|value| PyBytes::new(py, value))
     }
 
     fn __repr__(&self) -> String {
@@ -267,9 +235,7 @@ impl ResponseParser {
     #[new]
     #[pyo3(signature = (*, method, max_head = 65536))]
     fn new(method: &str, max_head: usize) -> Self {
-        ResponseParser {
-            inner: http::ResponseParser::new(method, max_head),
-        }
+        ResponseParser { inner: http::ResponseParser::new(method, max_head) }
     }
 
     fn receive(&mut self, data: &[u8]) {
@@ -278,10 +244,7 @@ impl ResponseParser {
 
     fn head(&mut self, py: Python<'_>) -> PyResult<Option<ResponseHead>> {
         let head = self.inner.head().map_err(|error| parser_error(py, error))?;
-        Ok(head.map(|inner| ResponseHead {
-            inner,
-            headers: PyOnceLock::new(),
-        }))
+        Ok(head.map(|inner| ResponseHead { inner, headers: PyOnceLock::new() }))
     }
 
     fn body<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
@@ -303,9 +266,7 @@ impl ResponseParser {
 type Headers = Vec<(PyBackedBytes, PyBackedBytes)>;
 
 fn pairs(headers: &Headers) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
-    headers
-        .iter()
-        .map(|(name, value)| (name.as_ref(), value.as_ref()))
+    headers.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
 }
 
 #[pyfunction]
@@ -316,11 +277,7 @@ pub fn encode_request<'py>(
     headers: Headers,
     body: Option<&[u8]>,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let encoder = http::RequestEncoder {
-        method: &method,
-        target: &target,
-        length: body.map(<[u8]>::len),
-    };
+    let encoder = http::RequestEncoder { method: &method, target: &target, length: body.map(<[u8]>::len) };
     let head = encoder.head(pairs(&headers)).map_err(encode_error)?;
     joined(py, &[&head, body.unwrap_or_default()])
 }
@@ -336,18 +293,9 @@ pub fn encode_response<'py>(
     http10: bool,
     head_only: bool,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let encoder = http::ResponseEncoder {
-        status,
-        length: body.map(<[u8]>::len),
-        close,
-        http10,
-    };
+    let encoder = http::ResponseEncoder { status, length: body.map(<[u8]>::len), close, http10 };
     let head = encoder.head(pairs(&headers)).map_err(encode_error)?;
-    let body = if head_only || !encoder.has_body() {
-        None
-    } else {
-        body
-    };
+    let body = if head_only || !encoder.has_body() { None } else { body };
     joined(py, &[&head, body.unwrap_or_default()])
 }
 
@@ -367,18 +315,12 @@ impl SseScanner {
     #[new]
     #[pyo3(signature = (*, max_event = 1048576))]
     fn new(max_event: usize) -> Self {
-        SseScanner {
-            inner: http::SseScanner::new(max_event),
-        }
+        SseScanner { inner: http::SseScanner::new(max_event) }
     }
 
     fn feed<'py>(&mut self, data: Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyBytes>> {
         let py = data.py();
-        match self
-            .inner
-            .feed(data.as_bytes())
-            .map_err(|error| http_error(py, &error))?
-        {
+        match self.inner.feed(data.as_bytes()).map_err(|error| http_error(py, &error))? {
             // The usual case: what came was whole events, which go on as the very same object.
             Cow::Borrowed(events) if events.len() == data.as_bytes().len() => Ok(data),
             events => Ok(PyBytes::new(py, &events)),

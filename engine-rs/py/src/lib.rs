@@ -21,9 +21,7 @@ mod _engine {
     #[pymodule_export]
     use super::engine::{Engine, EngineStatistics, ModelInfo};
     #[pymodule_export]
-    use super::errors::{
-        ContextOverflow, EngineError, EngineStopped, InvalidRequest, ModelLoadError,
-    };
+    use super::errors::{ContextOverflow, EngineError, EngineStopped, InvalidRequest, ModelLoadError};
     #[pymodule_export]
     use super::events::{Failed, Finished, Started, Text, TokenLogprob};
 

@@ -20,11 +20,8 @@ type Identity = (PathBuf, u64, Option<SystemTime>);
 static NEWEST: Mutex<Option<(Identity, Arc<Tokenizer>)>> = Mutex::new(None);
 
 fn identity(path: &Path) -> Result<Identity> {
-    let found = std::fs::metadata(path).map_err(|source| Error::Io {
-        path: path.to_owned(),
-        operation: "read",
-        source,
-    })?;
+    let found =
+        std::fs::metadata(path).map_err(|source| Error::Io { path: path.to_owned(), operation: "read", source })?;
     Ok((path.to_owned(), found.len(), found.modified().ok()))
 }
 
@@ -51,16 +48,13 @@ pub fn tokenize(
     parse_special: bool,
 ) -> PyResult<Vec<u32>> {
     let encode = || Ok(tokenizer(&path)?.encode(text, add_special, parse_special));
-    py.detach(encode)
-        .map_err(|error: Error| raise_load(py, &error))
+    py.detach(encode).map_err(|error: Error| raise_load(py, &error))
 }
 
 #[pyfunction]
 pub fn detokenize(py: Python<'_>, path: PathBuf, tokens: Vec<u32>) -> PyResult<Bound<'_, PyBytes>> {
     let decode = || Ok(tokenizer(&path)?.decode(&tokens));
-    let bytes = py
-        .detach(decode)
-        .map_err(|error: Error| raise_load(py, &error))?;
+    let bytes = py.detach(decode).map_err(|error: Error| raise_load(py, &error))?;
     Ok(PyBytes::new(py, &bytes))
 }
 
@@ -80,14 +74,8 @@ pub fn render_chat(
         let gguf = Gguf::open(&path)?;
         ChatTemplate::from_gguf(&gguf, &*tokenizer(&path)?)
     };
-    let template = py
-        .detach(load)
-        .map_err(|error: Error| raise_load(py, &error))?;
+    let template = py.detach(load).map_err(|error: Error| raise_load(py, &error))?;
     let missing = || Error::Template("the model file has none".to_owned());
-    let render = || {
-        template
-            .ok_or_else(missing)?
-            .render(&messages, &extra, add_generation_prompt)
-    };
+    let render = || template.ok_or_else(missing)?.render(&messages, &extra, add_generation_prompt);
     py.detach(render).map_err(|error| raise(py, &error))
 }

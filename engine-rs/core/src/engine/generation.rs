@@ -34,13 +34,7 @@ pub struct Generation {
 }
 
 impl Generation {
-    pub fn new(
-        id: u64,
-        request: GenerateRequest,
-        prompt: &[u32],
-        fallback_seed: u64,
-        submitted: Instant,
-    ) -> Self {
+    pub fn new(id: u64, request: GenerateRequest, prompt: &[u32], fallback_seed: u64, submitted: Instant) -> Self {
         Self {
             id,
             sampler: Sampler::new(&request, prompt, fallback_seed),
@@ -77,17 +71,8 @@ impl Generation {
             && !self.ends(token, language)
         {
             let (own, top) = logprobs(logits, token, count).ok_or(Error::NoFiniteLogits)?;
-            let top = top
-                .into_iter()
-                .map(|scored| score(scored, language))
-                .collect();
-            self.scores.push_back((
-                self.decoded,
-                TokenLogprob {
-                    top,
-                    ..score(own, language)
-                },
-            ));
+            let top = top.into_iter().map(|scored| score(scored, language)).collect();
+            self.scores.push_back((self.decoded, TokenLogprob { top, ..score(own, language) }));
         }
         Ok(token)
     }
@@ -106,11 +91,7 @@ impl Generation {
         self.last_token = Some(now);
         self.completion_tokens += 1;
         let ended = self.ends(token, language);
-        let bytes = if ended {
-            &[][..]
-        } else {
-            language.bytes(token)
-        };
+        let bytes = if ended { &[][..] } else { language.bytes(token) };
         let decoded = self.characters.push(bytes);
         let (mut text, stopped) = self.filter(&decoded);
         let reason = match (ended || stopped, full) {
@@ -171,19 +152,13 @@ impl Generation {
         } else if text.is_empty() {
             0
         } else {
-            self.scores
-                .partition_point(|(start, _)| *start < self.shown)
+            self.scores.partition_point(|(start, _)| *start < self.shown)
         };
         if text.is_empty() && ready == 0 {
             return;
         }
         let logprobs = self.scores.drain(..ready).map(|(_, score)| score).collect();
-        events.push(Event::Text {
-            id: self.id,
-            text,
-            tokens: self.completion_tokens,
-            logprobs,
-        });
+        events.push(Event::Text { id: self.id, text, tokens: self.completion_tokens, logprobs });
     }
 
     fn timings(&self) -> Timings {

@@ -27,10 +27,7 @@ pub struct Kept {
 
 impl Kept {
     pub fn new(limit: usize) -> Self {
-        Self {
-            entries: Vec::new(),
-            limit,
-        }
+        Self { entries: Vec::new(), limit }
     }
 
     pub fn len(&self) -> usize {
@@ -46,11 +43,7 @@ impl Kept {
         if tokens.len() < LEAST || tokens.len() > self.limit {
             return vec![seat];
         }
-        self.entries.push(Entry {
-            seat,
-            scope,
-            tokens,
-        });
+        self.entries.push(Entry { seat, scope, tokens });
         let mut sum: usize = self.entries.iter().map(|entry| entry.tokens.len()).sum();
         let mut released = Vec::new();
         while sum > self.limit {
@@ -67,13 +60,7 @@ impl Kept {
         let own = |(_, entry): &(usize, &Entry)| entry.scope == scope;
         let best = self.entries.iter().enumerate().filter(own);
         let (common, _, at) = best
-            .map(|(at, entry)| {
-                (
-                    common_start(&entry.tokens, tokens),
-                    Reverse(entry.tokens.len()),
-                    at,
-                )
-            })
+            .map(|(at, entry)| (common_start(&entry.tokens, tokens), Reverse(entry.tokens.len()), at))
             .filter(|(common, Reverse(length), _)| *common >= LEAST && common * 2 >= *length)
             .max()?;
         Some((self.entries.remove(at).seat, common))
@@ -109,11 +96,7 @@ mod tests {
 
     #[test]
     fn longest_common_start_is_taken() {
-        let entries = [
-            (1, "a", tokens(20, 900)),
-            (2, "a", tokens(30, 901)),
-            (3, "b", tokens(40, 902)),
-        ];
+        let entries = [(1, "a", tokens(20, 900)), (2, "a", tokens(30, 901)), (3, "b", tokens(40, 902))];
         let table = [
             ("a", tokens(40, 7), Some((2, 30))),
             ("a", tokens(25, 7), Some((2, 25))),

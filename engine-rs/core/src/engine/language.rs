@@ -17,38 +17,23 @@ pub trait Language: Send + Sync {
 }
 
 /// Checks what `GenerateRequest::check` cannot: the limits that depend on the model.
-pub fn check(
-    request: &GenerateRequest,
-    language: &dyn Language,
-    context_length: usize,
-) -> Result<()> {
+pub fn check(request: &GenerateRequest, language: &dyn Language, context_length: usize) -> Result<()> {
     let size = language.size();
     let outside = |token: &u32| *token as usize >= size;
     if let Some((token, _)) = request.logit_bias.iter().find(|(token, _)| outside(token)) {
-        return Err(Error::invalid(
-            "logit_bias",
-            format!("there is no token {token}: the model has {size}"),
-        ));
+        return Err(Error::invalid("logit_bias", format!("there is no token {token}: the model has {size}")));
     }
     match &request.prompt {
-        Prompt::Messages(_) if !language.has_chat_template() => Err(Error::invalid(
-            "prompt",
-            "the model has no chat template: send `text` or `tokens`",
-        )),
+        Prompt::Messages(_) if !language.has_chat_template() => {
+            Err(Error::invalid("prompt", "the model has no chat template: send `text` or `tokens`"))
+        }
         Prompt::Tokens(tokens) => {
             if let Some(token) = tokens.iter().find(|token| outside(token)) {
-                return Err(Error::invalid(
-                    "prompt",
-                    format!("there is no token {token}: the model has {size}"),
-                ));
+                return Err(Error::invalid("prompt", format!("there is no token {token}: the model has {size}")));
             }
             let requested = request.max_tokens.map_or(1, |tokens| tokens as usize);
             if tokens.len().saturating_add(requested) > context_length {
-                return Err(Error::ContextOverflow {
-                    prompt: tokens.len(),
-                    requested,
-                    limit: context_length,
-                });
+                return Err(Error::ContextOverflow { prompt: tokens.len(), requested, limit: context_length });
             }
             Ok(())
         }

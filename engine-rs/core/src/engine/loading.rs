@@ -36,27 +36,18 @@ pub fn open(path: &Path, options: &ExecutorOptions) -> Result<Model> {
     let language = ModelLanguage::open(&gguf)?;
     let executor = load_executor(Arc::clone(&gguf), options)?;
     let info = describe(&gguf, &language, executor.context_length())?;
-    Ok(Model {
-        executor,
-        language: Arc::new(language),
-        info,
-    })
+    Ok(Model { executor, language: Arc::new(language), info })
 }
 
 fn describe(gguf: &Gguf, language: &ModelLanguage, context_length: usize) -> Result<ModelInfo> {
     Ok(ModelInfo {
         architecture: gguf.architecture()?.to_owned(),
         name: gguf.opt_str("general.name")?.unwrap_or_default().to_owned(),
-        parameters: gguf
-            .tensors()
-            .map(|tensor| tensor.info.elements() as u64)
-            .sum(),
+        parameters: gguf.tensors().map(|tensor| tensor.info.elements() as u64).sum(),
         context_length,
         vocabulary: language.size(),
         size_bytes: gguf.size_bytes() as u64,
-        file_type: gguf
-            .opt_u32("general.file_type")?
-            .map_or_else(|| "unknown".to_owned(), file_type),
+        file_type: gguf.opt_u32("general.file_type")?.map_or_else(|| "unknown".to_owned(), file_type),
         has_chat_template: language.has_chat_template(),
     })
 }

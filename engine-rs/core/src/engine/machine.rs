@@ -40,12 +40,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new(
-        executor: Box<dyn Executor>,
-        language: Arc<dyn Language>,
-        options: RunOptions,
-        clock: Clock,
-    ) -> Self {
+    pub fn new(executor: Box<dyn Executor>, language: Arc<dyn Language>, options: RunOptions, clock: Clock) -> Self {
         let places = Places::new(executor, options.kept_tokens);
         let limits = Limits {
             max_sequences: options.max_sequences,
@@ -82,13 +77,7 @@ impl Machine {
         }
     }
 
-    fn queue(
-        &mut self,
-        id: u64,
-        request: GenerateRequest,
-        prompt: Result<Vec<u32>>,
-        submitted: Instant,
-    ) -> Result<()> {
+    fn queue(&mut self, id: u64, request: GenerateRequest, prompt: Result<Vec<u32>>, submitted: Instant) -> Result<()> {
         let prompt = prompt?;
         let mut seed = self.seed ^ id;
         let (max_tokens, window) = (request.max_tokens, request.window);
@@ -107,13 +96,7 @@ impl Machine {
             generation.finished(Reason::Cancelled)
         } else if self.reading.remove(&id).is_some() {
             let timings = Timings::default();
-            Event::Finished {
-                id,
-                reason: Reason::Cancelled,
-                prompt_tokens: 0,
-                completion_tokens: 0,
-                timings,
-            }
+            Event::Finished { id, reason: Reason::Cancelled, prompt_tokens: 0, completion_tokens: 0, timings }
         } else {
             return;
         };
@@ -163,12 +146,7 @@ impl Machine {
 
     /// Ends every open request with an error, and starts afresh.
     pub fn fail_all(&mut self, error: &Error) {
-        let open: Vec<u64> = self
-            .reading
-            .keys()
-            .chain(self.generations.keys())
-            .copied()
-            .collect();
+        let open: Vec<u64> = self.reading.keys().chain(self.generations.keys()).copied().collect();
         for id in open {
             self.reading.remove(&id);
             self.fail(id, error);
@@ -276,10 +254,7 @@ impl Machine {
     }
 
     fn count(&mut self, row: &Row) {
-        let prompt = self
-            .scheduler
-            .sequence(row.id)
-            .map_or(0, |sequence| sequence.prompt_tokens);
+        let prompt = self.scheduler.sequence(row.id).map_or(0, |sequence| sequence.prompt_tokens);
         let end = (row.start + row.len).min(prompt);
         self.counters.prompt_tokens += end.saturating_sub(row.start) as u64;
     }
@@ -288,11 +263,7 @@ impl Machine {
         self.generations.remove(&id);
         self.forget(id);
         self.counters.failed += 1;
-        self.events.push(Event::Failed {
-            id,
-            code: error.code(),
-            message: error.to_string(),
-        });
+        self.events.push(Event::Failed { id, code: error.code(), message: error.to_string() });
     }
 
     fn forget(&mut self, id: u64) {

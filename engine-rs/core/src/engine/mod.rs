@@ -52,12 +52,7 @@ pub struct RunOptions {
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self {
-            max_sequences: 16,
-            step_tokens: 512,
-            kept_tokens: 8192,
-            seed: 0,
-        }
+        Self { max_sequences: 16, step_tokens: 512, kept_tokens: 8192, seed: 0 }
     }
 }
 
@@ -95,9 +90,7 @@ impl Engine {
         let (reading, answers) = (Arc::clone(&language), commands.clone());
         let threads = vec![
             spawn("quiver-engine", move || worker.run())?,
-            spawn("quiver-reader", move || {
-                read_prompts(&*reading, &requests, &answers)
-            })?,
+            spawn("quiver-reader", move || read_prompts(&*reading, &requests, &answers))?,
         ];
         Ok(Self {
             language,
@@ -113,11 +106,7 @@ impl Engine {
     pub fn submit(&self, id: u64, request: GenerateRequest) -> Result<()> {
         request.check()?;
         check(&request, &*self.language, self.context_length)?;
-        self.send(Command::Submit {
-            id,
-            request: Box::new(request),
-            submitted: Instant::now(),
-        })
+        self.send(Command::Submit { id, request: Box::new(request), submitted: Instant::now() })
     }
 
     /// Ends a request within one step. Ignored if it is unknown, or the engine closed.
@@ -136,24 +125,15 @@ impl Engine {
     }
 
     pub fn statistics(&self) -> Statistics {
-        *self
-            .statistics
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *self.statistics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the current step and then the threads. Open requests fail; `drain` still gives their events.
     pub fn close(&self) {
-        if let Some(commands) = self
-            .commands
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
+        if let Some(commands) = self.commands.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = commands.send(Command::Close);
         }
-        let threads =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             let _ = thread.join();
         }
@@ -162,11 +142,7 @@ impl Engine {
     /// The lock orders every command before `Close`: none is lost behind it.
     fn send(&self, command: Command) -> Result<()> {
         let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
-        commands
-            .as_ref()
-            .ok_or(Error::Stopped)?
-            .send(command)
-            .map_err(|_| Error::Stopped)
+        commands.as_ref().ok_or(Error::Stopped)?.send(command).map_err(|_| Error::Stopped)
     }
 }
 

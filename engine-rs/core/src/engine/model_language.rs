@@ -16,10 +16,7 @@ impl ModelLanguage {
     pub fn open(gguf: &Gguf) -> Result<Self> {
         let tokenizer = Tokenizer::from_gguf(gguf)?;
         let template = ChatTemplate::from_gguf(gguf, &tokenizer)?;
-        Ok(Self {
-            tokenizer,
-            template,
-        })
+        Ok(Self { tokenizer, template })
     }
 
     /// A rendered conversation to tokens. Most templates write the begin token themselves; it is added to the others.

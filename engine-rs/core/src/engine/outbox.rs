@@ -22,11 +22,7 @@ pub struct Outbox {
 
 impl Outbox {
     pub fn new(wake: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self {
-            waiting: Mutex::default(),
-            armed: AtomicBool::new(false),
-            wake,
-        }
+        Self { waiting: Mutex::default(), armed: AtomicBool::new(false), wake }
     }
 
     /// Hands over the events of a whole step, then wakes the consumer once, unless it is awake already.
@@ -55,34 +51,18 @@ impl Outbox {
 
 impl Waiting {
     fn add(&mut self, event: Event) {
-        let Event::Text {
-            id,
-            text,
-            tokens,
-            logprobs,
-        } = event
-        else {
+        let Event::Text { id, text, tokens, logprobs } = event else {
             self.events.push(event);
             return;
         };
         let at = *self.texts.entry(id).or_insert(self.events.len());
         match self.events.get_mut(at) {
-            Some(Event::Text {
-                text: earlier,
-                tokens: count,
-                logprobs: scores,
-                ..
-            }) => {
+            Some(Event::Text { text: earlier, tokens: count, logprobs: scores, .. }) => {
                 earlier.push_str(&text);
                 scores.extend(logprobs);
                 *count = tokens;
             }
-            _ => self.events.push(Event::Text {
-                id,
-                text,
-                tokens,
-                logprobs,
-            }),
+            _ => self.events.push(Event::Text { id, text, tokens, logprobs }),
         }
     }
 }
@@ -95,20 +75,11 @@ mod tests {
     use std::sync::mpsc;
 
     fn text(id: u64, text: &str, tokens: u32) -> Event {
-        Event::Text {
-            id,
-            text: text.to_owned(),
-            tokens,
-            logprobs: Vec::new(),
-        }
+        Event::Text { id, text: text.to_owned(), tokens, logprobs: Vec::new() }
     }
 
     fn failed(id: u64) -> Event {
-        Event::Failed {
-            id,
-            code: "x",
-            message: String::new(),
-        }
+        Event::Failed { id, code: "x", message: String::new() }
     }
 
     #[test]
@@ -116,10 +87,7 @@ mod tests {
         let outbox = Outbox::new(Box::new(|| ()));
         outbox.push(&mut vec![text(1, "a", 1), text(2, "x", 1)]);
         outbox.push(&mut vec![text(2, "y", 2), text(1, "b", 2), failed(2)]);
-        assert_eq!(
-            outbox.drain(),
-            [text(1, "ab", 2), text(2, "xy", 2), failed(2)]
-        );
+        assert_eq!(outbox.drain(), [text(1, "ab", 2), text(2, "xy", 2), failed(2)]);
         outbox.push(&mut vec![text(1, "c", 3)]);
         assert_eq!(outbox.drain(), [text(1, "c", 3)]);
     }

@@ -22,11 +22,7 @@ pub struct Pace {
 impl Pace {
     /// `most` tokens at the most, however fast the machine.
     pub fn new(most: usize) -> Self {
-        Self {
-            most: most.max(1),
-            fixed: None,
-            each: None,
-        }
+        Self { most: most.max(1), fixed: None, each: None }
     }
 
     /// A step of `tokens` tokens took `elapsed`.
@@ -85,10 +81,7 @@ mod tests {
         ];
         for (fixed, each, expected) in table {
             let tokens = settles(fixed, each, 1);
-            assert!(
-                expected.contains(&tokens),
-                "{fixed:?} + {each:?}: {tokens} tokens"
-            );
+            assert!(expected.contains(&tokens), "{fixed:?} + {each:?}: {tokens} tokens");
         }
         // Also while nothing decodes: few tokens are tried once, and tell.
         assert!(settles(ms(500), ms(1), 0) > 400);

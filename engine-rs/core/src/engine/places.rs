@@ -20,12 +20,7 @@ pub struct Places {
 impl Places {
     /// `kept_tokens` bounds what finished requests leave behind.
     pub fn new(executor: Box<dyn Executor>, kept_tokens: usize) -> Self {
-        Self {
-            executor,
-            seats: BTreeMap::new(),
-            last_seat: 0,
-            kept: Kept::new(kept_tokens),
-        }
+        Self { executor, seats: BTreeMap::new(), last_seat: 0, kept: Kept::new(kept_tokens) }
     }
 
     pub fn context_length(&self) -> usize {
@@ -79,11 +74,7 @@ impl Places {
                 seq: seats.get(&row.id).copied().unwrap_or_default(),
                 start: row.start,
                 tokens: scheduler.tokens(row),
-                want: if row.samples {
-                    Want::Last
-                } else {
-                    Want::Nothing
-                },
+                want: if row.samples { Want::Last } else { Want::Nothing },
             })
             .collect();
         let logits = guarded(|| self.executor.step(&chunks))?;
@@ -133,9 +124,7 @@ impl Places {
 pub fn guarded<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_default();
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
         Err(Error::Internal(format!("panic: {text}")))
     })
 }

@@ -69,12 +69,7 @@ pub struct Scripted {
 
 impl Default for Scripted {
     fn default() -> Self {
-        Self {
-            sequences: BTreeMap::new(),
-            faults: Box::new(|_| None),
-            capacity: usize::MAX,
-            context_length: 512,
-        }
+        Self { sequences: BTreeMap::new(), faults: Box::new(|_| None), capacity: usize::MAX, context_length: 512 }
     }
 }
 
@@ -84,9 +79,8 @@ fn next(tokens: &[u32]) -> u32 {
         let said = tokens.len() - bar - 1;
         return if said < bar { tokens[said] } else { 0 };
     }
-    let mixed = tokens.iter().fold(7_u64, |sum, token| {
-        sum.wrapping_mul(31).wrapping_add(u64::from(*token)) % 1_000_003
-    });
+    let mixed =
+        tokens.iter().fold(7_u64, |sum, token| sum.wrapping_mul(31).wrapping_add(u64::from(*token)) % 1_000_003);
     u32::from(b'a') + (mixed % 26) as u32
 }
 
@@ -115,18 +109,9 @@ impl Executor for Scripted {
         match fault {
             Some(Fault::Error) => Err(Error::Internal("told to".to_owned())),
             Some(Fault::Panic) => panic!("told to"),
-            Some(Fault::Nan) => Ok(Logits {
-                vocab: VOCABULARY,
-                rows: vec![f32::NAN; rows.len()],
-            }),
-            None if held <= self.capacity => Ok(Logits {
-                vocab: VOCABULARY,
-                rows,
-            }),
-            None => Err(Error::KvFull {
-                needed: held,
-                available: self.capacity,
-            }),
+            Some(Fault::Nan) => Ok(Logits { vocab: VOCABULARY, rows: vec![f32::NAN; rows.len()] }),
+            None if held <= self.capacity => Ok(Logits { vocab: VOCABULARY, rows }),
+            None => Err(Error::KvFull { needed: held, available: self.capacity }),
         }
     }
 

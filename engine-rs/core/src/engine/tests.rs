@@ -9,12 +9,7 @@ use std::cell::Cell;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-const OPTIONS: RunOptions = RunOptions {
-    max_sequences: 4,
-    step_tokens: 16,
-    kept_tokens: 512,
-    seed: 0,
-};
+const OPTIONS: RunOptions = RunOptions { max_sequences: 4, step_tokens: 16, kept_tokens: 512, seed: 0 };
 
 fn request(text: &str, change: impl FnOnce(&mut GenerateRequest)) -> GenerateRequest {
     let mut request = GenerateRequest::new(Prompt::Text(text.to_owned()));
@@ -60,11 +55,7 @@ fn seen(events: &[Event], id: u64) -> Seen {
                 seen.text.push_str(text);
                 seen.logprobs.extend_from_slice(logprobs);
             }
-            Event::Finished {
-                reason,
-                completion_tokens,
-                ..
-            } => {
+            Event::Finished { reason, completion_tokens, .. } => {
                 seen.end = reason.name().to_owned();
                 seen.tokens = *completion_tokens;
             }
@@ -97,55 +88,13 @@ fn answers_end_as_they_should() {
     type Change = fn(&mut GenerateRequest);
     let table: &[(&str, Change, &str, &str, u32)] = &[
         ("hello|", |_| (), "hello", "stop", 6),
-        (
-            "hello|",
-            |request| request.max_tokens = Some(5),
-            "hello",
-            "length",
-            5,
-        ),
-        (
-            "hello|",
-            |request| request.max_tokens = Some(6),
-            "hello",
-            "stop",
-            6,
-        ),
-        (
-            "hello|",
-            |request| request.max_tokens = Some(2),
-            "he",
-            "length",
-            2,
-        ),
-        (
-            "hello|",
-            |request| request.stop = vec!["ll".to_owned()],
-            "he",
-            "stop",
-            4,
-        ),
-        (
-            "hello|",
-            |request| request.stop = vec!["lox".to_owned()],
-            "hello",
-            "stop",
-            6,
-        ),
-        (
-            "hello|",
-            |request| request.stop = vec!["o".to_owned()],
-            "hell",
-            "stop",
-            5,
-        ),
-        (
-            "hello|",
-            |request| (request.stop, request.max_tokens) = (vec!["llo".to_owned()], Some(5)),
-            "he",
-            "stop",
-            5,
-        ),
+        ("hello|", |request| request.max_tokens = Some(5), "hello", "length", 5),
+        ("hello|", |request| request.max_tokens = Some(6), "hello", "stop", 6),
+        ("hello|", |request| request.max_tokens = Some(2), "he", "length", 2),
+        ("hello|", |request| request.stop = vec!["ll".to_owned()], "he", "stop", 4),
+        ("hello|", |request| request.stop = vec!["lox".to_owned()], "hello", "stop", 6),
+        ("hello|", |request| request.stop = vec!["o".to_owned()], "hell", "stop", 5),
+        ("hello|", |request| (request.stop, request.max_tokens) = (vec!["llo".to_owned()], Some(5)), "he", "stop", 5),
         (
             "hello|",
             |request| (request.stop, request.max_tokens) = (vec!["llo".to_owned()], Some(4)),
@@ -153,43 +102,21 @@ fn answers_end_as_they_should() {
             "length",
             4,
         ),
-        (
-            "hi|",
-            |request| request.ignore_eos = true,
-            "hi",
-            "length",
-            8,
-        ),
+        ("hi|", |request| request.ignore_eos = true, "hi", "length", 8),
         ("aé|", |_| (), "aé", "stop", 4),
-        (
-            "aé|",
-            |request| request.max_tokens = Some(2),
-            "a\u{fffd}",
-            "length",
-            2,
-        ),
+        ("aé|", |request| request.max_tokens = Some(2), "a\u{fffd}", "length", 2),
         ("|", |_| (), "", "stop", 1),
         ("", |_| (), "", "invalid_request", 0),
     ];
     for (text, change, answer, end, tokens) in table {
-        let expected = Seen {
-            text: (*answer).to_owned(),
-            end: (*end).to_owned(),
-            tokens: *tokens,
-            logprobs: vec![],
-        };
+        let expected = Seen { text: (*answer).to_owned(), end: (*end).to_owned(), tokens: *tokens, logprobs: vec![] };
         assert_eq!(alone(text, change), expected, "{text}");
     }
 }
 
 #[test]
 fn log_probabilities_go_with_their_text() {
-    let letters = |seen: &Seen| {
-        seen.logprobs
-            .iter()
-            .map(|score| score.token as u8 as char)
-            .collect::<String>()
-    };
+    let letters = |seen: &Seen| seen.logprobs.iter().map(|score| score.token as u8 as char).collect::<String>();
     let all = alone("hello|", |request| request.logprobs = Some(2));
     assert_eq!(letters(&all), "hello");
     assert_eq!(all.logprobs[0].top.len(), 2);
@@ -205,20 +132,14 @@ fn log_probabilities_go_with_their_text() {
     assert_eq!(letters(&held), "hello");
     let halves = alone("aé|", |request| request.logprobs = Some(0));
     assert_eq!(
-        halves
-            .logprobs
-            .iter()
-            .map(|score| score.bytes.clone())
-            .collect::<Vec<_>>(),
+        halves.logprobs.iter().map(|score| score.bytes.clone()).collect::<Vec<_>>(),
         [vec![b'a'], vec![0xc3], vec![0xa9]]
     );
 }
 
 #[test]
 fn a_batch_changes_nothing() {
-    let texts: Vec<String> = (0..12)
-        .map(|index| format!("prompt {index} {}", "x".repeat(index * 7)))
-        .collect();
+    let texts: Vec<String> = (0..12).map(|index| format!("prompt {index} {}", "x".repeat(index * 7))).collect();
     let single: Vec<Seen> = texts.iter().map(|text| alone(text, |_| ())).collect();
     let mut machine = machine(Scripted::default());
     for (id, text) in texts.iter().enumerate() {
@@ -234,17 +155,11 @@ fn a_batch_changes_nothing() {
 fn little_memory_changes_nothing() {
     let text = |id: u64| format!("{}{id}", "word ".repeat(5));
     let run_with = |capacity: usize| {
-        let mut machine = machine(Scripted {
-            capacity,
-            ..Scripted::default()
-        });
+        let mut machine = machine(Scripted { capacity, ..Scripted::default() });
         (0..6).for_each(|id| submit(&mut machine, id, request(&text(id), |_| ())));
         let events = run(&mut machine);
         let preemptions = machine.statistics().preemptions;
-        (
-            (0..6).map(|id| seen(&events, id)).collect::<Vec<_>>(),
-            preemptions,
-        )
+        ((0..6).map(|id| seen(&events, id)).collect::<Vec<_>>(), preemptions)
     };
     let (plenty, none) = run_with(usize::MAX);
     let (scarce, some) = run_with(60);
@@ -252,10 +167,7 @@ fn little_memory_changes_nothing() {
     assert!(none == 0 && some > 0, "{none} and {some} preemptions");
     // Too little for any: each fails alone, and says why.
     let (failed, _) = run_with(10);
-    assert!(
-        failed.iter().all(|seen| seen.end == "kv_full"),
-        "{failed:?}"
-    );
+    assert!(failed.iter().all(|seen| seen.end == "kv_full"), "{failed:?}");
 }
 
 #[test]
@@ -282,19 +194,14 @@ fn a_next_turn_computes_only_what_is_new() {
 /// Fails whatever step holds sequence 2.
 fn against_two(fault: fn() -> Fault) -> Scripted {
     let faults = move |batch: &[Chunk<'_>]| batch.iter().any(|chunk| chunk.seq == 2).then(fault);
-    Scripted {
-        faults: Box::new(faults),
-        ..Scripted::default()
-    }
+    Scripted { faults: Box::new(faults), ..Scripted::default() }
 }
 
 #[test]
 fn a_failure_stays_with_its_request() {
     type Make = fn() -> Fault;
-    let table: [(Make, &str, usize); 2] = [
-        (|| Fault::Error, "engine_internal", 1),
-        (|| Fault::Panic, "engine_internal", 1),
-    ];
+    let table: [(Make, &str, usize); 2] =
+        [(|| Fault::Error, "engine_internal", 1), (|| Fault::Panic, "engine_internal", 1)];
     for (fault, code, failures) in table {
         let mut machine = machine(against_two(fault));
         (1..=3).for_each(|id| submit(&mut machine, id, request("hello|", |_| ())));
@@ -316,10 +223,7 @@ fn unusable_numbers_end_a_request() {
         steps += 1;
         (steps == 1).then_some(Fault::Nan)
     };
-    let mut machine = machine(Scripted {
-        faults: Box::new(faults),
-        ..Scripted::default()
-    });
+    let mut machine = machine(Scripted { faults: Box::new(faults), ..Scripted::default() });
     submit(&mut machine, 2, request("hello|", |_| ()));
     assert_eq!(seen(&run(&mut machine), 2).end, "no_finite_logits");
     submit(&mut machine, 1, request("hello|", |_| ()));
@@ -333,29 +237,17 @@ fn a_passing_fault_costs_a_retry() {
         steps += 1;
         (steps == 3).then_some(Fault::Error)
     };
-    let mut machine = machine(Scripted {
-        faults: Box::new(faults),
-        ..Scripted::default()
-    });
+    let mut machine = machine(Scripted { faults: Box::new(faults), ..Scripted::default() });
     (1..=2).for_each(|id| submit(&mut machine, id, request("hello|", |_| ())));
     let events = run(&mut machine);
-    assert_eq!(
-        [seen(&events, 1).text, seen(&events, 2).text],
-        ["hello", "hello"]
-    );
+    assert_eq!([seen(&events, 1).text, seen(&events, 2).text], ["hello", "hello"]);
     assert_eq!(machine.statistics().retries, 1);
 }
 
 #[test]
 fn cancelled_leaves_nothing() {
     let mut machine = machine(Scripted::default());
-    (1..=100).for_each(|id| {
-        submit(
-            &mut machine,
-            id,
-            request(&"x".repeat(40), |request| request.max_tokens = None),
-        )
-    });
+    (1..=100).for_each(|id| submit(&mut machine, id, request(&"x".repeat(40), |request| request.max_tokens = None)));
     machine.open(101, Instant::now());
     for id in 1..=101 {
         machine.step();
@@ -365,10 +257,7 @@ fn cancelled_leaves_nothing() {
     machine.ready(101, request("late", |_| ()), Ok(vec![1]));
     assert!(!machine.step());
     let statistics = machine.statistics();
-    assert_eq!(
-        (statistics.live, statistics.waiting, statistics.cancelled),
-        (0, 0, 101)
-    );
+    assert_eq!((statistics.live, statistics.waiting, statistics.cancelled), (0, 0, 101));
     let events = std::mem::take(&mut machine.events);
     (1..=101).for_each(|id| assert_eq!(seen(&events, id).end, "cancelled"));
 }
@@ -378,13 +267,7 @@ fn times_add_up() {
     let mut machine = machine(Scripted::default());
     submit(&mut machine, 1, request(&"x".repeat(60), |_| ()));
     let events = run(&mut machine);
-    let Some(Event::Finished {
-        timings,
-        reason: Reason::Length,
-        prompt_tokens: 60,
-        ..
-    }) = events.last()
-    else {
+    let Some(Event::Finished { timings, reason: Reason::Length, prompt_tokens: 60, .. }) = events.last() else {
         panic!("{events:?}");
     };
     assert!(timings.prefill > Duration::ZERO && timings.decode > Duration::ZERO);
@@ -397,14 +280,7 @@ fn figures_count_tokens_once() {
     (1..=3).for_each(|id| submit(&mut machine, id, request(&"x".repeat(30), |_| ())));
     run(&mut machine);
     let statistics = machine.statistics();
-    assert_eq!(
-        (
-            statistics.prompt_tokens,
-            statistics.completion_tokens,
-            statistics.finished
-        ),
-        (90, 24, 3)
-    );
+    assert_eq!((statistics.prompt_tokens, statistics.completion_tokens, statistics.finished), (90, 24, 3));
 }
 
 /// A running engine and the wake-ups it gives.
@@ -413,10 +289,7 @@ fn engine(executor: Scripted) -> (Engine, Receiver<()>) {
     let wake = Box::new(move || {
         let _ = sender.send(());
     });
-    (
-        Engine::start(Box::new(executor), Arc::new(Letters), OPTIONS, wake).unwrap(),
-        wakes,
-    )
+    (Engine::start(Box::new(executor), Arc::new(Letters), OPTIONS, wake).unwrap(), wakes)
 }
 
 /// Drains at each wake-up until `count` requests have ended; acknowledges all but `slow`.
@@ -443,9 +316,7 @@ fn many_requests_end_once() {
         engine
             .submit(
                 id,
-                request(&format!("answer {id}|"), |request| {
-                    (request.max_tokens, request.window) = (Some(40), 3)
-                }),
+                request(&format!("answer {id}|"), |request| (request.max_tokens, request.window) = (Some(40), 3)),
             )
             .unwrap();
     }
@@ -460,8 +331,7 @@ fn many_requests_end_once() {
 #[test]
 fn a_slow_client_holds_up_itself() {
     let (engine, wakes) = engine(Scripted::default());
-    let endless =
-        |request: &mut GenerateRequest| (request.max_tokens, request.window) = (Some(100), 4);
+    let endless = |request: &mut GenerateRequest| (request.max_tokens, request.window) = (Some(100), 4);
     (1..=6).for_each(|id| engine.submit(id, request("words", endless)).unwrap());
     let mut events = until_ended(&engine, &wakes, 5, 3);
     let told = events.iter().filter_map(|event| match event {
@@ -470,33 +340,19 @@ fn a_slow_client_holds_up_itself() {
     });
     assert_eq!(told.max(), Some(4));
     engine.acknowledge(3, 4);
-    events.extend(
-        until_ended(&engine, &wakes, 1, u64::MAX)
-            .into_iter()
-            .inspect(|event| assert_eq!(event.id(), 3)),
-    );
+    events.extend(until_ended(&engine, &wakes, 1, u64::MAX).into_iter().inspect(|event| assert_eq!(event.id(), 3)));
     assert_eq!(seen(&events, 3).end, "length");
 }
 
 #[test]
 fn closing_fails_what_is_open() {
     let (engine, _wakes) = engine(Scripted::default());
-    (1..=9).for_each(|id| {
-        engine
-            .submit(id, request("words", |request| request.window = 1))
-            .unwrap()
-    });
+    (1..=9).for_each(|id| engine.submit(id, request("words", |request| request.window = 1)).unwrap());
     engine.close();
     engine.close();
     let events = engine.drain();
     (1..=9).for_each(|id| assert_eq!(seen(&events, id).end, "engine_stopped"));
-    assert_eq!(
-        engine
-            .submit(10, request("words", |_| ()))
-            .unwrap_err()
-            .code(),
-        "engine_stopped"
-    );
+    assert_eq!(engine.submit(10, request("words", |_| ())).unwrap_err().code(), "engine_stopped");
     engine.cancel(1);
     engine.acknowledge(1, 1);
     assert_eq!(engine.statistics().live, 0);
@@ -509,10 +365,7 @@ fn a_panic_while_reading_fails_one() {
     engine.submit(1, request("panic", |_| ())).unwrap();
     engine.submit(2, request("hello|", |_| ())).unwrap();
     let events = until_ended(&engine, &wakes, 2, u64::MAX);
-    assert_eq!(
-        [seen(&events, 1).end, seen(&events, 2).text],
-        ["engine_internal", "hello"]
-    );
+    assert_eq!([seen(&events, 1).end, seen(&events, 2).text], ["engine_internal", "hello"]);
 }
 
 #[test]
@@ -521,10 +374,7 @@ fn impossible_requests_are_refused_at_once() {
     let tokens = |tokens: Vec<u32>| GenerateRequest::new(Prompt::Tokens(tokens));
     let messages = serde_json::json!([{"role": "user", "content": "hi"}]);
     let table = [
-        (
-            tokens(vec![256]),
-            "`prompt`: there is no token 256: the model has 256",
-        ),
+        (tokens(vec![256]), "`prompt`: there is no token 256: the model has 256"),
         (
             GenerateRequest::new(Prompt::Messages(messages)),
             "`prompt`: the model has no chat template: send `text` or `tokens`",
@@ -533,14 +383,8 @@ fn impossible_requests_are_refused_at_once() {
             request("a", |request| request.logit_bias = vec![(300, 1.0)]),
             "`logit_bias`: there is no token 300: the model has 256",
         ),
-        (
-            request("a", |request| request.temperature = f32::NAN),
-            "`temperature`: NaN is not between 0 and 2",
-        ),
-        (
-            tokens(vec![1; 512]),
-            "512 prompt tokens and 1 to generate exceed the context of 512 tokens",
-        ),
+        (request("a", |request| request.temperature = f32::NAN), "`temperature`: NaN is not between 0 and 2"),
+        (tokens(vec![1; 512]), "512 prompt tokens and 1 to generate exceed the context of 512 tokens"),
     ];
     for (request, message) in table {
         assert_eq!(engine.submit(1, request).unwrap_err().to_string(), message);

@@ -49,11 +49,8 @@ impl Worker {
     pub fn run(mut self) {
         let mut busy = false;
         loop {
-            let next = if busy {
-                self.commands.try_recv().ok()
-            } else {
-                self.commands.recv().ok().or(Some(Command::Close))
-            };
+            let next =
+                if busy { self.commands.try_recv().ok() } else { self.commands.recv().ok().or(Some(Command::Close)) };
             if let Some(command) = next {
                 if let Command::Close = command {
                     break;
@@ -73,21 +70,13 @@ impl Worker {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Submit {
-                id,
-                request,
-                submitted,
-            } => {
+            Command::Submit { id, request, submitted } => {
                 self.machine.open(id, submitted);
                 if self.reader.send((id, request)).is_err() {
                     self.machine.cancel(id);
                 }
             }
-            Command::Ready {
-                id,
-                request,
-                prompt,
-            } => self.machine.ready(id, *request, prompt),
+            Command::Ready { id, request, prompt } => self.machine.ready(id, *request, prompt),
             Command::Cancel { id } => self.machine.cancel(id),
             Command::Acknowledge { id, tokens } => self.machine.acknowledge(id, tokens),
             Command::Close => {}
@@ -104,30 +93,16 @@ impl Worker {
 
     /// Figures first: who has seen a request end finds it gone from them.
     fn publish(&mut self) {
-        *self
-            .statistics
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = self.machine.statistics();
+        *self.statistics.lock().unwrap_or_else(PoisonError::into_inner) = self.machine.statistics();
         self.outbox.push(&mut self.machine.events);
     }
 }
 
 /// Reads prompts until the worker is gone.
-pub fn read_prompts(
-    language: &dyn Language,
-    requests: &Receiver<Reading>,
-    commands: &Sender<Command>,
-) {
+pub fn read_prompts(language: &dyn Language, requests: &Receiver<Reading>, commands: &Sender<Command>) {
     for (id, request) in requests {
         let prompt = guarded(|| language.read(&request));
-        if commands
-            .send(Command::Ready {
-                id,
-                request,
-                prompt,
-            })
-            .is_err()
-        {
+        if commands.send(Command::Ready { id, request, prompt }).is_err() {
             return;
         }
     }

@@ -24,13 +24,8 @@ impl CandleExecutor {
         let trained = decoder.spec.context_length;
         let context_length = options.context_length.unwrap_or(trained);
         if context_length == 0 || context_length > trained {
-            let reason = format!(
-                "{context_length} is outside 1..={trained}, what the model was trained for"
-            );
-            return Err(Error::InvalidRequest {
-                field: "context_length".to_owned(),
-                reason,
-            });
+            let reason = format!("{context_length} is outside 1..={trained}, what the model was trained for");
+            return Err(Error::InvalidRequest { field: "context_length".to_owned(), reason });
         }
         Ok(CandleExecutor {
             kv: Box::new(PagedKv::new(decoder.kv_shape(), options.kv)),
@@ -44,10 +39,7 @@ impl CandleExecutor {
         for span in &batch.spans {
             let length = self.kv.length(span.seq);
             if length != span.start {
-                let message = format!(
-                    "sequence {} has {length} tokens, not {}",
-                    span.seq, span.start
-                );
+                let message = format!("sequence {} has {length} tokens, not {}", span.seq, span.start);
                 return Err(Error::Internal(message));
             }
             self.kv.reserve(span.seq, span.end())?;
@@ -71,10 +63,7 @@ impl Executor for CandleExecutor {
         let vocab = self.decoder.vocab;
         let batch = Batch::new(chunks, self.context_length, vocab)?;
         if batch.tokens.is_empty() {
-            return Ok(Logits {
-                vocab,
-                rows: Vec::new(),
-            });
+            return Ok(Logits { vocab, rows: Vec::new() });
         }
         let result = self.reserve(&batch).and_then(|()| {
             let (decoder, kv) = (&self.decoder, self.kv.as_mut());
@@ -82,10 +71,7 @@ impl Executor for CandleExecutor {
         });
         match result {
             Ok(rows) => {
-                batch
-                    .spans
-                    .iter()
-                    .for_each(|span| self.kv.commit(span.seq, span.end()));
+                batch.spans.iter().for_each(|span| self.kv.commit(span.seq, span.end()));
                 Ok(Logits { vocab, rows })
             }
             Err(error) => {

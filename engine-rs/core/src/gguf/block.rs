@@ -11,12 +11,7 @@ pub struct BlockType {
 }
 
 const fn block(id: u32, name: &'static str, elements: usize, bytes: usize) -> BlockType {
-    BlockType {
-        id,
-        name,
-        elements,
-        bytes,
-    }
+    BlockType { id, name, elements, bytes }
 }
 
 impl BlockType {
@@ -100,9 +95,7 @@ impl BlockType {
 
     /// Bytes of `elements` values, or `None` where they are not whole blocks or do not fit in memory.
     pub fn bytes_for(&self, elements: usize) -> Option<usize> {
-        elements
-            .is_multiple_of(self.elements)
-            .then(|| (elements / self.elements).checked_mul(self.bytes))?
+        elements.is_multiple_of(self.elements).then(|| (elements / self.elements).checked_mul(self.bytes))?
     }
 }
 
@@ -139,11 +132,7 @@ mod tests {
 
     #[test]
     fn every_number_has_a_name() {
-        for (id, name) in [
-            (12, "Q4_K"),
-            (4, "Q4_2 (retired by ggml)"),
-            (99, "number 99 (unknown)"),
-        ] {
+        for (id, name) in [(12, "Q4_K"), (4, "Q4_2 (retired by ggml)"), (99, "number 99 (unknown)")] {
             assert_eq!(BlockType::name_of(id), name);
         }
     }

@@ -28,10 +28,7 @@ impl<'a> Cursor<'a> {
     }
 
     pub fn malformed(&self, what: impl std::fmt::Display) -> Error {
-        Error::Malformed {
-            path: self.path.to_owned(),
-            what: format!("{what} (at offset {})", self.at),
-        }
+        Error::Malformed { path: self.path.to_owned(), what: format!("{what} (at offset {})", self.at) }
     }
 
     fn truncated(&self, what: &str, needed: u64) -> Error {
@@ -91,8 +88,7 @@ impl<'a> Cursor<'a> {
 
     fn kind(&mut self, what: &str) -> Result<Kind> {
         let id = self.u32(what)?;
-        Kind::from_id(id)
-            .ok_or_else(|| self.malformed(format_args!("{what} has the unknown value type {id}")))
+        Kind::from_id(id).ok_or_else(|| self.malformed(format_args!("{what} has the unknown value type {id}")))
     }
 
     pub fn value(&mut self, what: &str) -> Result<Value> {
@@ -127,11 +123,7 @@ impl<'a> Cursor<'a> {
             None => self.skip_elements(what, kind, count, depth)?,
         }
         // Every element took at least a byte of the file, so the count fits.
-        Ok(Array {
-            kind,
-            len: count as usize,
-            bytes: start..self.at,
-        })
+        Ok(Array { kind, len: count as usize, bytes: start..self.at })
     }
 
     fn skip_elements(&mut self, what: &str, kind: Kind, count: u64, depth: usize) -> Result<()> {

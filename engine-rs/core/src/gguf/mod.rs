@@ -110,15 +110,11 @@ impl Gguf {
 
     /// Any integer kind whose value fits.
     pub fn opt_u32(&self, key: &str) -> Result<Option<u32>> {
-        self.optional(key, "a 32-bit unsigned integer", |value| {
-            value.integer()?.try_into().ok()
-        })
+        self.optional(key, "a 32-bit unsigned integer", |value| value.integer()?.try_into().ok())
     }
 
     pub fn opt_u64(&self, key: &str) -> Result<Option<u64>> {
-        self.optional(key, "a 64-bit unsigned integer", |value| {
-            value.integer()?.try_into().ok()
-        })
+        self.optional(key, "a 64-bit unsigned integer", |value| value.integer()?.try_into().ok())
     }
 
     pub fn opt_f32(&self, key: &str) -> Result<Option<f32>> {
@@ -139,8 +135,7 @@ impl Gguf {
         let mut strings = Vec::with_capacity(array.len);
         for _ in 0..array.len {
             // The header pass walked these lengths; they are checked again because the file may change under us.
-            let string = take_string(&mut rest)
-                .ok_or_else(|| self.malformed(format!("`{key}` changed while open")))?;
+            let string = take_string(&mut rest).ok_or_else(|| self.malformed(format!("`{key}` changed while open")))?;
             strings.push(string);
         }
         Ok(strings)
@@ -148,33 +143,19 @@ impl Gguf {
 
     /// An array of 32-bit integers of either sign (some writers use u32 for token types).
     pub fn i32s(&self, key: &str) -> Result<Vec<i32>> {
-        self.words(
-            key,
-            "an array of i32",
-            |kind| matches!(kind, Kind::I32 | Kind::U32),
-            i32::from_le_bytes,
-        )
+        self.words(key, "an array of i32", |kind| matches!(kind, Kind::I32 | Kind::U32), i32::from_le_bytes)
     }
 
     pub fn f32s(&self, key: &str) -> Result<Vec<f32>> {
-        self.words(
-            key,
-            "an array of f32",
-            |kind| kind == Kind::F32,
-            f32::from_le_bytes,
-        )
+        self.words(key, "an array of f32", |kind| kind == Kind::F32, f32::from_le_bytes)
     }
 
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>> {
-        self.opt_tensor(name).ok_or_else(|| Error::MissingTensor {
-            tensor: name.to_owned(),
-        })
+        self.opt_tensor(name).ok_or_else(|| Error::MissingTensor { tensor: name.to_owned() })
     }
 
     pub fn opt_tensor(&self, name: &str) -> Option<TensorView<'_>> {
-        self.by_name
-            .get(name)
-            .map(|at| self.view(&self.tensors[*at]))
+        self.by_name.get(name).map(|at| self.view(&self.tensors[*at]))
     }
 
     /// All tensors, in the order of the file.
@@ -192,24 +173,15 @@ impl Gguf {
 
     /// An error about this file's content, for the modules that interpret it.
     pub fn malformed(&self, what: impl Into<String>) -> Error {
-        Error::Malformed {
-            path: self.path.clone(),
-            what: what.into(),
-        }
+        Error::Malformed { path: self.path.clone(), what: what.into() }
     }
 
     fn view<'a>(&'a self, info: &'a TensorInfo) -> TensorView<'a> {
-        TensorView {
-            info,
-            data: &self.map[info.range.clone()],
-        }
+        TensorView { info, data: &self.map[info.range.clone()] }
     }
 
     fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
-        value.ok_or_else(|| Error::MissingKey {
-            path: self.path.clone(),
-            key: key.to_owned(),
-        })
+        value.ok_or_else(|| Error::MissingKey { path: self.path.clone(), key: key.to_owned() })
     }
 
     fn optional<'a, T>(
@@ -232,20 +204,10 @@ impl Gguf {
             Some(number) => format!("{} {number}", value.describe()),
             None => value.describe(),
         };
-        Error::WrongKind {
-            path: self.path.clone(),
-            key: key.to_owned(),
-            want,
-            got,
-        }
+        Error::WrongKind { path: self.path.clone(), key: key.to_owned(), want, got }
     }
 
-    fn array(
-        &self,
-        key: &str,
-        want: &'static str,
-        accepts: impl Fn(Kind) -> bool,
-    ) -> Result<&Array> {
+    fn array(&self, key: &str, want: &'static str, accepts: impl Fn(Kind) -> bool) -> Result<&Array> {
         match self.required(key, self.get(key))? {
             Value::Array(array) if accepts(array.kind) => Ok(array),
             other => Err(self.wrong_kind(key, want, other)),
@@ -274,26 +236,14 @@ fn take_string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 }
 
 fn map_file(path: &Path) -> Result<Mmap> {
-    let failed = |operation| {
-        move |source| Error::Io {
-            path: path.to_owned(),
-            operation,
-            source,
-        }
-    };
+    let failed = |operation| move |source| Error::Io { path: path.to_owned(), operation, source };
     // Checked before opening: opening a pipe would wait for a writer.
     let metadata = std::fs::metadata(path).map_err(failed("open the model file"))?;
     if !metadata.is_file() {
-        return Err(Error::NotGguf {
-            path: path.to_owned(),
-            found: "not a regular file".to_owned(),
-        });
+        return Err(Error::NotGguf { path: path.to_owned(), found: "not a regular file".to_owned() });
     }
     if metadata.len() == 0 {
-        return Err(Error::NotGguf {
-            path: path.to_owned(),
-            found: "the file is empty".to_owned(),
-        });
+        return Err(Error::NotGguf { path: path.to_owned(), found: "the file is empty".to_owned() });
     }
     let file = File::open(path).map_err(failed("open the model file"))?;
     // SAFETY: the mapping is private and read-only. Another process may still change the pages under it; every length
@@ -326,36 +276,22 @@ impl Header {
         for info in &mut tensors {
             tensor::place(info, data_start, bytes.len(), path)?;
         }
-        Ok(Header {
-            version,
-            values,
-            tensors,
-        })
+        Ok(Header { version, values, tensors })
     }
 }
 
 fn read_version(path: &Path, cursor: &mut Cursor<'_>) -> Result<u32> {
     let magic = cursor.u32("magic number")?;
     if magic != MAGIC {
-        let found = format!(
-            "it starts with {:?}",
-            magic.to_le_bytes().escape_ascii().to_string()
-        );
-        return Err(Error::NotGguf {
-            path: path.to_owned(),
-            found,
-        });
+        let found = format!("it starts with {:?}", magic.to_le_bytes().escape_ascii().to_string());
+        return Err(Error::NotGguf { path: path.to_owned(), found });
     }
     match cursor.u32("version")? {
         version @ (2 | 3) => Ok(version),
-        swapped if matches!(swapped.swap_bytes(), 1..=3) => Err(Error::NotGguf {
-            path: path.to_owned(),
-            found: "a big-endian file".to_owned(),
-        }),
-        version => Err(Error::UnsupportedVersion {
-            path: path.to_owned(),
-            version,
-        }),
+        swapped if matches!(swapped.swap_bytes(), 1..=3) => {
+            Err(Error::NotGguf { path: path.to_owned(), found: "a big-endian file".to_owned() })
+        }
+        version => Err(Error::UnsupportedVersion { path: path.to_owned(), version }),
     }
 }
 
@@ -377,12 +313,8 @@ fn alignment(cursor: &Cursor<'_>, values: &BTreeMap<String, Value>) -> Result<us
         None => Ok(DEFAULT_ALIGNMENT as usize),
         Some(Value::U32(alignment)) if alignment.is_power_of_two() => Ok(*alignment as usize),
         Some(other) => {
-            let found = other
-                .integer()
-                .map_or_else(|| other.describe(), |number| number.to_string());
-            Err(cursor.malformed(format_args!(
-                "`general.alignment` should be a power of two, is {found}"
-            )))
+            let found = other.integer().map_or_else(|| other.describe(), |number| number.to_string());
+            Err(cursor.malformed(format_args!("`general.alignment` should be a power of two, is {found}")))
         }
     }
 }
@@ -392,10 +324,7 @@ fn index(path: &Path, tensors: &[TensorInfo]) -> Result<HashMap<String, usize>> 
     for (at, info) in tensors.iter().enumerate() {
         if by_name.insert(info.name.clone(), at).is_some() {
             let what = format!("tensor `{}` appears twice", info.name);
-            return Err(Error::Malformed {
-                path: path.to_owned(),
-                what,
-            });
+            return Err(Error::Malformed { path: path.to_owned(), what });
         }
     }
     Ok(by_name)

@@ -50,56 +50,35 @@ pub(super) fn read(cursor: &mut Cursor<'_>, alignment: usize) -> Result<TensorIn
         match usize::try_from(size) {
             Ok(size) if size > 0 => dims.push(size),
             _ => {
-                return Err(
-                    cursor.malformed(format_args!("tensor `{name}` has a dimension of {size}"))
-                );
+                return Err(cursor.malformed(format_args!("tensor `{name}` has a dimension of {size}")));
             }
         }
     }
     let id = cursor.u32("tensor type")?;
     let Some(kind) = BlockType::from_id(id) else {
-        return Err(Error::UnsupportedTensorType {
-            tensor: name,
-            name: BlockType::name_of(id),
-        });
+        return Err(Error::UnsupportedTensorType { tensor: name, name: BlockType::name_of(id) });
     };
     let offset = cursor.u64("tensor offset")?;
     let Some(bytes) = size_in_bytes(kind, &dims) else {
-        return Err(cursor.malformed(format_args!(
-            "tensor `{name}`: {dims:?} is no size for {kind}"
-        )));
+        return Err(cursor.malformed(format_args!("tensor `{name}`: {dims:?} is no size for {kind}")));
     };
     match usize::try_from(offset) {
         Ok(start) if start.is_multiple_of(alignment) && start.checked_add(bytes).is_some() => {
             dims.reverse();
-            Ok(TensorInfo {
-                name,
-                dims,
-                kind,
-                range: start..start + bytes,
-            })
+            Ok(TensorInfo { name, dims, kind, range: start..start + bytes })
         }
-        _ => Err(cursor.malformed(format_args!(
-            "tensor `{name}`: offset {offset} is misaligned or out of range"
-        ))),
+        _ => Err(cursor.malformed(format_args!("tensor `{name}`: offset {offset} is misaligned or out of range"))),
     }
 }
 
 /// `dims` innermost first, as in the file: the innermost must be whole blocks.
 fn size_in_bytes(kind: BlockType, dims: &[usize]) -> Option<usize> {
     let row = kind.bytes_for(dims[0])?;
-    dims[1..]
-        .iter()
-        .try_fold(row, |bytes, dim| bytes.checked_mul(*dim))
+    dims[1..].iter().try_fold(row, |bytes, dim| bytes.checked_mul(*dim))
 }
 
 /// Moves a relative range to where the data section starts and checks that the file holds it.
-pub(super) fn place(
-    info: &mut TensorInfo,
-    data_start: usize,
-    file: usize,
-    path: &Path,
-) -> Result<()> {
+pub(super) fn place(info: &mut TensorInfo, data_start: usize, file: usize, path: &Path) -> Result<()> {
     let end = info.range.end.checked_add(data_start);
     if end.is_none_or(|end| end > file) {
         let start = data_start.saturating_add(info.range.start);

@@ -39,10 +39,7 @@ impl Kind {
     ];
 
     pub fn from_id(id: u32) -> Option<Kind> {
-        usize::try_from(id)
-            .ok()
-            .and_then(|at| Self::BY_ID.get(at))
-            .copied()
+        usize::try_from(id).ok().and_then(|at| Self::BY_ID.get(at)).copied()
     }
 
     pub fn name(self) -> &'static str {

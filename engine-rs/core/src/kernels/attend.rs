@@ -57,35 +57,16 @@ fn attend_for<L: Lanes>(
     out: &mut [f32],
 ) {
     let count = queries.len() / head.key_width;
-    let Scratch {
-        keys,
-        values,
-        running,
-    } = scratch;
+    let Scratch { keys, values, running } = scratch;
     running.clear();
-    running.resize(
-        count,
-        Running {
-            maximum: f32::NEG_INFINITY,
-            sum: 0.0,
-        },
-    );
+    running.resize(count, Running { maximum: f32::NEG_INFINITY, sum: 0.0 });
     out.fill(0.0);
     for (number, page) in pages.iter().enumerate() {
         let start = number * PAGE;
         let (keys, values) = widen::<L>(page, keys, values);
-        let view = View {
-            head,
-            first,
-            start,
-            keys,
-            values,
-        };
+        let view = View { head, first, start, keys, values };
         // Rows before the page do not see it; they come first.
-        let mut query = start
-            .saturating_sub(first)
-            .saturating_mul(head.group)
-            .min(count);
+        let mut query = start.saturating_sub(first).saturating_mul(head.group).min(count);
         while query + 4 <= count {
             view.tile::<L, 4>(query, queries, running, out);
             query += 4;
@@ -102,17 +83,10 @@ fn attend_for<L: Lanes>(
 
 /// The page as f32: itself, or widened into the buffers.
 #[inline(always)]
-fn widen<'a, L: Lanes>(
-    page: &Page<'a>,
-    keys: &'a mut Vec<f32>,
-    values: &'a mut Vec<f32>,
-) -> (&'a [f32], &'a [f32]) {
+fn widen<'a, L: Lanes>(page: &Page<'a>, keys: &'a mut Vec<f32>, values: &'a mut Vec<f32>) -> (&'a [f32], &'a [f32]) {
     match *page {
         Page::F32 { keys, values } => (keys, values),
-        Page::F16 {
-            keys: narrow_keys,
-            values: narrow_values,
-        } => {
+        Page::F16 { keys: narrow_keys, values: narrow_values } => {
             widen_into::<L>(narrow_keys, keys);
             widen_into::<L>(narrow_values, values);
             (keys, values)
@@ -143,27 +117,11 @@ struct View<'a> {
 impl View<'_> {
     /// Takes the page into the running softmax of `Q` queries.
     #[inline(always)]
-    fn tile<L: Lanes, const Q: usize>(
-        self,
-        query: usize,
-        queries: &[f32],
-        running: &mut [Running],
-        out: &mut [f32],
-    ) {
-        let Head {
-            key_width,
-            value_width,
-            group,
-            scale,
-        } = self.head;
+    fn tile<L: Lanes, const Q: usize>(self, query: usize, queries: &[f32], running: &mut [Running], out: &mut [f32]) {
+        let Head { key_width, value_width, group, scale } = self.head;
         let visible = |query: usize| (self.first + query / group + 1 - self.start).min(PAGE);
         let mut scores = [[0.0; PAGE]; Q];
-        score::<L, Q>(
-            &queries[query * key_width..],
-            self.keys,
-            key_width,
-            &mut scores,
-        );
+        score::<L, Q>(&queries[query * key_width..], self.keys, key_width, &mut scores);
         let mut fades = [0.0; Q];
         for (at, (scores, fade)) in scores.iter_mut().zip(&mut fades).enumerate() {
             *fade = soften(scores, visible(query + at), scale, &mut running[query + at]);
@@ -173,13 +131,7 @@ impl View<'_> {
             add_weighted::<L, Q>(&scores, visible(query), self.values, fades, out);
         } else {
             for (at, out) in out.chunks_exact_mut(value_width).enumerate() {
-                add_weighted::<L, 1>(
-                    &[scores[at]],
-                    visible(query + at),
-                    self.values,
-                    [fades[at]],
-                    out,
-                );
+                add_weighted::<L, 1>(&[scores[at]], visible(query + at), self.values, [fades[at]], out);
             }
         }
     }
@@ -188,12 +140,7 @@ impl View<'_> {
 /// `scores[q][position]` = query `q` times the key at the position, whose elements lie `PAGE` apart: a vector holds
 /// positions, and sums run along the width.
 #[inline(always)]
-fn score<L: Lanes, const Q: usize>(
-    queries: &[f32],
-    keys: &[f32],
-    width: usize,
-    scores: &mut [[f32; PAGE]; Q],
-) {
+fn score<L: Lanes, const Q: usize>(queries: &[f32], keys: &[f32], width: usize, scores: &mut [[f32; PAGE]; Q]) {
     let (queries, keys) = (&queries[..Q * width], &keys[..PAGE * width]);
     let mut at = 0;
     while at < PAGE {
@@ -224,11 +171,7 @@ fn score<L: Lanes, const Q: usize>(
 #[inline(always)]
 fn soften(scores: &mut [f32; PAGE], visible: usize, scale: f32, running: &mut Running) -> f32 {
     for (position, score) in scores.iter_mut().enumerate() {
-        *score = if position < visible {
-            *score * scale
-        } else {
-            f32::NEG_INFINITY
-        };
+        *score = if position < visible { *score * scale } else { f32::NEG_INFINITY };
     }
     let maximum = lanes(scores, running.maximum, |a, b| if b > a { b } else { a });
     for (position, score) in scores.iter_mut().enumerate() {
@@ -352,9 +295,7 @@ mod tests {
     /// Rows of keys as a page holds them.
     fn transposed(rows: &[f32], width: usize) -> Vec<f32> {
         let pages = rows.chunks(PAGE * width);
-        pages
-            .flat_map(|page| (0..PAGE * width).map(|at| page[at % PAGE * width + at / PAGE]))
-            .collect()
+        pages.flat_map(|page| (0..PAGE * width).map(|at| page[at % PAGE * width + at / PAGE])).collect()
     }
 
     impl Case {
@@ -374,9 +315,7 @@ mod tests {
         fn pages(&self, length: usize) -> Vec<Page<'_>> {
             let keys = self.pages.chunks(PAGE * self.head.key_width);
             let values = self.values.chunks(PAGE * self.head.value_width);
-            let pages = keys
-                .zip(values)
-                .map(|(keys, values)| Page::F32 { keys, values });
+            let pages = keys.zip(values).map(|(keys, values)| Page::F32 { keys, values });
             pages.take(length.div_ceil(PAGE)).collect()
         }
 
@@ -384,57 +323,28 @@ mod tests {
             let per_row = self.head.group * self.head.key_width;
             let mut out = vec![f32::NAN; rows * self.head.group * self.head.value_width];
             let queries = &self.queries[first * per_row..][..rows * per_row];
-            attend(
-                isa,
-                self.head,
-                first,
-                queries,
-                &self.pages(first + rows),
-                &mut Scratch::default(),
-                &mut out,
-            );
+            attend(isa, self.head, first, queries, &self.pages(first + rows), &mut Scratch::default(), &mut out);
             out
         }
 
         fn reference(&self, query: usize) -> Vec<f32> {
-            let Head {
-                key_width,
-                value_width,
-                group,
-                scale,
-            } = self.head;
+            let Head { key_width, value_width, group, scale } = self.head;
             let q = &self.queries[query * key_width..][..key_width];
             let seen = query / group + 1;
             let keys = self.keys.chunks(key_width).take(seen);
             let weights: Vec<f64> = keys
-                .map(|key| {
-                    key.iter()
-                        .zip(q)
-                        .map(|(k, q)| *k as f64 * *q as f64)
-                        .sum::<f64>()
-                })
+                .map(|key| key.iter().zip(q).map(|(k, q)| *k as f64 * *q as f64).sum::<f64>())
                 .map(|score| (score * scale as f64).exp())
                 .collect();
             let sum: f64 = weights.iter().sum();
             (0..value_width)
-                .map(|at| {
-                    weights
-                        .iter()
-                        .enumerate()
-                        .map(|(i, w)| w * self.values[i * value_width + at] as f64)
-                        .sum()
-                })
+                .map(|at| weights.iter().enumerate().map(|(i, w)| w * self.values[i * value_width + at] as f64).sum())
                 .map(|value: f64| (value / sum) as f32)
                 .collect()
         }
     }
 
-    const HEAD: Head = Head {
-        key_width: 24,
-        value_width: 75,
-        group: 3,
-        scale: 0.7,
-    };
+    const HEAD: Head = Head { key_width: 24, value_width: 75, group: 3, scale: 0.7 };
 
     #[test]
     fn attention_matches_the_reference() {
@@ -442,10 +352,7 @@ mod tests {
         for isa in Isa::available() {
             for (query, got) in case.run(isa, 0, 70).chunks(HEAD.value_width).enumerate() {
                 for (got, expected) in got.iter().zip(case.reference(query)) {
-                    assert!(
-                        (got - expected).abs() < ATTENTION_TOLERANCE,
-                        "{isa:?} {query}: {got} {expected}"
-                    );
+                    assert!((got - expected).abs() < ATTENTION_TOLERANCE, "{isa:?} {query}: {got} {expected}");
                 }
             }
         }
@@ -458,11 +365,7 @@ mod tests {
         for isa in Isa::available() {
             let whole = case.run(isa, 0, 70);
             for (first, rows) in [(0, 1), (31, 2), (32, 1), (5, 40), (69, 1)] {
-                assert_eq!(
-                    case.run(isa, first, rows),
-                    whole[first * per_row..][..rows * per_row],
-                    "{isa:?} {first}"
-                );
+                assert_eq!(case.run(isa, first, rows), whole[first * per_row..][..rows * per_row], "{isa:?} {first}");
             }
         }
     }
@@ -485,36 +388,15 @@ mod tests {
     #[test]
     fn halves_widen_to_the_same_result() {
         let mut case = Case::new(40, HEAD);
-        let narrow = |values: &[f32]| {
-            values
-                .iter()
-                .map(|v| half::f16::from_f32(*v).to_bits())
-                .collect::<Vec<u16>>()
-        };
+        let narrow = |values: &[f32]| values.iter().map(|v| half::f16::from_f32(*v).to_bits()).collect::<Vec<u16>>();
         let (keys, values) = (narrow(&case.pages), narrow(&case.values));
-        let wide = |bits: &[u16]| {
-            bits.iter()
-                .map(|b| half::f16::from_bits(*b).to_f32())
-                .collect()
-        };
+        let wide = |bits: &[u16]| bits.iter().map(|b| half::f16::from_bits(*b).to_f32()).collect();
         (case.pages, case.values) = (wide(&keys), wide(&values));
-        let pages = keys
-            .chunks(PAGE * HEAD.key_width)
-            .zip(values.chunks(PAGE * HEAD.value_width));
-        let pages: Vec<Page<'_>> = pages
-            .map(|(keys, values)| Page::F16 { keys, values })
-            .collect();
+        let pages = keys.chunks(PAGE * HEAD.key_width).zip(values.chunks(PAGE * HEAD.value_width));
+        let pages: Vec<Page<'_>> = pages.map(|(keys, values)| Page::F16 { keys, values }).collect();
         for isa in Isa::available() {
             let mut out = vec![0.0; 40 * HEAD.group * HEAD.value_width];
-            attend(
-                isa,
-                HEAD,
-                0,
-                &case.queries,
-                &pages,
-                &mut Scratch::default(),
-                &mut out,
-            );
+            attend(isa, HEAD, 0, &case.queries, &pages, &mut Scratch::default(), &mut out);
             assert_eq!(out, case.run(isa, 0, 40));
         }
     }

@@ -99,9 +99,7 @@ fn scaled_nibbles<L: Lanes>(bytes: &[u8], scale: f32, offset: f32, out: &mut [f3
             // SAFETY: `per_isa!` runs this only where `L` is available; `L::N` divides 16.
             unsafe {
                 let value = L::load_u8(nibbles.as_ptr().add(at));
-                L::splat(offset)
-                    .add_product(value, L::splat(scale))
-                    .store(out.as_mut_ptr().add(at));
+                L::splat(offset).add_product(value, L::splat(scale)).store(out.as_mut_ptr().add(at));
             }
         }
     }
@@ -160,13 +158,7 @@ fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
 fn q2_k(block: &[u8; 84], out: &mut [f32; 256]) {
     let (scales, quants) = block.split_at(16);
     let (scale, minimum) = (half_at(block, 80), half_at(block, 82));
-    for (sub, (out, packed)) in out
-        .as_chunks_mut::<16>()
-        .0
-        .iter_mut()
-        .zip(scales)
-        .enumerate()
-    {
+    for (sub, (out, packed)) in out.as_chunks_mut::<16>().0.iter_mut().zip(scales).enumerate() {
         let (factor, offset) = (scale * (packed & 15) as f32, minimum * (packed >> 4) as f32);
         let (half, plane, side) = (sub / 8, sub / 2, sub % 2);
         let shift = plane % 4 * 2;
@@ -187,11 +179,7 @@ fn q3_k(block: &[u8; 110], out: &mut [f32; 256]) {
     let (packed, _) = rest.split_at(12);
     let scale = half_at(block, 108);
     for (sub, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let low = if sub < 8 {
-            packed[sub] & 15
-        } else {
-            packed[sub - 8] >> 4
-        };
+        let low = if sub < 8 { packed[sub] & 15 } else { packed[sub - 8] >> 4 };
         let high = (packed[8 + sub % 4] >> (sub / 4 * 2)) & 3;
         let factor = scale * ((low | high << 4) as f32 - 32.0);
         let (half, plane, side) = (sub / 8, sub / 2, sub % 2);
@@ -211,10 +199,7 @@ fn scale_and_minimum(packed: &[u8], sub: usize) -> (f32, f32) {
     let (scale, minimum) = if sub < 4 {
         (packed[sub] & 63, packed[sub + 4] & 63)
     } else {
-        (
-            packed[sub + 4] & 15 | packed[sub - 4] >> 6 << 4,
-            packed[sub + 4] >> 4 | packed[sub] >> 6 << 4,
-        )
+        (packed[sub + 4] & 15 | packed[sub - 4] >> 6 << 4, packed[sub + 4] >> 4 | packed[sub] >> 6 << 4)
     };
     (scale as f32, minimum as f32)
 }
@@ -268,9 +253,7 @@ fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
         for (sub, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
             let factor = scale * (scales[sub] as i8) as f32;
             let (quarter, side) = (sub / 2, sub % 2);
-            let bytes = nibbles[quarter % 2 * 32 + side * 16..]
-                .iter()
-                .zip(&uppers[side * 16..]);
+            let bytes = nibbles[quarter % 2 * 32 + side * 16..].iter().zip(&uppers[side * 16..]);
             for ((byte, upper), out) in bytes.zip(out) {
                 let value = (byte >> (quarter / 2 * 4)) & 15 | ((upper >> (quarter * 2)) & 3) << 4;
                 *out = factor * (value as f32 - 32.0);

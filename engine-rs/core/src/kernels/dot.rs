@@ -15,70 +15,31 @@ per_isa! {
 }
 
 #[inline(always)]
-fn products_for<L: Lanes>(
-    weights: &[f32],
-    inputs: &[f32],
-    width: usize,
-    out: &mut [f32],
-    stride: usize,
-) {
+fn products_for<L: Lanes>(weights: &[f32], inputs: &[f32], width: usize, out: &mut [f32], stride: usize) {
     let (rows, columns) = (weights.len() / width, inputs.len() / width);
-    assert!(
-        columns <= stride && (rows - 1) * stride + columns <= out.len(),
-        "{rows}x{columns} products do not fit"
-    );
+    assert!(columns <= stride && (rows - 1) * stride + columns <= out.len(), "{rows}x{columns} products do not fit");
     let mut row = 0;
     while row + TILE <= rows {
-        strip::<L, TILE>(
-            &weights[row * width..],
-            inputs,
-            width,
-            &mut out[row * stride..],
-            stride,
-        );
+        strip::<L, TILE>(&weights[row * width..], inputs, width, &mut out[row * stride..], stride);
         row += TILE;
     }
     while row < rows {
-        strip::<L, 1>(
-            &weights[row * width..],
-            inputs,
-            width,
-            &mut out[row * stride..],
-            stride,
-        );
+        strip::<L, 1>(&weights[row * width..], inputs, width, &mut out[row * stride..], stride);
         row += 1;
     }
 }
 
 /// `W` weight rows against all inputs, four inputs at a time.
 #[inline(always)]
-fn strip<L: Lanes, const W: usize>(
-    weights: &[f32],
-    inputs: &[f32],
-    width: usize,
-    out: &mut [f32],
-    stride: usize,
-) {
+fn strip<L: Lanes, const W: usize>(weights: &[f32], inputs: &[f32], width: usize, out: &mut [f32], stride: usize) {
     let columns = inputs.len() / width;
     let mut column = 0;
     while column + 4 <= columns {
-        tile::<L, W, 4>(
-            weights,
-            &inputs[column * width..],
-            width,
-            &mut out[column..],
-            stride,
-        );
+        tile::<L, W, 4>(weights, &inputs[column * width..], width, &mut out[column..], stride);
         column += 4;
     }
     while column < columns {
-        tile::<L, W, 1>(
-            weights,
-            &inputs[column * width..],
-            width,
-            &mut out[column..],
-            stride,
-        );
+        tile::<L, W, 1>(weights, &inputs[column * width..], width, &mut out[column..], stride);
         column += 1;
     }
 }
@@ -116,9 +77,7 @@ fn tile<L: Lanes, const W: usize, const X: usize>(
         for (j, sum) in sums.iter().enumerate() {
             // SAFETY: as above.
             let mut total = unsafe { sum.sum() };
-            let tail = weights[i * width + whole..(i + 1) * width]
-                .iter()
-                .zip(&inputs[j * width + whole..]);
+            let tail = weights[i * width + whole..(i + 1) * width].iter().zip(&inputs[j * width + whole..]);
             for (w, x) in tail {
                 total += w * x;
             }
@@ -139,19 +98,14 @@ mod tests {
     fn reference(weights: &[f32], inputs: &[f32], width: usize, row: usize, column: usize) -> f64 {
         let row = &weights[row * width..][..width];
         let column = &inputs[column * width..][..width];
-        row.iter()
-            .zip(column)
-            .map(|(w, x)| *w as f64 * *x as f64)
-            .sum()
+        row.iter().zip(column).map(|(w, x)| *w as f64 * *x as f64).sum()
     }
 
     #[test]
     fn products_match_the_reference() {
         let mut noise = Noise::new(1);
         for isa in Isa::available() {
-            for (rows, columns, width) in
-                [(1, 1, 1), (5, 3, 15), (4, 4, 64), (9, 11, 257), (3, 6, 300)]
-            {
+            for (rows, columns, width) in [(1, 1, 1), (5, 3, 15), (4, 4, 64), (9, 11, 257), (3, 6, 300)] {
                 let (weights, inputs) = (noise.floats(rows * width), noise.floats(columns * width));
                 let mut out = vec![0.0; rows * columns];
                 products(isa, &weights, &inputs, width, &mut out, columns);
@@ -159,10 +113,7 @@ mod tests {
                     for column in 0..columns {
                         let expected = reference(&weights, &inputs, width, row, column);
                         let got = out[row * columns + column] as f64;
-                        assert!(
-                            (got - expected).abs() < TOLERANCE,
-                            "{isa:?} {width}: {got} {expected}"
-                        );
+                        assert!((got - expected).abs() < TOLERANCE, "{isa:?} {width}: {got} {expected}");
                     }
                 }
             }
@@ -181,19 +132,8 @@ mod tests {
                 let (row, column) = (at / columns, at % columns);
                 let mut alone = [0.0];
                 let weights = &weights[row * width..][..width];
-                products(
-                    isa,
-                    weights,
-                    &inputs[column * width..][..width],
-                    width,
-                    &mut alone,
-                    1,
-                );
-                assert_eq!(
-                    alone[0].to_bits(),
-                    expected.to_bits(),
-                    "{isa:?} {row} {column}"
-                );
+                products(isa, weights, &inputs[column * width..][..width], width, &mut alone, 1);
+                assert_eq!(alone[0].to_bits(), expected.to_bits(), "{isa:?} {row} {column}");
             }
         }
     }

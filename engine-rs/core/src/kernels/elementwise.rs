@@ -50,10 +50,7 @@ mod tests {
             for ((got, x), value) in gates.iter().zip(&inputs).zip(&values) {
                 let x = f64::from(*x);
                 let expected = x / (1.0 + (-x).exp()) * f64::from(*value);
-                assert!(
-                    (f64::from(*got) - expected).abs() <= TOLERANCE * x.abs().max(1.0),
-                    "{isa:?} {x}"
-                );
+                assert!((f64::from(*got) - expected).abs() <= TOLERANCE * x.abs().max(1.0), "{isa:?} {x}");
             }
         }
     }
@@ -62,10 +59,7 @@ mod tests {
     fn odd_numbers_stay_odd() {
         let mut gates = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0];
         gate(Isa::best(), &mut gates, &[1.0; 4]);
-        assert!(
-            gates[0].is_nan() && gates[1] == f32::INFINITY && gates[3] == 0.0,
-            "{gates:?}"
-        );
+        assert!(gates[0].is_nan() && gates[1] == f32::INFINITY && gates[3] == 0.0, "{gates:?}");
     }
 
     #[test]

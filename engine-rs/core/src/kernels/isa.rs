@@ -30,9 +30,8 @@ impl Isa {
         let mut found = vec![Isa::PORTABLE];
         #[cfg(target_arch = "x86_64")]
         {
-            let has_avx2 = is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c");
+            let has_avx2 =
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
             let has_avx512 = has_avx2
                 && is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
@@ -190,10 +189,7 @@ pub(crate) mod x86 {
         unsafe fn sum(self) -> f32 {
             // SAFETY: see the trait.
             unsafe {
-                let four = _mm_add_ps(
-                    _mm256_castps256_ps128(self.0),
-                    _mm256_extractf128_ps::<1>(self.0),
-                );
+                let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
                 let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
                 _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
             }
@@ -234,9 +230,7 @@ pub(crate) mod x86 {
         #[inline(always)]
         unsafe fn load_u8(from: *const u8) -> Self {
             // SAFETY: see the trait.
-            Avx512(unsafe {
-                _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())))
-            })
+            Avx512(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()))) })
         }
 
         #[inline(always)]
@@ -366,11 +360,7 @@ pub(crate) use per_isa;
 pub(crate) fn f16_to_f32(half: u16) -> f32 {
     const TWO_TO_112: f32 = f32::from_bits(0x7780_0000);
     let magnitude = f32::from_bits(((half & 0x7fff) as u32) << 13) * TWO_TO_112;
-    let special = if half & 0x7c00 == 0x7c00 {
-        0x7f80_0000
-    } else {
-        0
-    };
+    let special = if half & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
     f32::from_bits(magnitude.to_bits() | special | (((half & 0x8000) as u32) << 16))
 }
 
@@ -383,10 +373,7 @@ mod tests {
         for bits in 0..=u16::MAX {
             let expected = half::f16::from_bits(bits).to_f32();
             let got = f16_to_f32(bits);
-            assert!(
-                got.to_bits() == expected.to_bits() || (got.is_nan() && expected.is_nan()),
-                "{bits:#06x}"
-            );
+            assert!(got.to_bits() == expected.to_bits() || (got.is_nan() && expected.is_nan()), "{bits:#06x}");
         }
     }
 

@@ -32,18 +32,11 @@ pub struct PagedKv {
 
 impl PagedKv {
     pub fn new(shape: KvShape, kind: KvType) -> PagedKv {
-        PagedKv {
-            shape,
-            kind,
-            sequences: HashMap::new(),
-        }
+        PagedKv { shape, kind, sequences: HashMap::new() }
     }
 
     fn page_elements(&self) -> usize {
-        self.shape.layers
-            * self.shape.heads
-            * PAGE
-            * (self.shape.key_width + self.shape.value_width)
+        self.shape.layers * self.shape.heads * PAGE * (self.shape.key_width + self.shape.value_width)
     }
 
     fn page_bytes(&self) -> usize {
@@ -64,9 +57,7 @@ impl PagedKv {
 
     /// Where the keys of a layer and head start in a page, and where its values do.
     fn offsets(&self, layer: usize, head: usize) -> (usize, usize) {
-        let at = (layer * self.shape.heads + head)
-            * PAGE
-            * (self.shape.key_width + self.shape.value_width);
+        let at = (layer * self.shape.heads + head) * PAGE * (self.shape.key_width + self.shape.value_width);
         (at, at + PAGE * self.shape.key_width)
     }
 
@@ -74,14 +65,8 @@ impl PagedKv {
         let (keys, values) = self.offsets(layer, head);
         let (keys, values) = (keys..values, values..values + PAGE * self.shape.value_width);
         match storage {
-            Storage::F16(page) => Page::F16 {
-                keys: bits(&page[keys]),
-                values: bits(&page[values]),
-            },
-            Storage::F32(page) => Page::F32 {
-                keys: &page[keys],
-                values: &page[values],
-            },
+            Storage::F16(page) => Page::F16 { keys: bits(&page[keys]), values: bits(&page[values]) },
+            Storage::F32(page) => Page::F32 { keys: &page[keys], values: &page[values] },
         }
     }
 }
@@ -111,9 +96,7 @@ impl Storage {
         match self {
             Storage::F16(page) => {
                 let places = page[at..].iter_mut().step_by(PAGE);
-                places
-                    .zip(key)
-                    .for_each(|(place, value)| *place = half::f16::from_f32(*value));
+                places.zip(key).for_each(|(place, value)| *place = half::f16::from_f32(*value));
             }
             Storage::F32(page) => {
                 let places = page[at..].iter_mut().step_by(PAGE);
@@ -125,44 +108,27 @@ impl Storage {
 
 impl KvStore for PagedKv {
     fn length(&self, seq: SeqId) -> usize {
-        self.sequences
-            .get(&seq)
-            .map_or(0, |sequence| sequence.length)
+        self.sequences.get(&seq).map_or(0, |sequence| sequence.length)
     }
 
     fn reserve(&mut self, seq: SeqId, length: usize) -> Result<()> {
-        let held = self
-            .sequences
-            .get(&seq)
-            .map_or(0, |sequence| sequence.pages.len());
+        let held = self.sequences.get(&seq).map_or(0, |sequence| sequence.pages.len());
         let missing = length.div_ceil(PAGE).saturating_sub(held);
-        let pages = (0..missing)
-            .map(|_| self.new_page(seq))
-            .collect::<Result<Vec<Storage>>>()?;
+        let pages = (0..missing).map(|_| self.new_page(seq)).collect::<Result<Vec<Storage>>>()?;
         self.sequences.entry(seq).or_default().pages.extend(pages);
         Ok(())
     }
 
     fn write(&mut self, seq: SeqId, layer: usize, start: usize, keys: &[f32], values: &[f32]) {
-        let KvShape {
-            heads,
-            key_width,
-            value_width,
-            ..
-        } = self.shape;
-        let offsets: Vec<(usize, usize)> =
-            (0..heads).map(|head| self.offsets(layer, head)).collect();
+        let KvShape { heads, key_width, value_width, .. } = self.shape;
+        let offsets: Vec<(usize, usize)> = (0..heads).map(|head| self.offsets(layer, head)).collect();
         let Some(sequence) = self.sequences.get_mut(&seq) else {
             return;
         };
-        let rows = keys
-            .chunks_exact(heads * key_width)
-            .zip(values.chunks_exact(heads * value_width));
+        let rows = keys.chunks_exact(heads * key_width).zip(values.chunks_exact(heads * value_width));
         for (position, (keys, values)) in (start..).zip(rows) {
             let (page, row) = (&mut sequence.pages[position / PAGE], position % PAGE);
-            let heads = keys
-                .chunks_exact(key_width)
-                .zip(values.chunks_exact(value_width));
+            let heads = keys.chunks_exact(key_width).zip(values.chunks_exact(value_width));
             for ((keys, values), (keys_at, values_at)) in heads.zip(&offsets) {
                 page.write_key(keys_at + row, keys);
                 page.write_value(values_at + row * value_width, values);
@@ -181,9 +147,7 @@ impl KvStore for PagedKv {
             return Vec::new();
         };
         let pages = sequence.pages.iter().take(length.div_ceil(PAGE));
-        pages
-            .map(|storage| self.page_of(storage, layer, head))
-            .collect()
+        pages.map(|storage| self.page_of(storage, layer, head)).collect()
     }
 
     fn truncate(&mut self, seq: SeqId, length: usize) {
@@ -202,10 +166,7 @@ impl KvStore for PagedKv {
     }
 
     fn bytes(&self) -> usize {
-        self.sequences
-            .values()
-            .map(|sequence| sequence.pages.len() * self.page_bytes())
-            .sum()
+        self.sequences.values().map(|sequence| sequence.pages.len() * self.page_bytes()).sum()
     }
 }
 
@@ -213,24 +174,15 @@ impl KvStore for PagedKv {
 mod tests {
     use super::*;
 
-    const SHAPE: KvShape = KvShape {
-        layers: 2,
-        heads: 3,
-        key_width: 4,
-        value_width: 2,
-    };
+    const SHAPE: KvShape = KvShape { layers: 2, heads: 3, key_width: 4, value_width: 2 };
 
     fn filled(kind: KvType, length: usize) -> PagedKv {
         let mut kv = PagedKv::new(SHAPE, kind);
         kv.reserve(7, length).unwrap();
         for layer in 0..SHAPE.layers {
             for position in 0..length {
-                let keys: Vec<f32> = (0..12)
-                    .map(|at| (layer * 100 + position + at) as f32)
-                    .collect();
-                let values: Vec<f32> = (0..6)
-                    .map(|at| -((layer * 100 + position + at) as f32))
-                    .collect();
+                let keys: Vec<f32> = (0..12).map(|at| (layer * 100 + position + at) as f32).collect();
+                let values: Vec<f32> = (0..6).map(|at| -((layer * 100 + position + at) as f32)).collect();
                 kv.write(7, layer, position, &keys, &values);
             }
         }
@@ -243,23 +195,16 @@ mod tests {
         let kv = filled(KvType::F32, 70);
         let pages = kv.pages(7, 1, 2, 70);
         assert_eq!(pages.len(), 3);
-        let Page::F32 { keys, values } = pages[1] else {
-            panic!("stored as f32")
-        };
+        let Page::F32 { keys, values } = pages[1] else { panic!("stored as f32") };
         // Layer 1, position 33, head 2: elements 8.. of the keys' row and 4.. of the values'.
-        assert_eq!(
-            [keys[1], keys[33], keys[65], keys[97]],
-            [141.0, 142.0, 143.0, 144.0]
-        );
+        assert_eq!([keys[1], keys[33], keys[65], keys[97]], [141.0, 142.0, 143.0, 144.0]);
         assert_eq!(values[2..4], [-137.0, -138.0]);
     }
 
     #[test]
     fn halves_hold_small_integers() {
         let kv = filled(KvType::F16, 40);
-        let Page::F16 { keys, .. } = kv.pages(7, 0, 0, 40)[1] else {
-            panic!("stored as f16")
-        };
+        let Page::F16 { keys, .. } = kv.pages(7, 0, 0, 40)[1] else { panic!("stored as f16") };
         assert_eq!(half::f16::from_bits(keys[0]).to_f32(), 32.0);
     }
 
@@ -267,10 +212,7 @@ mod tests {
     fn memory_follows_length() {
         let mut kv = filled(KvType::F16, 65);
         let page = 2 * 3 * 32 * 6 * 2;
-        assert_eq!(
-            (kv.bytes(), kv.length(7), kv.live_sequences()),
-            (3 * page, 65, 1)
-        );
+        assert_eq!((kv.bytes(), kv.length(7), kv.live_sequences()), (3 * page, 65, 1));
         kv.truncate(7, 64);
         assert_eq!((kv.bytes(), kv.length(7)), (2 * page, 64));
         kv.truncate(7, 1000);
@@ -282,12 +224,7 @@ mod tests {
 
     #[test]
     fn absurd_reservations_are_errors() {
-        let shape = KvShape {
-            layers: 1 << 30,
-            heads: 1 << 10,
-            key_width: 1 << 10,
-            value_width: 1,
-        };
+        let shape = KvShape { layers: 1 << 30, heads: 1 << 10, key_width: 1 << 10, value_width: 1 };
         let mut kv = PagedKv::new(shape, KvType::F32);
         assert!(matches!(kv.reserve(1, 1), Err(Error::OutOfMemory { .. })));
         assert_eq!(kv.live_sequences(), 0);

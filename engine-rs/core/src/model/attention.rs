@@ -34,25 +34,18 @@ pub(super) fn attention(
         let (key_row, value_row) = (head.group * head.key_width, head.group * head.value_width);
         let first = task.span.position_of(task.rows.start);
         let pages = kv.pages(task.span.seq, layer, task.head, first + task.rows.len());
-        let rows = queries
-            .chunks(kv_heads * key_row)
-            .skip(task.rows.start)
-            .take(task.rows.len());
-        let gathered: Vec<f32> = rows
-            .flat_map(|row| &row[task.head * key_row..][..key_row])
-            .copied()
-            .collect();
+        let rows = queries.chunks(kv_heads * key_row).skip(task.rows.start).take(task.rows.len());
+        let gathered: Vec<f32> = rows.flat_map(|row| &row[task.head * key_row..][..key_row]).copied().collect();
         let mut out = vec![0.0; task.rows.len() * value_row];
         attend(isa, head, first, &gathered, &pages, scratch, &mut out);
         out
     };
-    let results: Vec<Vec<f32>> =
-        if work * kv_heads * head.group * head.key_width < MIN_PARALLEL_WORK {
-            let mut scratch = Scratch::default();
-            tasks.iter().map(|task| run(&mut scratch, task)).collect()
-        } else {
-            tasks.par_iter().map_init(Scratch::default, run).collect()
-        };
+    let results: Vec<Vec<f32>> = if work * kv_heads * head.group * head.key_width < MIN_PARALLEL_WORK {
+        let mut scratch = Scratch::default();
+        tasks.iter().map(|task| run(&mut scratch, task)).collect()
+    } else {
+        tasks.par_iter().map_init(Scratch::default, run).collect()
+    };
     scatter(&tasks, &results, kv_heads, head.group * head.value_width)
 }
 
@@ -62,11 +55,7 @@ fn split(spans: &[Span], kv_heads: usize, group: usize) -> Vec<Task<'_>> {
     for span in spans {
         for start in span.rows.clone().step_by(rows_at_once) {
             let rows = start..(start + rows_at_once).min(span.rows.end);
-            tasks.extend((0..kv_heads).map(|head| Task {
-                span,
-                rows: rows.clone(),
-                head,
-            }));
+            tasks.extend((0..kv_heads).map(|head| Task { span, rows: rows.clone(), head }));
         }
     }
     tasks

@@ -48,30 +48,16 @@ impl Batch {
     }
 
     fn push(&mut self, chunk: &Chunk<'_>, context: usize, vocab: usize) -> Result<()> {
-        let Chunk {
-            seq,
-            start,
-            tokens,
-            want,
-        } = *chunk;
+        let Chunk { seq, start, tokens, want } = *chunk;
         if self.spans.iter().any(|span| span.seq == seq) {
-            return Err(Error::Internal(format!(
-                "sequence {seq} appears twice in a batch"
-            )));
+            return Err(Error::Internal(format!("sequence {seq} appears twice in a batch")));
         }
         if start.saturating_add(tokens.len()) > context {
-            return Err(Error::ContextOverflow {
-                prompt: start,
-                requested: tokens.len(),
-                limit: context,
-            });
+            return Err(Error::ContextOverflow { prompt: start, requested: tokens.len(), limit: context });
         }
         if let Some(token) = tokens.iter().find(|token| **token as usize >= vocab) {
             let reason = format!("token {token} is not in the vocabulary of {vocab}");
-            return Err(Error::InvalidRequest {
-                field: "tokens".to_owned(),
-                reason,
-            });
+            return Err(Error::InvalidRequest { field: "tokens".to_owned(), reason });
         }
         let rows = self.tokens.len()..self.tokens.len() + tokens.len();
         let wanted = match want {
@@ -92,12 +78,7 @@ mod tests {
     use super::*;
 
     fn chunk(seq: SeqId, start: usize, tokens: &[u32], want: Want) -> Chunk<'_> {
-        Chunk {
-            seq,
-            start,
-            tokens,
-            want,
-        }
+        Chunk { seq, start, tokens, want }
     }
 
     #[test]
@@ -112,18 +93,8 @@ mod tests {
         assert_eq!(batch.tokens, [7, 1, 2, 3, 5, 6]);
         assert_eq!(batch.positions, [4, 0, 1, 2, 0, 1]);
         assert_eq!(batch.wanted, [0, 1, 2, 3]);
-        assert_eq!(
-            batch.spans[1],
-            Span {
-                seq: 2,
-                rows: 1..4,
-                start: 0
-            }
-        );
-        assert_eq!(
-            (batch.spans[1].end(), batch.spans[1].position_of(2)),
-            (3, 1)
-        );
+        assert_eq!(batch.spans[1], Span { seq: 2, rows: 1..4, start: 0 });
+        assert_eq!((batch.spans[1].end(), batch.spans[1].position_of(2)), (3, 1));
     }
 
     #[test]
@@ -133,18 +104,9 @@ mod tests {
                 vec![chunk(1, 6, &[1, 2, 3], Want::Last)],
                 "6 prompt tokens and 3 to generate exceed the context of 8 tokens",
             ),
-            (
-                vec![chunk(1, usize::MAX, &[1], Want::Last)],
-                "exceed the context of 8 tokens",
-            ),
-            (
-                vec![chunk(1, 0, &[10], Want::Last)],
-                "`tokens`: token 10 is not in the vocabulary of 10",
-            ),
-            (
-                vec![chunk(1, 0, &[1], Want::Last), chunk(1, 1, &[1], Want::Last)],
-                "sequence 1 appears twice in a batch",
-            ),
+            (vec![chunk(1, usize::MAX, &[1], Want::Last)], "exceed the context of 8 tokens"),
+            (vec![chunk(1, 0, &[10], Want::Last)], "`tokens`: token 10 is not in the vocabulary of 10"),
+            (vec![chunk(1, 0, &[1], Want::Last), chunk(1, 1, &[1], Want::Last)], "sequence 1 appears twice in a batch"),
         ];
         for (chunks, expected) in cases {
             let error = Batch::new(&chunks, 8, 10).unwrap_err().to_string();

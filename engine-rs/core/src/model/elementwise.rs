@@ -17,24 +17,12 @@ struct InPlace {
 
 /// `left + right`.
 pub(super) fn sum(left: &Tensor, right: &Tensor) -> Result<Tensor> {
-    Ok(left.apply_op2_no_bwd(
-        right,
-        &InPlace {
-            name: "sum",
-            kernel: add,
-        },
-    )?)
+    Ok(left.apply_op2_no_bwd(right, &InPlace { name: "sum", kernel: add })?)
 }
 
 /// `silu(gates) * values`.
 pub(super) fn gated(gates: &Tensor, values: &Tensor) -> Result<Tensor> {
-    Ok(gates.apply_op2_no_bwd(
-        values,
-        &InPlace {
-            name: "gated",
-            kernel: gate,
-        },
-    )?)
+    Ok(gates.apply_op2_no_bwd(values, &InPlace { name: "gated", kernel: gate })?)
 }
 
 impl CustomOp2 for InPlace {
@@ -50,20 +38,12 @@ impl CustomOp2 for InPlace {
         right_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (left, right): (&[f32], &[f32]) = (left.as_slice()?, right.as_slice()?);
-        let offsets = (
-            left_layout.contiguous_offsets(),
-            right_layout.contiguous_offsets(),
-        );
+        let offsets = (left_layout.contiguous_offsets(), right_layout.contiguous_offsets());
         let (Some((start, end)), Some((right_start, right_end))) = offsets else {
             candle_core::bail!("{} needs contiguous operands", self.name);
         };
         if left_layout.shape() != right_layout.shape() {
-            candle_core::bail!(
-                "{} of {:?} and {:?}",
-                self.name,
-                left_layout.shape(),
-                right_layout.shape()
-            );
+            candle_core::bail!("{} of {:?} and {:?}", self.name, left_layout.shape(), right_layout.shape());
         }
         let (mut values, other) = (left[start..end].to_vec(), &right[right_start..right_end]);
         let isa = Isa::best();

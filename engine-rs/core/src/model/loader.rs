@@ -17,10 +17,7 @@ pub(super) struct Loader<'a> {
 
 impl<'a> Loader<'a> {
     pub fn new(file: &'a Arc<Gguf>) -> Loader<'a> {
-        Loader {
-            file,
-            opened: HashSet::new(),
-        }
+        Loader { file, opened: HashSet::new() }
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -41,10 +38,7 @@ impl<'a> Loader<'a> {
     pub fn linear(&mut self, name: &str, rows: usize, columns: usize) -> Result<Linear> {
         let weight = self.weight(&format!("{name}.weight"), rows, columns)?;
         let bias = format!("{name}.bias");
-        let bias = self
-            .has(&bias)
-            .then(|| self.vector(&bias, rows))
-            .transpose()?;
+        let bias = self.has(&bias).then(|| self.vector(&bias, rows)).transpose()?;
         Ok(Linear::new(weight, bias))
     }
 
@@ -54,25 +48,16 @@ impl<'a> Loader<'a> {
     }
 
     pub fn opt_norm(&mut self, name: &str, width: usize) -> Result<Option<Tensor>> {
-        self.has(&format!("{name}.weight"))
-            .then(|| self.norm(name, width))
-            .transpose()
+        self.has(&format!("{name}.weight")).then(|| self.norm(name, width)).transpose()
     }
 
     /// # Errors
     /// `UnsupportedModel` with the first tensor that was never opened.
     pub fn finish(self) -> Result<()> {
-        match self
-            .file
-            .tensors()
-            .find(|tensor| !self.opened.contains(&tensor.info.name))
-        {
+        match self.file.tensors().find(|tensor| !self.opened.contains(&tensor.info.name)) {
             None => Ok(()),
             Some(tensor) => Err(Error::UnsupportedModel {
-                what: format!(
-                    "tensor `{}` has no place in this architecture",
-                    tensor.info.name
-                ),
+                what: format!("tensor `{}` has no place in this architecture", tensor.info.name),
             }),
         }
     }

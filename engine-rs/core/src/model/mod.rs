@@ -55,15 +55,7 @@ struct Layer {
 
 impl Layer {
     fn open(loader: &mut Loader<'_>, spec: &DecoderSpec, number: usize) -> Result<Layer> {
-        let DecoderSpec {
-            width,
-            feed_forward,
-            heads,
-            kv_heads,
-            key_width,
-            value_width,
-            ..
-        } = *spec;
+        let DecoderSpec { width, feed_forward, heads, kv_heads, key_width, value_width, .. } = *spec;
         let name = |part: &str| format!("blk.{number}.{part}");
         Ok(Layer {
             attention_norm: loader.norm(&name("attn_norm"), width)?,
@@ -99,10 +91,7 @@ impl Decoder {
         };
         let pairs = spec.key_width / 2;
         let name = "rope_freqs.weight";
-        let divisors = loader
-            .has(name)
-            .then(|| loader.vector(name, pairs))
-            .transpose()?;
+        let divisors = loader.has(name).then(|| loader.vector(name, pairs)).transpose()?;
         let layers = (0..spec.layers).map(|number| Layer::open(&mut loader, &spec, number));
         let decoder = Decoder {
             layers: layers.collect::<Result<_>>()?,
@@ -169,56 +158,27 @@ impl Decoder {
         angles: &Angles,
         kv: &mut dyn KvStore,
     ) -> Result<Tensor> {
-        let DecoderSpec {
-            heads,
-            kv_heads,
-            key_width,
-            value_width,
-            ..
-        } = self.spec;
+        let DecoderSpec { heads, kv_heads, key_width, value_width, .. } = self.spec;
         let rows = batch.tokens.len();
-        let queries = layer
-            .query
-            .forward(normed)?
-            .reshape((rows, heads, key_width))?;
-        let keys = layer
-            .key
-            .forward(normed)?
-            .reshape((rows, kv_heads, key_width))?;
+        let queries = layer.query.forward(normed)?.reshape((rows, heads, key_width))?;
+        let keys = layer.key.forward(normed)?.reshape((rows, kv_heads, key_width))?;
         let values = layer.value.forward(normed)?;
-        let queries = self
-            .rope
-            .apply(&self.head_norm(queries, &layer.query_norm)?, angles)?;
-        let keys = self
-            .rope
-            .apply(&self.head_norm(keys, &layer.key_norm)?, angles)?;
+        let queries = self.rope.apply(&self.head_norm(queries, &layer.query_norm)?, angles)?;
+        let keys = self.rope.apply(&self.head_norm(keys, &layer.key_norm)?, angles)?;
         with_rows(&keys, |keys| {
             with_rows(&values, |values| {
                 for span in &batch.spans {
-                    let keys = &keys[span.rows.start * kv_heads * key_width
-                        ..span.rows.end * kv_heads * key_width];
-                    let values = &values[span.rows.start * kv_heads * value_width
-                        ..span.rows.end * kv_heads * value_width];
+                    let keys = &keys[span.rows.start * kv_heads * key_width..span.rows.end * kv_heads * key_width];
+                    let values =
+                        &values[span.rows.start * kv_heads * value_width..span.rows.end * kv_heads * value_width];
                     kv.write(span.seq, number, span.start, keys, values);
                 }
             })
         })??;
         let attended = with_rows(&queries, |queries| {
-            attention::attention(
-                Isa::best(),
-                self.head(),
-                kv_heads,
-                number,
-                &batch.spans,
-                queries,
-                kv,
-            )
+            attention::attention(Isa::best(), self.head(), kv_heads, number, &batch.spans, queries, kv)
         })?;
-        layer.attention_output.forward(&Tensor::from_vec(
-            attended,
-            (rows, heads * value_width),
-            &Device::Cpu,
-        )?)
+        layer.attention_output.forward(&Tensor::from_vec(attended, (rows, heads * value_width), &Device::Cpu)?)
     }
 
     fn head_norm(&self, heads: Tensor, weight: &Option<Tensor>) -> Result<Tensor> {
@@ -229,17 +189,8 @@ impl Decoder {
     }
 
     fn head(&self) -> Head {
-        let DecoderSpec {
-            key_width,
-            value_width,
-            ..
-        } = self.spec;
-        Head {
-            key_width,
-            value_width,
-            group: self.spec.group(),
-            scale: 1.0 / (key_width as f32).sqrt(),
-        }
+        let DecoderSpec { key_width, value_width, .. } = self.spec;
+        Head { key_width, value_width, group: self.spec.group(), scale: 1.0 / (key_width as f32).sqrt() }
     }
 }
 
@@ -247,12 +198,7 @@ impl Decoder {
 fn with_rows<T>(tensor: &Tensor, use_rows: impl FnOnce(&[f32]) -> T) -> Result<T> {
     let (storage, layout) = tensor.storage_and_layout();
     match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => {
-            Ok(use_rows(&values[start..end]))
-        }
-        _ => Err(Error::Internal(format!(
-            "{:?} is not contiguous f32 on the CPU",
-            tensor.shape()
-        ))),
+        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(use_rows(&values[start..end])),
+        _ => Err(Error::Internal(format!("{:?} is not contiguous f32 on the CPU", tensor.shape()))),
     }
 }

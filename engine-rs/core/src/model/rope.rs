@@ -26,26 +26,17 @@ impl Rope {
         let pairs = width / 2;
         let step = |pair: usize| {
             let divisor = divisors.map_or(1.0, |divisors| f64::from(divisors[pair]));
-            f64::from(spec.base).powf(-(pair as f64) / pairs as f64)
-                / divisor
-                / f64::from(spec.factor)
+            f64::from(spec.base).powf(-(pair as f64) / pairs as f64) / divisor / f64::from(spec.factor)
         };
-        Rope {
-            kind: spec.kind,
-            steps: (0..pairs).map(step).collect(),
-        }
+        Rope { kind: spec.kind, steps: (0..pairs).map(step).collect() }
     }
 
     /// Angles are computed in double precision: at position 30,000 a float's are off by a thousandth of a turn.
     pub fn angles(&self, positions: &[usize]) -> Result<Angles> {
         let pairs = self.steps.len();
-        let turned = positions
-            .iter()
-            .flat_map(|position| self.steps.iter().map(|step| *position as f64 * step));
-        let (sines, cosines): (Vec<f32>, Vec<f32>) = turned
-            .map(|angle| angle.sin_cos())
-            .map(|(sine, cosine)| (sine as f32, cosine as f32))
-            .unzip();
+        let turned = positions.iter().flat_map(|position| self.steps.iter().map(|step| *position as f64 * step));
+        let (sines, cosines): (Vec<f32>, Vec<f32>) =
+            turned.map(|angle| angle.sin_cos()).map(|(sine, cosine)| (sine as f32, cosine as f32)).unzip();
         let shape = (positions.len(), 1, pairs);
         Ok(Angles {
             cosines: Tensor::from_vec(cosines, shape, &Device::Cpu)?,
@@ -71,23 +62,10 @@ mod tests {
     use super::*;
 
     fn turned(kind: RopeKind, position: usize, head: [f32; 4]) -> Vec<f32> {
-        let rope = Rope::new(
-            &RopeSpec {
-                kind,
-                base: 100.0,
-                factor: 2.0,
-            },
-            4,
-            Some(&[1.0, 4.0]),
-        );
+        let rope = Rope::new(&RopeSpec { kind, base: 100.0, factor: 2.0 }, 4, Some(&[1.0, 4.0]));
         let heads = Tensor::from_vec(head.to_vec(), (1, 1, 4), &Device::Cpu).unwrap();
         let angles = rope.angles(&[position]).unwrap();
-        rope.apply(&heads, &angles)
-            .unwrap()
-            .flatten_all()
-            .unwrap()
-            .to_vec1()
-            .unwrap()
+        rope.apply(&heads, &angles).unwrap().flatten_all().unwrap().to_vec1().unwrap()
     }
 
     #[test]
@@ -95,16 +73,8 @@ mod tests {
         // At position 8 the first pair turns by 8 / 2 = 4, the second by 8 * 0.1 / 4 / 2 = 0.1.
         let (a, b) = (4f32, 0.1f32);
         let cases = [
-            (
-                RopeKind::Interleaved,
-                [1.0, 0.0, 0.0, 1.0],
-                [a.cos(), a.sin(), -b.sin(), b.cos()],
-            ),
-            (
-                RopeKind::Halves,
-                [1.0, 0.0, 0.0, 1.0],
-                [a.cos(), -b.sin(), a.sin(), b.cos()],
-            ),
+            (RopeKind::Interleaved, [1.0, 0.0, 0.0, 1.0], [a.cos(), a.sin(), -b.sin(), b.cos()]),
+            (RopeKind::Halves, [1.0, 0.0, 0.0, 1.0], [a.cos(), -b.sin(), a.sin(), b.cos()]),
         ];
         for (kind, head, expected) in cases {
             for (got, expected) in turned(kind, 8, head).iter().zip(expected) {
@@ -115,9 +85,6 @@ mod tests {
 
     #[test]
     fn position_zero_stays() {
-        assert_eq!(
-            turned(RopeKind::Halves, 0, [1.0, 2.0, 3.0, 4.0]),
-            [1.0, 2.0, 3.0, 4.0]
-        );
+        assert_eq!(turned(RopeKind::Halves, 0, [1.0, 2.0, 3.0, 4.0]), [1.0, 2.0, 3.0, 4.0]);
     }
 }

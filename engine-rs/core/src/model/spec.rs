@@ -15,11 +15,8 @@ pub enum RopeKind {
 
 /// The architectures this decoder computes. The rope kind is not in the file: llama.cpp fixes it for each architecture,
 /// and a wrong one fails silently.
-const ARCHITECTURES: [(&str, RopeKind); 3] = [
-    ("llama", RopeKind::Interleaved),
-    ("qwen2", RopeKind::Halves),
-    ("qwen3", RopeKind::Halves),
-];
+const ARCHITECTURES: [(&str, RopeKind); 3] =
+    [("llama", RopeKind::Interleaved), ("qwen2", RopeKind::Halves), ("qwen3", RopeKind::Halves)];
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderSpec {
@@ -50,14 +47,9 @@ impl DecoderSpec {
     /// scaling), `MissingKey`, `WrongKind`, or `Malformed` where the numbers contradict each other.
     pub fn read(file: &Gguf) -> Result<DecoderSpec> {
         let name = file.architecture()?;
-        let Some((architecture, rope_kind)) =
-            ARCHITECTURES.into_iter().find(|(known, _)| *known == name)
-        else {
+        let Some((architecture, rope_kind)) = ARCHITECTURES.into_iter().find(|(known, _)| *known == name) else {
             let supported = ARCHITECTURES.map(|(known, _)| known).join(", ");
-            return Err(Error::UnsupportedArchitecture {
-                name: name.to_owned(),
-                supported,
-            });
+            return Err(Error::UnsupportedArchitecture { name: name.to_owned(), supported });
         };
         let keys = Keys { file, architecture };
         keys.refuse_experts()?;
@@ -87,20 +79,12 @@ impl DecoderSpec {
     }
 
     fn check(&self, file: &Gguf, rotated: usize) -> Result<()> {
-        let DecoderSpec {
-            heads,
-            kv_heads,
-            key_width,
-            norm_epsilon,
-            ..
-        } = self;
+        let DecoderSpec { heads, kv_heads, key_width, norm_epsilon, .. } = self;
         let RopeSpec { base, factor, .. } = self.rope;
         let complaint = if heads % kv_heads != 0 {
             format!("{heads} heads cannot share {kv_heads} key-value heads")
         } else if rotated != *key_width || !rotated.is_multiple_of(2) {
-            format!(
-                "{rotated} of the {key_width} elements of a head rotate: it should be all, and an even number"
-            )
+            format!("{rotated} of the {key_width} elements of a head rotate: it should be all, and an even number")
         } else if !(norm_epsilon.is_finite() && *norm_epsilon >= 0.0) {
             format!("{norm_epsilon} is no epsilon for a norm")
         } else if !(base.is_finite() && base > 0.0 && factor.is_finite() && factor > 0.0) {
@@ -132,10 +116,7 @@ impl Keys<'_> {
         match self.file.opt_u32(&self.name(key))? {
             Some(size) => self.nonzero(key, size),
             None if default > 0 => Ok(default),
-            None => Err(self.file.malformed(format!(
-                "`{}` is missing and has no default here",
-                self.name(key)
-            ))),
+            None => Err(self.file.malformed(format!("`{}` is missing and has no default here", self.name(key)))),
         }
     }
 
@@ -150,10 +131,7 @@ impl Keys<'_> {
         match self.file.opt_u32(&self.name("expert_count"))? {
             None | Some(0) => Ok(()),
             Some(experts) => Err(Error::UnsupportedModel {
-                what: format!(
-                    "`{}` is {experts}: mixtures of experts are not computed",
-                    self.name("expert_count")
-                ),
+                what: format!("`{}` is {experts}: mixtures of experts are not computed", self.name("expert_count")),
             }),
         }
     }
@@ -163,26 +141,16 @@ impl Keys<'_> {
         // Older files have only `rope.scale_linear`; llama.cpp takes 0 as 1.
         let factor = match file.opt_f32(&self.name("rope.scaling.factor"))? {
             Some(factor) => factor,
-            None => file
-                .opt_f32(&self.name("rope.scale_linear"))?
-                .unwrap_or(1.0),
+            None => file.opt_f32(&self.name("rope.scale_linear"))?.unwrap_or(1.0),
         };
         let factor = if factor == 0.0 { 1.0 } else { factor };
         let factor = match file.opt_str(&self.name("rope.scaling.type"))? {
             None | Some("linear") => factor,
             Some("none") => 1.0,
             Some(other) => {
-                return Err(Error::UnsupportedModel {
-                    what: format!("rope scaling `{other}` is not computed"),
-                });
+                return Err(Error::UnsupportedModel { what: format!("rope scaling `{other}` is not computed") });
             }
         };
-        Ok(RopeSpec {
-            kind,
-            base: file
-                .opt_f32(&self.name("rope.freq_base"))?
-                .unwrap_or(10_000.0),
-            factor,
-        })
+        Ok(RopeSpec { kind, base: file.opt_f32(&self.name("rope.freq_base"))?.unwrap_or(10_000.0), factor })
     }
 }

@@ -98,14 +98,7 @@ mod tests {
     fn filters_leave_the_right_tokens() {
         // Weights 1, 1/2, 1/4, 1/8 of the sum 15/8: shares .53 .27 .13 .07.
         let ln2 = std::f32::consts::LN_2;
-        let logits = [
-            0.0,
-            -ln2,
-            -2.0 * ln2,
-            -3.0 * ln2,
-            f32::NAN,
-            f32::NEG_INFINITY,
-        ];
+        let logits = [0.0, -ln2, -2.0 * ln2, -3.0 * ln2, f32::NAN, f32::NEG_INFINITY];
         let table: &[(Change, &[u32])] = &[
             (|_| (), &[0, 1, 2, 3]),
             (|request| request.temperature = 0.0, &[0]),
@@ -121,10 +114,7 @@ mod tests {
             (|request| (request.top_k, request.min_p) = (3, 0.3), &[0, 1]),
             (|request| request.logit_bias = vec![(0, -100.0)], &[1, 2, 3]),
             (|request| request.logit_bias = vec![(3, 100.0)], &[3]),
-            (
-                |request| request.logit_bias = vec![(4, 100.0)],
-                &[0, 1, 2, 3],
-            ),
+            (|request| request.logit_bias = vec![(4, 100.0)], &[0, 1, 2, 3]),
         ];
         for (row, (change, expected)) in table.iter().enumerate() {
             assert_eq!(reachable(*change, &logits), *expected, "row {row}");
@@ -134,15 +124,11 @@ mod tests {
     #[test]
     fn shares_follow_temperature() {
         let logits = [0.0, -std::f32::consts::LN_2];
-        let table: [(Change, std::ops::Range<usize>); 2] = [
-            (|_| (), 6_400..6_900),
-            (|request| request.temperature = 0.5, 7_750..8_250),
-        ];
+        let table: [(Change, std::ops::Range<usize>); 2] =
+            [(|_| (), 6_400..6_900), (|request| request.temperature = 0.5, 7_750..8_250)];
         for (change, expected) in table {
             let mut sampler = sampler(change);
-            let zeros = (0..10_000)
-                .filter(|_| sampler.sample(&logits).unwrap() == 0)
-                .count();
+            let zeros = (0..10_000).filter(|_| sampler.sample(&logits).unwrap() == 0).count();
             assert!(expected.contains(&zeros), "{zeros} not in {expected:?}");
         }
     }
@@ -154,9 +140,7 @@ mod tests {
             let mut request = GenerateRequest::new(Prompt::Tokens(vec![0]));
             (request.seed, request.top_p) = (seed, 0.9);
             let mut sampler = Sampler::new(&request, &[0], fallback);
-            (0..50)
-                .map(|_| sampler.sample(&logits).unwrap())
-                .collect::<Vec<_>>()
+            (0..50).map(|_| sampler.sample(&logits).unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(run(Some(5), 1), run(Some(5), 2));
         assert_ne!(run(Some(5), 1), run(Some(6), 1));
@@ -166,8 +150,7 @@ mod tests {
     #[test]
     fn penalties_reach_the_choice() {
         let logits = [1.0, 0.9, 0.0];
-        let mut sampler =
-            sampler(|request| (request.temperature, request.presence_penalty) = (0.0, 0.5));
+        let mut sampler = sampler(|request| (request.temperature, request.presence_penalty) = (0.0, 0.5));
         let tokens: Vec<u32> = (0..3).map(|_| sampler.sample(&logits).unwrap()).collect();
         assert_eq!(tokens, [0, 1, 0]);
     }

@@ -16,11 +16,7 @@ pub struct Penalties {
 
 impl Penalties {
     pub fn new(request: &GenerateRequest, prompt: &[u32]) -> Self {
-        let seen: &[u32] = if request.repetition_penalty == 1.0 {
-            &[]
-        } else {
-            prompt
-        };
+        let seen: &[u32] = if request.repetition_penalty == 1.0 { &[] } else { prompt };
         Self {
             bias: request.logit_bias.clone(),
             frequency: request.frequency_penalty,
@@ -60,11 +56,7 @@ impl Penalties {
     }
 
     fn penalized(&self, logit: f32, count: u32) -> f32 {
-        let repeated = if logit > 0.0 {
-            logit / self.repetition
-        } else {
-            logit * self.repetition
-        };
+        let repeated = if logit > 0.0 { logit / self.repetition } else { logit * self.repetition };
         let present = if count > 0 { self.presence } else { 0.0 };
         repeated - self.frequency * count as f32 - present
     }
@@ -91,30 +83,10 @@ mod tests {
         type Row<'a> = (Change, &'a [u32], &'a [u32], [f32; 4]);
         let table: &[Row<'_>] = &[
             (|_| (), &[0], &[1, 1], [1.0, -1.0, 2.0, 0.0]),
-            (
-                |request| request.logit_bias = vec![(1, 5.0), (99, 1.0)],
-                &[],
-                &[],
-                [1.0, 4.0, 2.0, 0.0],
-            ),
-            (
-                |request| request.frequency_penalty = 0.5,
-                &[0],
-                &[1, 1, 2],
-                [1.0, -2.0, 1.5, 0.0],
-            ),
-            (
-                |request| request.presence_penalty = 0.5,
-                &[0],
-                &[1, 1, 2],
-                [1.0, -1.5, 1.5, 0.0],
-            ),
-            (
-                |request| request.repetition_penalty = 2.0,
-                &[0],
-                &[1, 1],
-                [0.5, -2.0, 2.0, 0.0],
-            ),
+            (|request| request.logit_bias = vec![(1, 5.0), (99, 1.0)], &[], &[], [1.0, 4.0, 2.0, 0.0]),
+            (|request| request.frequency_penalty = 0.5, &[0], &[1, 1, 2], [1.0, -2.0, 1.5, 0.0]),
+            (|request| request.presence_penalty = 0.5, &[0], &[1, 1, 2], [1.0, -1.5, 1.5, 0.0]),
+            (|request| request.repetition_penalty = 2.0, &[0], &[1, 1], [0.5, -2.0, 2.0, 0.0]),
         ];
         for (index, (change, prompt, generated, expected)) in table.iter().enumerate() {
             assert_eq!(applied(*change, prompt, generated), expected, "row {index}");

@@ -9,9 +9,7 @@ pub struct Random {
 impl Random {
     pub fn new(seed: u64) -> Self {
         let mut mixer = seed;
-        Self {
-            state: std::array::from_fn(|_| split_mix(&mut mixer)),
-        }
+        Self { state: std::array::from_fn(|_| split_mix(&mut mixer)) }
     }
 
     pub fn next_u64(&mut self) -> u64 {
@@ -51,19 +49,9 @@ mod tests {
         // Both from the authors' C sources: splitmix64 from 0, xoshiro256++ from the state 1, 2, 3, 4.
         let mut mixer = 0;
         assert_eq!(split_mix(&mut mixer), 0xe220_a839_7b1d_cdaf);
-        let mut random = Random {
-            state: [1, 2, 3, 4],
-        };
+        let mut random = Random { state: [1, 2, 3, 4] };
         let first: Vec<u64> = (0..4).map(|_| random.next_u64()).collect();
-        assert_eq!(
-            first,
-            [
-                41_943_041,
-                58_720_359,
-                3_588_806_011_781_223,
-                3_591_011_842_654_386
-            ]
-        );
+        assert_eq!(first, [41_943_041, 58_720_359, 3_588_806_011_781_223, 3_591_011_842_654_386]);
     }
 
     #[test]
@@ -73,9 +61,6 @@ mod tests {
         for _ in 0..10_000 {
             tenths[(random.next_f64() * 10.0) as usize] += 1;
         }
-        assert!(
-            tenths.iter().all(|count| (800..1200).contains(count)),
-            "{tenths:?}"
-        );
+        assert!(tenths.iter().all(|count| (800..1200).contains(count)), "{tenths:?}");
     }
 }

@@ -20,11 +20,7 @@ fn best_first(a: &Candidate, b: &Candidate) -> Ordering {
 
 /// A logit as a number that can be compared and subtracted.
 fn clean(logit: f32) -> f32 {
-    if logit.is_nan() {
-        f32::NEG_INFINITY
-    } else {
-        logit.min(f32::MAX)
-    }
+    if logit.is_nan() { f32::NEG_INFINITY } else { logit.min(f32::MAX) }
 }
 
 /// All tokens that have a chance at all, in the order of their ids.
@@ -32,10 +28,7 @@ pub fn possible(logits: &[f32]) -> impl Iterator<Item = Candidate> + '_ {
     let values = logits.iter().map(|logit| clean(*logit)).enumerate();
     values
         .filter(|(_, value)| *value > f32::NEG_INFINITY)
-        .map(|(token, value)| Candidate {
-            token: token as u32,
-            value,
-        })
+        .map(|(token, value)| Candidate { token: token as u32, value })
 }
 
 /// The most likely token, of equals the one with the lowest id; `None` if no number is usable.
@@ -110,10 +103,7 @@ pub fn draw(candidates: &[Candidate], random: &mut Random) -> Option<u32> {
 }
 
 fn total(candidates: &[Candidate]) -> f64 {
-    candidates
-        .iter()
-        .map(|candidate| f64::from(candidate.value))
-        .sum()
+    candidates.iter().map(|candidate| f64::from(candidate.value)).sum()
 }
 
 #[cfg(test)]
@@ -139,11 +129,7 @@ mod tests {
             (&[-0.0, 0.0], Some(0)),
         ];
         for (logits, expected) in table {
-            assert_eq!(
-                argmax(logits).map(|best| best.token),
-                *expected,
-                "{logits:?}"
-            );
+            assert_eq!(argmax(logits).map(|best| best.token), *expected, "{logits:?}");
         }
     }
 
@@ -167,21 +153,10 @@ mod tests {
     #[test]
     fn nucleus_is_the_smallest_set() {
         let weights: [(u32, f32); 4] = [(0, 0.125), (1, 0.5), (2, 0.25), (3, 0.125)];
-        let all: Vec<Candidate> = weights
-            .iter()
-            .map(|(token, value)| Candidate {
-                token: *token,
-                value: *value,
-            })
-            .collect();
-        let table: &[(f32, &[u32])] = &[
-            (1e-9, &[1]),
-            (0.5, &[1]),
-            (0.51, &[1, 2]),
-            (0.75, &[1, 2]),
-            (0.8, &[1, 2, 0]),
-            (1.0, &[1, 2, 0, 3]),
-        ];
+        let all: Vec<Candidate> =
+            weights.iter().map(|(token, value)| Candidate { token: *token, value: *value }).collect();
+        let table: &[(f32, &[u32])] =
+            &[(1e-9, &[1]), (0.5, &[1]), (0.51, &[1, 2]), (0.75, &[1, 2]), (0.8, &[1, 2, 0]), (1.0, &[1, 2, 0, 3])];
         for (p, expected) in table {
             assert_eq!(tokens(&nucleus(all.clone(), *p)), *expected, "p = {p}");
         }
@@ -189,28 +164,15 @@ mod tests {
 
     #[test]
     fn nucleus_grows_past_its_first_size() {
-        let even: Vec<Candidate> = (0..1000)
-            .map(|token| Candidate { token, value: 1.0 })
-            .collect();
+        let even: Vec<Candidate> = (0..1000).map(|token| Candidate { token, value: 1.0 }).collect();
         assert_eq!(nucleus(even, 0.9).len(), 900);
     }
 
     #[test]
     fn draw_follows_the_weights() {
         let mut random = Random::new(3);
-        let candidates = [
-            Candidate {
-                token: 4,
-                value: 1.0,
-            },
-            Candidate {
-                token: 9,
-                value: 3.0,
-            },
-        ];
-        let nines = (0..10_000)
-            .filter(|_| draw(&candidates, &mut random) == Some(9))
-            .count();
+        let candidates = [Candidate { token: 4, value: 1.0 }, Candidate { token: 9, value: 3.0 }];
+        let nines = (0..10_000).filter(|_| draw(&candidates, &mut random) == Some(9)).count();
         assert!((7_300..7_700).contains(&nines), "{nines}");
         assert_eq!(draw(&[], &mut random), None);
     }

@@ -57,10 +57,7 @@ pub struct Scheduler {
 impl Scheduler {
     pub fn new(limits: Limits) -> Self {
         Self {
-            limits: Limits {
-                max_sequences: limits.max_sequences.max(1),
-                ..limits
-            },
+            limits: Limits { max_sequences: limits.max_sequences.max(1), ..limits },
             sequences: BTreeMap::new(),
             waiting: Vec::new(),
             running: Vec::new(),
@@ -70,13 +67,7 @@ impl Scheduler {
     }
 
     /// Queues a prompt. `max_tokens` of `None` generates to the end of the context.
-    pub fn submit(
-        &mut self,
-        id: SeqId,
-        prompt: Vec<u32>,
-        max_tokens: Option<u32>,
-        window: u32,
-    ) -> Result<()> {
+    pub fn submit(&mut self, id: SeqId, prompt: Vec<u32>, max_tokens: Option<u32>, window: u32) -> Result<()> {
         let limit = self.limits.context_length;
         let requested = max_tokens.map_or(1, |tokens| tokens as usize);
         let whole = prompt.len().saturating_add(requested);
@@ -84,11 +75,7 @@ impl Scheduler {
             return Err(Error::invalid("prompt", "it has no tokens"));
         }
         if whole > limit {
-            return Err(Error::ContextOverflow {
-                prompt: prompt.len(),
-                requested,
-                limit,
-            });
+            return Err(Error::ContextOverflow { prompt: prompt.len(), requested, limit });
         }
         if self.sequences.contains_key(&id) {
             return Err(Error::Internal(format!("request {id} exists already")));
@@ -152,36 +139,21 @@ impl Scheduler {
         let running = self.running.iter().filter_map(|id| self.sequences.get(id));
         let demands: Vec<Demand> = running
             .filter(|sequence| !sequence.paused())
-            .map(|sequence| Demand {
-                id: sequence.id,
-                start: sequence.computed,
-                remaining: sequence.remaining(),
-            })
+            .map(|sequence| Demand { id: sequence.id, start: sequence.computed, remaining: sequence.remaining() })
             .collect();
-        share(
-            &demands,
-            step_tokens,
-            self.limits.least_prompt_tokens.max(1),
-        )
+        share(&demands, step_tokens, self.limits.least_prompt_tokens.max(1))
     }
 
     /// Whether a row planned before is still the next one of its sequence.
     pub fn expects(&self, row: &Row) -> bool {
         let sequence = self.sequences.get(&row.id);
-        sequence.is_some_and(|sequence| {
-            sequence.place == Place::Running && sequence.computed == row.start
-        })
+        sequence.is_some_and(|sequence| sequence.place == Place::Running && sequence.computed == row.start)
     }
 
     /// The tokens of a planned row.
     pub fn tokens(&self, row: &Row) -> &[u32] {
-        let tokens = self
-            .sequences
-            .get(&row.id)
-            .map_or(&[][..], |sequence| &sequence.tokens);
-        tokens
-            .get(row.start..row.start + row.len)
-            .unwrap_or_default()
+        let tokens = self.sequences.get(&row.id).map_or(&[][..], |sequence| &sequence.tokens);
+        tokens.get(row.start..row.start + row.len).unwrap_or_default()
     }
 
     /// The executor has computed the row.
@@ -231,30 +203,16 @@ impl Scheduler {
     /// The executor's memory is full: takes the place of one sequence, which the executor must release. Paused ones go
     /// first, then the youngest; `None` when there is nobody to give way.
     pub fn preempt(&mut self) -> Option<SeqId> {
-        let victim = self.last_paused().or_else(|| {
-            self.running
-                .last()
-                .copied()
-                .filter(|_| self.running.len() > 1)
-        })?;
+        let victim = self.last_paused().or_else(|| self.running.last().copied().filter(|_| self.running.len() > 1))?;
         self.evict(victim);
         self.crowded = true;
         Some(victim)
     }
 
     pub fn counts(&self) -> Counts {
-        let paused = self
-            .running
-            .iter()
-            .filter(|id| self.is_paused(**id))
-            .count();
+        let paused = self.running.iter().filter(|id| self.is_paused(**id)).count();
         let (running, waiting) = (self.running.len(), self.waiting.len());
-        Counts {
-            running,
-            paused,
-            waiting,
-            parked: self.sequences.len() - running - waiting,
-        }
+        Counts { running, paused, waiting, parked: self.sequences.len() - running - waiting }
     }
 
     /// Takes a running sequence's place; all of it must be computed again.
@@ -293,9 +251,7 @@ impl Scheduler {
     }
 
     fn order(&self, id: SeqId) -> u64 {
-        self.sequences
-            .get(&id)
-            .map_or(u64::MAX, |sequence| sequence.order)
+        self.sequences.get(&id).map_or(u64::MAX, |sequence| sequence.order)
     }
 
     fn is_paused(&self, id: SeqId) -> bool {
@@ -303,10 +259,6 @@ impl Scheduler {
     }
 
     fn last_paused(&self) -> Option<SeqId> {
-        self.running
-            .iter()
-            .rev()
-            .copied()
-            .find(|id| self.is_paused(*id))
+        self.running.iter().rev().copied().find(|id| self.is_paused(*id))
     }
 }

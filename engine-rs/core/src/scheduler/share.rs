@@ -52,12 +52,7 @@ pub fn share(demands: &[Demand], budget: usize, least_prompt: usize) -> Vec<Row>
 }
 
 fn row(demand: &Demand, len: usize) -> Row {
-    Row {
-        id: demand.id,
-        start: demand.start,
-        len,
-        samples: len == demand.remaining,
-    }
+    Row { id: demand.id, start: demand.start, len, samples: len == demand.remaining }
 }
 
 #[cfg(test)]
@@ -69,16 +64,9 @@ mod tests {
         let demands: Vec<Demand> = remaining
             .iter()
             .enumerate()
-            .map(|(id, remaining)| Demand {
-                id: id as SeqId,
-                start: 3,
-                remaining: *remaining,
-            })
+            .map(|(id, remaining)| Demand { id: id as SeqId, start: 3, remaining: *remaining })
             .collect();
-        share(&demands, 10, 4)
-            .iter()
-            .map(|row| (row.id, row.len))
-            .collect()
+        share(&demands, 10, 4).iter().map(|row| (row.id, row.len)).collect()
     }
 
     #[test]
@@ -96,35 +84,9 @@ mod tests {
             (&[30, 5, 5], &[(0, 5), (1, 5)]),
             (
                 &[1; 12],
-                &[
-                    (0, 1),
-                    (1, 1),
-                    (2, 1),
-                    (3, 1),
-                    (4, 1),
-                    (5, 1),
-                    (6, 1),
-                    (7, 1),
-                    (8, 1),
-                    (9, 1),
-                    (10, 1),
-                    (11, 1),
-                ],
+                &[(0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (7, 1), (8, 1), (9, 1), (10, 1), (11, 1)],
             ),
-            (
-                &[1, 1, 1, 1, 1, 1, 1, 1, 30],
-                &[
-                    (0, 1),
-                    (1, 1),
-                    (2, 1),
-                    (3, 1),
-                    (4, 1),
-                    (5, 1),
-                    (6, 1),
-                    (7, 1),
-                    (8, 4),
-                ],
-            ),
+            (&[1, 1, 1, 1, 1, 1, 1, 1, 30], &[(0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (7, 1), (8, 4)]),
         ];
         for (remaining, expected) in table {
             assert_eq!(shares(remaining), *expected, "{remaining:?}");
@@ -133,36 +95,9 @@ mod tests {
 
     #[test]
     fn only_the_last_row_samples() {
-        let demands = [
-            Demand {
-                id: 1,
-                start: 0,
-                remaining: 25,
-            },
-            Demand {
-                id: 2,
-                start: 7,
-                remaining: 1,
-            },
-        ];
+        let demands = [Demand { id: 1, start: 0, remaining: 25 }, Demand { id: 2, start: 7, remaining: 1 }];
         let rows = share(&demands, 10, 4);
-        assert_eq!(
-            rows[0],
-            Row {
-                id: 2,
-                start: 7,
-                len: 1,
-                samples: true
-            }
-        );
-        assert_eq!(
-            rows[1],
-            Row {
-                id: 1,
-                start: 0,
-                len: 9,
-                samples: false
-            }
-        );
+        assert_eq!(rows[0], Row { id: 2, start: 7, len: 1, samples: true });
+        assert_eq!(rows[1], Row { id: 1, start: 0, len: 9, samples: false });
     }
 }

@@ -15,27 +15,17 @@ struct Plan {
 fn planned(scheduler: &mut Scheduler, step_tokens: usize) -> Plan {
     let Admission { release, admitted } = scheduler.admit();
     let rows = scheduler.plan(step_tokens);
-    Plan {
-        release,
-        admitted,
-        rows,
-    }
+    Plan { release, admitted, rows }
 }
 
-const LIMITS: Limits = Limits {
-    max_sequences: 2,
-    least_prompt_tokens: 2,
-    context_length: 64,
-};
+const LIMITS: Limits = Limits { max_sequences: 2, least_prompt_tokens: 2, context_length: 64 };
 
 const STEP: usize = 8;
 
 fn scheduler(requests: &[(SeqId, usize, u32)]) -> Scheduler {
     let mut scheduler = Scheduler::new(LIMITS);
     for (id, prompt, max_tokens) in requests {
-        scheduler
-            .submit(*id, vec![7; *prompt], Some(*max_tokens), 4)
-            .unwrap();
+        scheduler.submit(*id, vec![7; *prompt], Some(*max_tokens), 4).unwrap();
     }
     scheduler
 }
@@ -75,11 +65,7 @@ fn context_limits_are_refused_with_numbers() {
     for (tokens, max_tokens, expected) in table {
         let got = match Scheduler::new(LIMITS).submit(1, vec![0; *tokens], *max_tokens, 4) {
             Ok(()) => None,
-            Err(Error::ContextOverflow {
-                prompt,
-                requested,
-                limit: 64,
-            }) => Some((prompt, requested)),
+            Err(Error::ContextOverflow { prompt, requested, limit: 64 }) => Some((prompt, requested)),
             Err(other) => panic!("{other}"),
         };
         assert_eq!(got, *expected, "{tokens} + {max_tokens:?}");
@@ -90,14 +76,7 @@ fn context_limits_are_refused_with_numbers() {
 fn no_limit_ends_with_the_context() {
     let mut scheduler = Scheduler::new(LIMITS);
     scheduler.submit(1, vec![0; 61], None, 99).unwrap();
-    assert_eq!(
-        [
-            scheduler.push(1, 9),
-            scheduler.push(1, 9),
-            scheduler.push(1, 9)
-        ],
-        [false, false, true]
-    );
+    assert_eq!([scheduler.push(1, 9), scheduler.push(1, 9), scheduler.push(1, 9)], [false, false, true]);
 }
 
 #[test]
@@ -128,15 +107,7 @@ fn unacknowledged_tokens_pause() {
         scheduler.acknowledge(2, generated);
     }
     assert_eq!(ids(&planned(&mut scheduler, STEP)), [2]);
-    assert_eq!(
-        scheduler.counts(),
-        Counts {
-            running: 2,
-            paused: 1,
-            waiting: 0,
-            parked: 0
-        }
-    );
+    assert_eq!(scheduler.counts(), Counts { running: 2, paused: 1, waiting: 0, parked: 0 });
     scheduler.acknowledge(1, 1);
     assert_eq!(ids(&planned(&mut scheduler, STEP)), [1, 2]);
 }
@@ -148,32 +119,13 @@ fn paused_gives_its_place_to_waiting() {
     assert_eq!(planned(&mut scheduler, STEP), Plan::default());
     scheduler.submit(3, vec![7; 3], Some(1), 4).unwrap();
     let (plan, full) = step(&mut scheduler);
-    assert_eq!(
-        (plan.release, plan.admitted, full),
-        (vec![2], vec![3], vec![3])
-    );
+    assert_eq!((plan.release, plan.admitted, full), (vec![2], vec![3], vec![3]));
     scheduler.remove(3);
-    assert_eq!(
-        scheduler.counts(),
-        Counts {
-            running: 1,
-            paused: 1,
-            waiting: 0,
-            parked: 1
-        }
-    );
+    assert_eq!(scheduler.counts(), Counts { running: 1, paused: 1, waiting: 0, parked: 1 });
     scheduler.acknowledge(2, 4);
     let plan = planned(&mut scheduler, STEP);
     assert_eq!(plan.admitted, [2]);
-    assert_eq!(
-        plan.rows,
-        [Row {
-            id: 2,
-            start: 0,
-            len: 5,
-            samples: true
-        }]
-    );
+    assert_eq!(plan.rows, [Row { id: 2, start: 0, len: 5, samples: true }]);
 }
 
 #[test]
@@ -205,11 +157,7 @@ fn resuming_leaves_a_token_to_compute() {
     scheduler.admit();
     scheduler.resume(1, 3);
     scheduler.resume(2, 99);
-    let rows: Vec<_> = scheduler
-        .plan(STEP)
-        .iter()
-        .map(|row| (row.id, row.start, row.len))
-        .collect();
+    let rows: Vec<_> = scheduler.plan(STEP).iter().map(|row| (row.id, row.start, row.len)).collect();
     assert_eq!(rows, [(2, 4, 1), (1, 3, 2)]);
 }
 
@@ -252,9 +200,7 @@ impl World {
         let prompt = 1 + self.random.below(40) as usize;
         let max_tokens = 1 + self.random.below(20) as u32;
         let window = 1 + self.random.below(6) as u32;
-        self.scheduler
-            .submit(self.next, vec![0; prompt], Some(max_tokens), window)
-            .unwrap();
+        self.scheduler.submit(self.next, vec![0; prompt], Some(max_tokens), window).unwrap();
         self.behind.insert(self.next, 0);
         self.next += 1;
     }
@@ -287,12 +233,7 @@ impl World {
         }
         self.check(&plan);
         for row in &plan.rows {
-            assert_eq!(
-                self.held.get(&row.id),
-                Some(&row.start),
-                "a gap in {}",
-                row.id
-            );
+            assert_eq!(self.held.get(&row.id), Some(&row.start), "a gap in {}", row.id);
             assert_eq!(self.scheduler.tokens(row).len(), row.len);
             self.held.insert(row.id, row.start + row.len);
             self.scheduler.computed(row);
@@ -317,32 +258,17 @@ impl World {
     fn check(&mut self, plan: &Plan) {
         let limits = self.scheduler.limits;
         let running: BTreeSet<SeqId> = self.scheduler.running.iter().copied().collect();
-        assert_eq!(
-            running,
-            self.held.keys().copied().collect(),
-            "the executor holds what runs"
-        );
+        assert_eq!(running, self.held.keys().copied().collect(), "the executor holds what runs");
         assert!(running.len() <= limits.max_sequences);
         let tokens: usize = plan.rows.iter().map(|row| row.len).sum();
-        assert!(
-            tokens
-                <= self
-                    .step_tokens
-                    .max(running.len() + limits.least_prompt_tokens)
-        );
+        assert!(tokens <= self.step_tokens.max(running.len() + limits.least_prompt_tokens));
         let served: BTreeSet<SeqId> = plan.rows.iter().map(|row| row.id).collect();
         assert_eq!(served.len(), plan.rows.len(), "one row each");
         for id in &running {
             let sequence = &self.scheduler.sequences[id];
-            assert!(
-                !(sequence.paused() && served.contains(id)),
-                "{id} is paused"
-            );
+            assert!(!(sequence.paused() && served.contains(id)), "{id} is paused");
             let decoding = sequence.remaining() == 1 && !sequence.paused();
-            assert!(
-                !decoding || served.contains(id),
-                "{id} decodes, so every step serves it"
-            );
+            assert!(!decoding || served.contains(id), "{id} decodes, so every step serves it");
         }
         self.check_service(&running, &served);
     }
@@ -380,19 +306,10 @@ fn random_histories_keep_every_promise() {
         let left = world.behind.len() as u32;
         let (finished, bound) = (world.finished, left * 130 + 10);
         for _ in 0..bound {
-            world
-                .behind
-                .clone()
-                .keys()
-                .for_each(|id| world.acknowledge(*id));
+            world.behind.clone().keys().for_each(|id| world.acknowledge(*id));
             world.step();
         }
-        assert_eq!(
-            world.finished - finished,
-            left,
-            "seed {seed}: {:?}",
-            world.scheduler.counts()
-        );
+        assert_eq!(world.finished - finished, left, "seed {seed}: {:?}", world.scheduler.counts());
         assert_eq!(world.scheduler.counts(), Counts::default());
         assert!(world.held.is_empty() && world.scheduler.sequences.is_empty());
     }

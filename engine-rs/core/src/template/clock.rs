@@ -20,15 +20,7 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-const DAYS: [&str; 7] = [
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-];
+const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 /// A moment in the calendar. Months and days of the month count from 1, days of the week from Sunday, 0.
 struct Moment {
@@ -44,9 +36,7 @@ struct Moment {
 
 impl Moment {
     fn of(time: SystemTime) -> Self {
-        let seconds = time
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+        let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let days = (seconds / 86_400) as i64;
         let (year, month, day) = civil(days);
         Moment {
@@ -107,31 +97,15 @@ pub fn format(time: SystemTime, format: &str) -> Result<String, Error> {
         write_directive(&mut out, &moment, directive)?;
         if !padded {
             let trimmed = out[start..].trim_start_matches(['0', ' ']);
-            let kept = if trimmed.is_empty() {
-                "0".to_owned()
-            } else {
-                trimmed.to_owned()
-            };
+            let kept = if trimmed.is_empty() { "0".to_owned() } else { trimmed.to_owned() };
             out.replace_range(start.., &kept);
         }
     }
     Ok(out)
 }
 
-fn write_directive(
-    out: &mut String,
-    moment: &Moment,
-    directive: Option<char>,
-) -> Result<(), Error> {
-    let Moment {
-        year,
-        month,
-        day,
-        hour,
-        minute,
-        second,
-        ..
-    } = moment;
+fn write_directive(out: &mut String, moment: &Moment, directive: Option<char>) -> Result<(), Error> {
+    let Moment { year, month, day, hour, minute, second, .. } = moment;
     let (month_name, day_name) = (MONTHS[month - 1], DAYS[moment.weekday]);
     let hour12 = (hour + 11) % 12 + 1;
     let written = match directive {
@@ -158,10 +132,7 @@ fn write_directive(
         Some('%') => write!(out, "%"),
         other => {
             let directive = other.map_or_else(String::new, String::from);
-            return Err(Error::new(
-                ErrorKind::InvalidOperation,
-                format!("strftime_now does not know `%{directive}`"),
-            ));
+            return Err(Error::new(ErrorKind::InvalidOperation, format!("strftime_now does not know `%{directive}`")));
         }
     };
     written.map_err(|_| Error::from(ErrorKind::WriteFailure))
@@ -176,26 +147,11 @@ mod tests {
     fn formats_like_strftime() {
         let all = "%Y-%m-%d %e %j %B %b %A %a %H:%M:%S %I %p %y %-d %-m %-H %%";
         let cases = [
-            (
-                0,
-                "1970-01-01  1 001 January Jan Thursday Thu 00:00:00 12 AM 70 1 1 0 %",
-            ),
-            (
-                951_782_399,
-                "2000-02-28 28 059 February Feb Monday Mon 23:59:59 11 PM 00 28 2 23 %",
-            ),
-            (
-                951_782_400,
-                "2000-02-29 29 060 February Feb Tuesday Tue 00:00:00 12 AM 00 29 2 0 %",
-            ),
-            (
-                1_735_689_599,
-                "2024-12-31 31 366 December Dec Tuesday Tue 23:59:59 11 PM 24 31 12 23 %",
-            ),
-            (
-                4_107_542_400,
-                "2100-03-01  1 060 March Mar Monday Mon 00:00:00 12 AM 00 1 3 0 %",
-            ),
+            (0, "1970-01-01  1 001 January Jan Thursday Thu 00:00:00 12 AM 70 1 1 0 %"),
+            (951_782_399, "2000-02-28 28 059 February Feb Monday Mon 23:59:59 11 PM 00 28 2 23 %"),
+            (951_782_400, "2000-02-29 29 060 February Feb Tuesday Tue 00:00:00 12 AM 00 29 2 0 %"),
+            (1_735_689_599, "2024-12-31 31 366 December Dec Tuesday Tue 23:59:59 11 PM 24 31 12 23 %"),
+            (4_107_542_400, "2100-03-01  1 060 March Mar Monday Mon 00:00:00 12 AM 00 1 3 0 %"),
         ];
         for (seconds, expected) in cases {
             let time = UNIX_EPOCH + Duration::from_secs(seconds);

@@ -61,9 +61,7 @@ impl ChatTemplate {
             String::from_utf8_lossy(text.unwrap_or_default()).into_owned()
         };
         let sources = [(MAIN, Some(main)), (TOOL_USE, tool_use)];
-        let sources = sources
-            .into_iter()
-            .filter_map(|(name, source)| Some((name, source?)));
+        let sources = sources.into_iter().filter_map(|(name, source)| Some((name, source?)));
         let (bos, eos) = (text(tokenizer.bos()), text(tokenizer.eos()));
         Self::compile(sources, bos, eos, SystemTime::now).map(Some)
     }
@@ -71,12 +69,7 @@ impl ChatTemplate {
     /// Compiles `source`. `bos` and `eos` are the texts of those tokens, empty when the model has none. Errors name the
     /// line.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
-        Self::compile(
-            [(MAIN, source)],
-            bos.to_owned(),
-            eos.to_owned(),
-            SystemTime::now,
-        )
+        Self::compile([(MAIN, source)], bos.to_owned(), eos.to_owned(), SystemTime::now)
     }
 
     fn compile<'s>(
@@ -85,18 +78,10 @@ impl ChatTemplate {
         eos: String,
         now: fn() -> SystemTime,
     ) -> Result<Self> {
-        let sources = sources
-            .into_iter()
-            .map(|(name, source)| (name, source.to_owned()))
-            .collect();
+        let sources = sources.into_iter().map(|(name, source)| (name, source.to_owned())).collect();
         let sandbox = Sandbox::new(TIME);
         let program = Arc::new(sandbox.run(move || Program::new(sources, now))?);
-        Ok(ChatTemplate {
-            program,
-            sandbox,
-            bos,
-            eos,
-        })
+        Ok(ChatTemplate { program, sandbox, bos, eos })
     }
 
     /// The prompt for `messages`. `extra` adds variables - `tools`, `documents`, `enable_thinking` - and may replace
@@ -127,12 +112,8 @@ impl ChatTemplate {
             ("bos_token", Value::from(self.bos.as_str())),
             ("eos_token", Value::from(self.eos.as_str())),
         ];
-        let standard = standard
-            .into_iter()
-            .filter(|(name, _)| !extra.contains_key(*name));
-        let extra = extra
-            .iter()
-            .map(|(name, extra)| (name.as_str(), value(extra)));
+        let standard = standard.into_iter().filter(|(name, _)| !extra.contains_key(*name));
+        let extra = extra.iter().map(|(name, extra)| (name.as_str(), value(extra)));
         Value::from_pairs(standard.chain(extra))
     }
 }
@@ -149,11 +130,7 @@ fn value(json: &serde_json::Value) -> Value {
         },
         Json::String(text) => Value::from(text.as_str()),
         Json::Array(values) => values.iter().map(value).collect(),
-        Json::Object(fields) => Value::from_pairs(
-            fields
-                .iter()
-                .map(|(key, field)| (key.as_str(), value(field))),
-        ),
+        Json::Object(fields) => Value::from_pairs(fields.iter().map(|(key, field)| (key.as_str(), value(field)))),
     }
 }
 
@@ -166,10 +143,7 @@ struct Program {
 
 impl Program {
     fn new(sources: BTreeMap<&'static str, String>, now: fn() -> SystemTime) -> Result<Self> {
-        let mut program = Program {
-            environment: environment(now)?,
-            sources: BTreeMap::new(),
-        };
+        let mut program = Program { environment: environment(now)?, sources: BTreeMap::new() };
         for (name, source) in sources {
             program.add(name, &source)?;
         }
@@ -179,9 +153,7 @@ impl Program {
     fn add(&mut self, name: &'static str, source: &str) -> Result<()> {
         let length = source.len();
         if length > MAX_SOURCE {
-            return Err(Error::Template(format!(
-                "{length} bytes are too many (limit: {MAX_SOURCE})"
-            )));
+            return Err(Error::Template(format!("{length} bytes are too many (limit: {MAX_SOURCE})")));
         }
         let source = source::without_generation_tags(source);
         let added = self.environment.add_template_owned(name, source.clone());
@@ -191,17 +163,11 @@ impl Program {
     }
 
     fn render(&self, context: Value, tools: bool) -> Result<String> {
-        let name = if tools && self.sources.contains_key(TOOL_USE) {
-            TOOL_USE
-        } else {
-            MAIN
-        };
+        let name = if tools && self.sources.contains_key(TOOL_USE) { TOOL_USE } else { MAIN };
         let error = |error: minijinja::Error| describe(&error, &self.sources[name]);
         let template = self.environment.get_template(name).map_err(error)?;
         let mut output = Bounded(Vec::new());
-        template
-            .render_captured_to(context, &mut output)
-            .map_err(error)?;
+        template.render_captured_to(context, &mut output).map_err(error)?;
         String::from_utf8(output.0).map_err(|error| Error::Template(error.to_string()))
     }
 }
@@ -209,10 +175,7 @@ impl Program {
 /// Jinja with the settings and additions of Hugging Face's `apply_chat_template`.
 fn environment(now: fn() -> SystemTime) -> Result<Environment<'static>> {
     let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder()
-        .trim_blocks(true)
-        .lstrip_blocks(true)
-        .build();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.map_err(|error| describe(&error, ""))?);
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     python::add(&mut environment);
@@ -222,9 +185,7 @@ fn environment(now: fn() -> SystemTime) -> Result<Environment<'static>> {
     environment.remove_filter("pprint");
     environment.add_filter("tojson", tojson::tojson);
     environment.add_function("raise_exception", raise_exception);
-    environment.add_function("strftime_now", move |format: &str| {
-        clock::format(now(), format)
-    });
+    environment.add_function("strftime_now", move |format: &str| clock::format(now(), format));
     Ok(environment)
 }
 
@@ -248,10 +209,7 @@ fn describe(error: &minijinja::Error, source: &str) -> Error {
         None => error.kind().to_string(),
     };
     if let Some(line) = error.line() {
-        let read = source
-            .lines()
-            .nth(line.saturating_sub(1))
-            .unwrap_or_default();
+        let read = source.lines().nth(line.saturating_sub(1)).unwrap_or_default();
         let shown: String = read.trim().chars().take(120).collect();
         text += &format!(" (line {line}: `{shown}`)");
     }

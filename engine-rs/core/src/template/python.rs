@@ -17,18 +17,10 @@ fn is_iterable(value: &Value) -> bool {
 
 /// Has a length and items: strings and mappings too.
 fn is_sequence(value: &Value) -> bool {
-    matches!(
-        value.kind(),
-        ValueKind::Seq | ValueKind::String | ValueKind::Map | ValueKind::Undefined
-    )
+    matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map | ValueKind::Undefined)
 }
 
-fn call_method(
-    state: &mut State,
-    value: &Value,
-    method: &str,
-    args: &[Value],
-) -> Result<Value, Error> {
+fn call_method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     match value.as_str().map(|text| string_method(text, method, args)) {
         Some(Err(error)) if error.kind() == ErrorKind::UnknownMethod => {
             pycompat::unknown_method_callback(state, value, method, args)

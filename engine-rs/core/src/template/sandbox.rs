@@ -23,27 +23,19 @@ pub struct Sandbox {
 impl Sandbox {
     /// Leaves work behind that takes longer than `limit`.
     pub fn new(limit: Duration) -> Self {
-        Sandbox {
-            limit,
-            runaway: Mutex::new(Weak::new()),
-        }
+        Sandbox { limit, runaway: Mutex::new(Weak::new()) }
     }
 
     /// `work` on a thread of its own with a deep stack. It cannot be stopped; when it takes too long the caller goes on
     /// without it, and further work is refused until it has ended.
-    pub fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         if self.runaway().strong_count() > 0 {
             return failed("an earlier conversation still keeps the template busy".to_owned());
         }
         let life = Arc::new(());
         let watch = Arc::downgrade(&life);
         let (sender, receiver) = mpsc::sync_channel(1);
-        let builder = thread::Builder::new()
-            .name("template".to_owned())
-            .stack_size(STACK);
+        let builder = thread::Builder::new().name("template".to_owned()).stack_size(STACK);
         let spawned = builder.spawn(move || {
             // Dropped in reverse order, also in a panic: who hears of the end finds the life ended.
             let (sender, life) = (sender, life);
@@ -61,9 +53,7 @@ impl Sandbox {
                 *self.runaway() = watch;
                 failed(format!("takes longer than {:?}", self.limit))
             }
-            Err(RecvTimeoutError::Disconnected) => {
-                failed("the interpreter of templates failed".to_owned())
-            }
+            Err(RecvTimeoutError::Disconnected) => failed("the interpreter of templates failed".to_owned()),
         }
     }
 
@@ -84,13 +74,7 @@ mod tests {
     fn passes_results_and_failures_on() {
         let sandbox = Sandbox::new(Duration::from_secs(60));
         assert_eq!(sandbox.run(|| Ok(1)).unwrap(), 1);
-        assert!(
-            sandbox
-                .run(|| failed::<()>("x".to_owned()))
-                .unwrap_err()
-                .to_string()
-                .ends_with(": x")
-        );
+        assert!(sandbox.run(|| failed::<()>("x".to_owned())).unwrap_err().to_string().ends_with(": x"));
         let panicked = sandbox.run(|| -> Result<()> { panic!("on purpose") });
         assert!(panicked.unwrap_err().to_string().contains("interpreter"));
         assert_eq!(sandbox.run(|| Ok(2)).unwrap(), 2);
@@ -107,13 +91,7 @@ mod tests {
             Ok(())
         });
         assert!(late.unwrap_err().to_string().contains("takes longer"));
-        assert!(
-            sandbox
-                .run(|| Ok(()))
-                .unwrap_err()
-                .to_string()
-                .contains("busy")
-        );
+        assert!(sandbox.run(|| Ok(())).unwrap_err().to_string().contains("busy"));
         drop(release);
         assert!(end.recv().is_err());
     }
@@ -123,11 +101,6 @@ mod tests {
         fn depth(left: u32) -> u32 {
             std::hint::black_box(if left == 0 { 0 } else { 1 + depth(left - 1) })
         }
-        assert_eq!(
-            Sandbox::new(Duration::from_secs(60))
-                .run(|| Ok(depth(1_000_000)))
-                .unwrap(),
-            1_000_000
-        );
+        assert_eq!(Sandbox::new(Duration::from_secs(60)).run(|| Ok(depth(1_000_000))).unwrap(), 1_000_000);
     }
 }

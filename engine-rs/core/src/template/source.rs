@@ -10,11 +10,7 @@ pub fn without_generation_tags(source: &str) -> String {
         out.push_str(before);
         let end = tag.find("%}").map_or(tag.len(), |end| end + 2);
         let (tag, after) = tag.split_at(end);
-        let name = tag
-            .trim_start_matches("{%")
-            .trim_end_matches("%}")
-            .trim_matches(['-', '+'])
-            .trim();
+        let name = tag.trim_start_matches("{%").trim_end_matches("%}").trim_matches(['-', '+']).trim();
         match name {
             "generation" => out.push_str(&tag.replacen("generation", "if true", 1)),
             "endgeneration" => out.push_str(&tag.replacen("endgeneration", "endif", 1)),
@@ -40,20 +36,11 @@ mod tests {
         let cases = [
             ("", ""),
             ("a {% if b %}c{% endif %}", "a {% if b %}c{% endif %}"),
-            (
-                "{% generation %}x{% endgeneration %}",
-                "{% if true %}x{% endif %}",
-            ),
-            (
-                "{%- generation -%}x{%-endgeneration+%}",
-                "{%- if true -%}x{%-endif+%}",
-            ),
+            ("{% generation %}x{% endgeneration %}", "{% if true %}x{% endif %}"),
+            ("{%- generation -%}x{%-endgeneration+%}", "{%- if true -%}x{%-endif+%}"),
             ("{% set generation = 1 %}", "{% set generation = 1 %}"),
             ("{{ '{% generation' }}", "{{ '{% generation' }}"),
-            (
-                "{% if '%}' %}{% generation %}",
-                "{% if '%}' %}{% if true %}",
-            ),
+            ("{% if '%}' %}{% generation %}", "{% if '%}' %}{% if true %}"),
             ("{%", "{%"),
         ];
         for (source, expected) in cases {

@@ -36,10 +36,7 @@ fn renders_a_conversation() {
 fn each_addition_works() {
     let cases = [
         ("{{ bos_token }}{{ eos_token }}", "<s></s>"),
-        (
-            "{{ tools is none }} {{ tools is defined }} {{ nothing is defined }}",
-            "True True False",
-        ),
+        ("{{ tools is none }} {{ tools is defined }} {{ nothing is defined }}", "True True False"),
         ("{{ strftime_now('%d %b %Y') }}", "29 Feb 2000"),
         ("{{ messages[::-1][0].content }}", "last"),
         ("{{ messages[-1]['content'].upper().strip() }}", "LAST"),
@@ -48,18 +45,9 @@ fn each_addition_works() {
             "last",
         ),
         ("{% generation %}x{% endgeneration %}", "x"),
-        (
-            "{{ {'b': 1, 'a': [true, none, 1.5, '<é\n>']} | tojson }}",
-            r#"{"b": 1, "a": [true, null, 1.5, "<é\n>"]}"#,
-        ),
-        (
-            "{{ {'b': [1], 'a': {}} | tojson(indent=2) }}",
-            "{\n  \"b\": [\n    1\n  ],\n  \"a\": {}\n}",
-        ),
-        (
-            "{{ {'b': 1, 'a': 'é'} | tojson(sort_keys=true, ensure_ascii=true) }}",
-            r#"{"a": "\u00e9", "b": 1}"#,
-        ),
+        ("{{ {'b': 1, 'a': [true, none, 1.5, '<é\n>']} | tojson }}", r#"{"b": 1, "a": [true, null, 1.5, "<é\n>"]}"#),
+        ("{{ {'b': [1], 'a': {}} | tojson(indent=2) }}", "{\n  \"b\": [\n    1\n  ],\n  \"a\": {}\n}"),
+        ("{{ {'b': 1, 'a': 'é'} | tojson(sort_keys=true, ensure_ascii=true) }}", r#"{"a": "\u00e9", "b": 1}"#),
         ("{{ [1, 2] | tojson(separators=(',', ':')) }}", "[1,2]"),
         ("{{ 'a=b=c'.partition('=') }}", "('a', '=', 'b=c')"),
         ("{{ 'a=b=c'.rpartition('=')[0] }}", "a=b"),
@@ -69,45 +57,28 @@ fn each_addition_works() {
         ("{{ 'abc'.removeprefix('a').removesuffix('c') }}", "b"),
         ("{{ none is iterable }} {{ 'a' is sequence }}", "False True"),
         ("{{ nothing }}{% for x in nothing %}x{% endfor %}", ""),
-        (
-            "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
-            "2",
-        ),
+        ("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}", "2"),
     ];
-    let messages =
-        json!([{"role": "user", "content": "first"}, {"role": "user", "content": " last"}]);
+    let messages = json!([{"role": "user", "content": "first"}, {"role": "user", "content": " last"}]);
     for (source, expected) in cases {
-        let found =
-            render(source, messages.clone()).unwrap_or_else(|error| panic!("{source}: {error}"));
+        let found = render(source, messages.clone()).unwrap_or_else(|error| panic!("{source}: {error}"));
         assert_eq!(found.trim_start_matches(' '), expected, "{source}");
     }
 }
 
 #[test]
 fn extra_variables_come_first() {
-    assert_eq!(
-        render_with("{{ thinking }}", json!([]), json!({"thinking": false})).unwrap(),
-        "False"
-    );
-    assert_eq!(
-        render_with("{{ bos_token }}", json!([]), json!({"bos_token": "B"})).unwrap(),
-        "B"
-    );
+    assert_eq!(render_with("{{ thinking }}", json!([]), json!({"thinking": false})).unwrap(), "False");
+    assert_eq!(render_with("{{ bos_token }}", json!([]), json!({"bos_token": "B"})).unwrap(), "B");
     let tools = json!({"tools": [{"type": "function", "name": "f"}]});
     let expected = r#"[{"type": "function", "name": "f"}]"#;
-    assert_eq!(
-        render_with("{{ tools | tojson }}", json!([]), tools).unwrap(),
-        expected
-    );
+    assert_eq!(render_with("{{ tools | tojson }}", json!([]), tools).unwrap(), expected);
 }
 
 #[test]
 fn errors_say_what_and_where() {
     let cases = [
-        (
-            "{{ raise_exception('Roles must alternate') }}",
-            "chat template: Roles must alternate",
-        ),
+        ("{{ raise_exception('Roles must alternate') }}", "chat template: Roles must alternate"),
         ("a\nb {{ nothing.x }}", "line 2: `b {{ nothing.x }}`"),
         ("{% if %}", "line 1"),
         ("{{ messages | no_such }}", "no_such"),
@@ -135,10 +106,7 @@ fn endless_templates_end() {
     let deep = "{% set ns = namespace(x=[]) %}{% for a in range(1000) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}";
     let long = "x".repeat(MAX_SOURCE + 1);
     for source in [nested, recursive, verbose, deep, &long] {
-        assert_eq!(
-            render(source, json!([])).expect_err(source).code(),
-            "chat_template"
-        );
+        assert_eq!(render(source, json!([])).expect_err(source).code(), "chat_template");
     }
 }
 
@@ -151,10 +119,7 @@ fn deep_values_and_sources_do_not_overflow_the_stack() {
     let sources = [
         deep("{% set ns.x = [ns.x] %}", "ns.x | string | length"),
         deep("{% set ns.x = {'a': ns.x} %}", "1"),
-        deep(
-            "{% set ns.x = [ns.x] %}{% set ns.y = [ns.y] %}",
-            "ns.x == ns.y",
-        ),
+        deep("{% set ns.x = [ns.x] %}{% set ns.y = [ns.y] %}", "ns.x == ns.y"),
         format!("{{{{ {}1 }}}}", "not ".repeat(60_000)),
         format!("{{{{ 1{} }}}}", "+1".repeat(120_000)),
     ];
@@ -166,8 +131,7 @@ fn deep_values_and_sources_do_not_overflow_the_stack() {
 #[test]
 fn tools_have_their_own_template() {
     let sources = [(MAIN, "main"), (TOOL_USE, "tools")];
-    let template =
-        ChatTemplate::compile(sources, String::new(), String::new(), SystemTime::now).unwrap();
+    let template = ChatTemplate::compile(sources, String::new(), String::new(), SystemTime::now).unwrap();
     for (tools, expected) in [(json!(null), "main"), (json!([]), "tools")] {
         let extra = Map::from_iter([("tools".to_owned(), tools)]);
         assert_eq!(template.render(&json!([]), &extra, true).unwrap(), expected);

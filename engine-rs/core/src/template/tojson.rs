@@ -12,10 +12,7 @@ const MAX_DEPTH: usize = 128;
 
 /// The filter, with the keyword arguments of Hugging Face's: `ensure_ascii`, `indent`, `separators`, `sort_keys`.
 pub fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
-    let indent = match options
-        .get::<Option<Value>>("indent")?
-        .filter(|indent| !indent.is_none())
-    {
+    let indent = match options.get::<Option<Value>>("indent")?.filter(|indent| !indent.is_none()) {
         Some(indent) => Some(indentation(&indent)?),
         None => None,
     };
@@ -30,9 +27,7 @@ pub fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
         indent,
         item,
         key,
-        ascii: options
-            .get::<Option<bool>>("ensure_ascii")?
-            .unwrap_or(false),
+        ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
         sort: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
         depth: 0,
     };
@@ -45,10 +40,7 @@ fn indentation(indent: &Value) -> Result<String, Error> {
     match (indent.as_str(), indent.as_i64()) {
         (Some(text), _) => Ok(text.to_owned()),
         (_, Some(width)) => Ok(" ".repeat(width.clamp(0, 64) as usize)),
-        _ => Err(Error::new(
-            ErrorKind::InvalidOperation,
-            "`indent` is a number or a string",
-        )),
+        _ => Err(Error::new(ErrorKind::InvalidOperation, "`indent` is a number or a string")),
     }
 }
 
@@ -56,10 +48,7 @@ fn pair_of_strings(pair: &Value) -> Result<(String, String), Error> {
     let strings: Vec<String> = pair.try_iter()?.map(|part| part.to_string()).collect();
     match <[String; 2]>::try_from(strings) {
         Ok([item, key]) => Ok((item, key)),
-        Err(_) => Err(Error::new(
-            ErrorKind::InvalidOperation,
-            "`separators` are two strings",
-        )),
+        Err(_) => Err(Error::new(ErrorKind::InvalidOperation, "`separators` are two strings")),
     }
 }
 
@@ -77,9 +66,7 @@ impl Writer {
     fn value(&mut self, value: &Value) -> Result<(), Error> {
         match value.kind() {
             ValueKind::None => self.out.push_str("null"),
-            ValueKind::Bool => self
-                .out
-                .push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => self.out.push_str(&number(value)?),
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => self.list(value)?,
@@ -133,10 +120,7 @@ impl Writer {
         self.depth += 1;
         self.out.push(bracket);
         if self.depth > MAX_DEPTH {
-            return Err(Error::new(
-                ErrorKind::BadSerialization,
-                "a value is nested too deeply",
-            ));
+            return Err(Error::new(ErrorKind::BadSerialization, "a value is nested too deeply"));
         }
         Ok(())
     }
@@ -191,10 +175,7 @@ impl Writer {
 }
 
 fn unserializable(kind: ValueKind) -> Error {
-    Error::new(
-        ErrorKind::BadSerialization,
-        format!("a value of type {kind} is no JSON"),
-    )
+    Error::new(ErrorKind::BadSerialization, format!("a value of type {kind} is no JSON"))
 }
 
 /// A number as Python writes it: integers exactly, floats by the shortest digits that read back, with an exponent
@@ -222,11 +203,7 @@ fn number(value: &Value) -> Result<String, Error> {
         return Ok(format!("{digits}e{sign}{:02}", exponent.abs()));
     }
     let plain = float.to_string();
-    Ok(if plain.contains('.') {
-        plain
-    } else {
-        plain + ".0"
-    })
+    Ok(if plain.contains('.') { plain } else { plain + ".0" })
 }
 
 #[cfg(test)]
@@ -252,9 +229,6 @@ mod tests {
         for (float, expected) in cases {
             assert_eq!(number(&Value::from(float)).unwrap(), expected);
         }
-        assert_eq!(
-            number(&Value::from(u64::MAX)).unwrap(),
-            "18446744073709551615"
-        );
+        assert_eq!(number(&Value::from(u64::MAX)).unwrap(), "18446744073709551615");
     }
 }

@@ -44,47 +44,15 @@ impl Default for Tiny {
 impl Tiny {
     /// Every supported architecture, and shapes whose rows fit every block type.
     pub fn variety() -> Vec<Tiny> {
-        let wide = Tiny {
-            width: 256,
-            heads: 4,
-            head_width: 64,
-            feed_forward: 512,
-            ..Tiny::default()
-        };
+        let wide = Tiny { width: 256, heads: 4, head_width: 64, feed_forward: 512, ..Tiny::default() };
         vec![
             Tiny::default(),
-            Tiny {
-                architecture: "qwen2",
-                tied: true,
-                biases: true,
-                ..Tiny::default()
-            },
-            Tiny {
-                architecture: "qwen3",
-                head_norms: true,
-                ..Tiny::default()
-            },
-            Tiny {
-                kind: BlockType::Q8_0,
-                ..Tiny::default()
-            },
-            Tiny {
-                kind: BlockType::Q4_0,
-                architecture: "qwen2",
-                biases: true,
-                ..Tiny::default()
-            },
-            Tiny {
-                kind: BlockType::Q4_K,
-                tied: true,
-                ..wide.clone()
-            },
-            Tiny {
-                kind: BlockType::Q6_K,
-                architecture: "qwen3",
-                head_norms: true,
-                ..wide
-            },
+            Tiny { architecture: "qwen2", tied: true, biases: true, ..Tiny::default() },
+            Tiny { architecture: "qwen3", head_norms: true, ..Tiny::default() },
+            Tiny { kind: BlockType::Q8_0, ..Tiny::default() },
+            Tiny { kind: BlockType::Q4_0, architecture: "qwen2", biases: true, ..Tiny::default() },
+            Tiny { kind: BlockType::Q4_K, tied: true, ..wide.clone() },
+            Tiny { kind: BlockType::Q6_K, architecture: "qwen3", head_norms: true, ..wide },
         ]
     }
 
@@ -114,19 +82,13 @@ impl Tiny {
         for (key, size) in sizes {
             writer.u32(&format!("{}.{key}", self.architecture), size as u32);
         }
-        writer.f32(
-            &format!("{}.attention.layer_norm_rms_epsilon", self.architecture),
-            1e-5,
-        );
+        writer.f32(&format!("{}.attention.layer_norm_rms_epsilon", self.architecture), 1e-5);
         writer.f32(&format!("{}.rope.freq_base", self.architecture), 10_000.0);
     }
 
     fn tensors(&self, writer: &mut Writer) {
         let mut noise = Noise::new(self.width as u64);
-        let (queries, keys) = (
-            self.heads * self.head_width,
-            self.kv_heads * self.head_width,
-        );
+        let (queries, keys) = (self.heads * self.head_width, self.kv_heads * self.head_width);
         self.matrix(writer, &mut noise, "token_embd", self.vocab, self.width);
         self.vector(writer, &mut noise, "output_norm.weight", self.width, 1.0);
         if !self.tied {
@@ -149,11 +111,7 @@ impl Tiny {
                 self.vector(writer, &mut noise, &name(part), self.width, 1.0);
             }
             if self.biases {
-                for (part, length) in [
-                    ("attn_q.bias", queries),
-                    ("attn_k.bias", keys),
-                    ("attn_v.bias", keys),
-                ] {
+                for (part, length) in [("attn_q.bias", queries), ("attn_k.bias", keys), ("attn_v.bias", keys)] {
                     self.vector(writer, &mut noise, &name(part), length, 0.0);
                 }
             }
@@ -165,35 +123,14 @@ impl Tiny {
         }
     }
 
-    fn matrix(
-        &self,
-        writer: &mut Writer,
-        noise: &mut Noise,
-        name: &str,
-        rows: usize,
-        columns: usize,
-    ) {
+    fn matrix(&self, writer: &mut Writer, noise: &mut Noise, name: &str, rows: usize, columns: usize) {
         let scale = 1.7 / (columns as f32).sqrt();
         let bytes = random_blocks(noise, self.kind, rows * columns, scale);
-        writer.tensor(
-            &format!("{name}.weight"),
-            self.kind,
-            &[rows, columns],
-            &bytes,
-        );
+        writer.tensor(&format!("{name}.weight"), self.kind, &[rows, columns], &bytes);
     }
 
-    fn vector(
-        &self,
-        writer: &mut Writer,
-        noise: &mut Noise,
-        name: &str,
-        length: usize,
-        centre: f32,
-    ) {
-        let values: Vec<u8> = (0..length)
-            .flat_map(|_| (centre + noise.float() / 8.0).to_le_bytes())
-            .collect();
+    fn vector(&self, writer: &mut Writer, noise: &mut Noise, name: &str, length: usize, centre: f32) {
+        let values: Vec<u8> = (0..length).flat_map(|_| (centre + noise.float() / 8.0).to_le_bytes()).collect();
         writer.tensor(name, BlockType::F32, &[length], &values);
     }
 }
@@ -208,28 +145,16 @@ struct Layout {
 
 /// Valid blocks of random values within roughly -`scale`..`scale`: random bits under half-precision scales that fit it.
 pub fn random_blocks(noise: &mut Noise, kind: BlockType, elements: usize, scale: f32) -> Vec<u8> {
-    let layout = |scale, largest, minimum| Layout {
-        scale,
-        largest,
-        minimum,
-    };
+    let layout = |scale, largest, minimum| Layout { scale, largest, minimum };
     let layout = match kind {
         BlockType::F32 => {
-            return noise
-                .floats(elements)
-                .iter()
-                .flat_map(|v| (v * scale).to_le_bytes())
-                .collect();
+            return noise.floats(elements).iter().flat_map(|v| (v * scale).to_le_bytes()).collect();
         }
         BlockType::F16 => {
-            return halves(noise, elements, |value| {
-                half::f16::from_f32(value * scale).to_bits()
-            });
+            return halves(noise, elements, |value| half::f16::from_f32(value * scale).to_bits());
         }
         BlockType::BF16 => {
-            return halves(noise, elements, |value| {
-                half::bf16::from_f32(value * scale).to_bits()
-            });
+            return halves(noise, elements, |value| half::bf16::from_f32(value * scale).to_bits());
         }
         BlockType::Q4_0 => layout(0, 8.0, None),
         BlockType::Q4_1 => layout(0, 7.5, Some((2, -7.5))),
@@ -255,9 +180,5 @@ pub fn random_blocks(noise: &mut Noise, kind: BlockType, elements: usize, scale:
 }
 
 fn halves(noise: &mut Noise, elements: usize, narrow: impl Fn(f32) -> u16) -> Vec<u8> {
-    noise
-        .floats(elements)
-        .into_iter()
-        .flat_map(|value| narrow(value).to_le_bytes())
-        .collect()
+    noise.floats(elements).into_iter().flat_map(|value| narrow(value).to_le_bytes()).collect()
 }

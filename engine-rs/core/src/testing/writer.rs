@@ -69,28 +69,15 @@ impl Writer {
     }
 
     /// A tensor, outermost dimension first, at the next aligned offset.
-    pub fn tensor(
-        &mut self,
-        name: &str,
-        kind: BlockType,
-        dims: &[usize],
-        bytes: &[u8],
-    ) -> &mut Writer {
-        self.data
-            .resize(self.data.len().next_multiple_of(ALIGNMENT), 0);
+    pub fn tensor(&mut self, name: &str, kind: BlockType, dims: &[usize], bytes: &[u8]) -> &mut Writer {
+        self.data.resize(self.data.len().next_multiple_of(ALIGNMENT), 0);
         let offset = self.data.len() as u64;
         self.data.extend(bytes);
         self.tensor_entry(name, kind.id, dims, offset)
     }
 
     /// Only the entry, whatever it claims.
-    pub fn tensor_entry(
-        &mut self,
-        name: &str,
-        kind: u32,
-        dims: &[usize],
-        offset: u64,
-    ) -> &mut Writer {
+    pub fn tensor_entry(&mut self, name: &str, kind: u32, dims: &[usize], offset: u64) -> &mut Writer {
         push_string(&mut self.infos, name.as_bytes());
         self.infos.extend((dims.len() as u32).to_le_bytes());
         for dim in dims.iter().rev() {

@@ -11,8 +11,7 @@ fn printable(byte: u8) -> bool {
     matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff)
 }
 
-static UNPRINTABLE: LazyLock<Vec<u8>> =
-    LazyLock::new(|| (0..=255).filter(|&byte| !printable(byte)).collect());
+static UNPRINTABLE: LazyLock<Vec<u8>> = LazyLock::new(|| (0..=255).filter(|&byte| !printable(byte)).collect());
 
 /// The byte that a character of the alphabet stands for.
 fn byte_of(character: char) -> Option<u8> {
@@ -27,11 +26,7 @@ fn byte_of(character: char) -> Option<u8> {
 
 /// The bytes that `text` spells, or `None` when a character is outside the alphabet.
 pub fn read(text: &[u8]) -> Option<Vec<u8>> {
-    std::str::from_utf8(text)
-        .ok()?
-        .chars()
-        .map(byte_of)
-        .collect()
+    std::str::from_utf8(text).ok()?.chars().map(byte_of).collect()
 }
 
 #[cfg(test)]
@@ -63,10 +58,7 @@ mod tests {
 
     #[test]
     fn covers_every_byte_once() {
-        let mut seen: Vec<u8> = (0..0x200)
-            .filter_map(char::from_u32)
-            .filter_map(byte_of)
-            .collect();
+        let mut seen: Vec<u8> = (0..0x200).filter_map(char::from_u32).filter_map(byte_of).collect();
         seen.sort_unstable();
         assert_eq!(seen, (0..=255).collect::<Vec<u8>>());
     }

@@ -36,52 +36,26 @@ impl Bpe {
     pub fn new(parts: &Parts<'_>, family: Family, vocabulary: &mut Vocabulary) -> Result<Self> {
         let byte_tokens = vocabulary.byte_tokens(parts);
         let symbols = std::array::from_fn(|byte| vocabulary.symbol(&[byte as u8]));
-        let mut merges =
-            HashMap::with_capacity_and_hasher(parts.merges.len(), BuildHasherDefault::default());
+        let mut merges = HashMap::with_capacity_and_hasher(parts.merges.len(), BuildHasherDefault::default());
         for (rank, text) in parts.merges.iter().enumerate() {
-            let blank = text
-                .iter()
-                .skip(1)
-                .position(|&byte| byte == b' ')
-                .ok_or_else(|| {
-                    unsupported(format!(
-                        "merge {rank}, `{}`, is not a pair",
-                        String::from_utf8_lossy(text)
-                    ))
-                })?;
-            let halves = (
-                alphabet::read(&text[..=blank]),
-                alphabet::read(&text[blank + 2..]),
-            );
+            let blank = text.iter().skip(1).position(|&byte| byte == b' ').ok_or_else(|| {
+                unsupported(format!("merge {rank}, `{}`, is not a pair", String::from_utf8_lossy(text)))
+            })?;
+            let halves = (alphabet::read(&text[..=blank]), alphabet::read(&text[blank + 2..]));
             // What no bytes spell never occurs in a word.
             let (Some(left), Some(right)) = halves else {
                 continue;
             };
             let symbol = vocabulary.symbol(&[&left[..], &right].concat());
             let pair = pair(vocabulary.symbol(&left), vocabulary.symbol(&right));
-            merges.entry(pair).or_insert(Merge {
-                rank: rank as u32,
-                symbol,
-            });
+            merges.entry(pair).or_insert(Merge { rank: rank as u32, symbol });
         }
-        Ok(Bpe {
-            family,
-            merges,
-            symbols,
-            byte_tokens,
-        })
+        Ok(Bpe { family, merges, symbols, byte_tokens })
     }
 
     pub fn encode(&self, vocabulary: &Vocabulary, text: &str, out: &mut Vec<u32>) {
-        let mut words = Words {
-            bpe: self,
-            vocabulary,
-            recent: Recent::new(text.len()),
-            scratch: Scratch::default(),
-        };
-        pretokenize::split(self.family.rules, text, &mut |word| {
-            words.encode(word.as_bytes(), out)
-        });
+        let mut words = Words { bpe: self, vocabulary, recent: Recent::new(text.len()), scratch: Scratch::default() };
+        pretokenize::split(self.family.rules, text, &mut |word| words.encode(word.as_bytes(), out));
     }
 
     fn merge_of(&self, left: u32, right: u32) -> Option<Merge> {
@@ -93,10 +67,7 @@ impl Bpe {
         if (symbol as usize) < vocabulary.size() {
             return out.push(symbol);
         }
-        let tokens = vocabulary
-            .key_of(symbol)
-            .iter()
-            .map(|&byte| self.byte_tokens[usize::from(byte)]);
+        let tokens = vocabulary.key_of(symbol).iter().map(|&byte| self.byte_tokens[usize::from(byte)]);
         out.extend(tokens.filter_map(|token| token.or(vocabulary.unknown)));
     }
 }
@@ -144,9 +115,7 @@ impl<'t> Words<'_, 't> {
 
     fn merge(&mut self, word: &[u8], out: &mut Vec<u32>) {
         let (bpe, vocabulary) = (self.bpe, self.vocabulary);
-        let whole = vocabulary
-            .find(word)
-            .filter(|&symbol| (symbol as usize) < vocabulary.size());
+        let whole = vocabulary.find(word).filter(|&symbol| (symbol as usize) < vocabulary.size());
         if let Some(token) = whole.filter(|_| bpe.family.whole_words || word.len() == 1) {
             return out.push(token);
         }
@@ -165,10 +134,7 @@ struct Part {
     next: Merge,
 }
 
-const NO_MERGE: Merge = Merge {
-    rank: NO_RANK,
-    symbol: 0,
-};
+const NO_MERGE: Merge = Merge { rank: NO_RANK, symbol: 0 };
 
 /// A symbol of a long word in a doubly linked list; `NO_LINK` at both ends. One that was merged away has no symbol.
 struct Link {
@@ -193,10 +159,7 @@ impl Scratch {
     fn scan(&mut self, bpe: &Bpe, symbols: impl Iterator<Item = u32>, emit: impl FnMut(u32)) {
         let parts = &mut self.parts;
         parts.clear();
-        parts.extend(symbols.map(|symbol| Part {
-            symbol,
-            next: NO_MERGE,
-        }));
+        parts.extend(symbols.map(|symbol| Part { symbol, next: NO_MERGE }));
         for at in 0..parts.len() {
             rank(bpe, parts, at);
         }
@@ -214,12 +177,11 @@ impl Scratch {
     fn heap(&mut self, bpe: &Bpe, symbols: impl Iterator<Item = u32>, emit: impl FnMut(u32)) {
         self.links.clear();
         self.candidates.clear();
-        self.links
-            .extend(symbols.zip(0u32..).map(|(symbol, at)| Link {
-                symbol: Some(symbol),
-                before: at.wrapping_sub(1),
-                after: at + 1,
-            }));
+        self.links.extend(symbols.zip(0u32..).map(|(symbol, at)| Link {
+            symbol: Some(symbol),
+            before: at.wrapping_sub(1),
+            after: at + 1,
+        }));
         if let Some(last) = self.links.last_mut() {
             last.after = NO_LINK;
         }
@@ -231,10 +193,7 @@ impl Scratch {
                 self.join(bpe, at, symbol);
             }
         }
-        self.links
-            .iter()
-            .filter_map(|link| link.symbol)
-            .for_each(emit);
+        self.links.iter().filter_map(|link| link.symbol).for_each(emit);
     }
 
     /// The pair that starts at `at` now, if one does.
@@ -248,8 +207,7 @@ impl Scratch {
         if let Some(seen) = self.pair_at(at)
             && let Some(merge) = bpe.merges.get(&seen)
         {
-            self.candidates
-                .push(Reverse((merge.rank, at, seen, merge.symbol)));
+            self.candidates.push(Reverse((merge.rank, at, seen, merge.symbol)));
         }
     }
 
@@ -268,17 +226,12 @@ impl Scratch {
 }
 
 fn rank(bpe: &Bpe, parts: &mut [Part], at: usize) {
-    let merge = parts
-        .get(at + 1)
-        .and_then(|right| bpe.merge_of(parts[at].symbol, right.symbol));
+    let merge = parts.get(at + 1).and_then(|right| bpe.merge_of(parts[at].symbol, right.symbol));
     parts[at].next = merge.unwrap_or(NO_MERGE);
 }
 
 fn lowest(parts: &[Part]) -> Option<usize> {
-    let lowest = parts
-        .iter()
-        .enumerate()
-        .min_by_key(|(_, part)| part.next.rank)?;
+    let lowest = parts.iter().enumerate().min_by_key(|(_, part)| part.next.rank)?;
     (lowest.1.next.rank != NO_RANK).then_some(lowest.0)
 }
 

@@ -58,17 +58,11 @@ impl Classes {
         let mut flat = vec![0; PAGES * PAGE];
         for (pattern, class) in PATTERNS {
             for (first, last) in ranges(pattern) {
-                flat[first as usize..=last as usize]
-                    .iter_mut()
-                    .for_each(|entry| *entry |= class);
+                flat[first as usize..=last as usize].iter_mut().for_each(|entry| *entry |= class);
             }
         }
         let mut known = HashMap::new();
-        let mut classes = Classes {
-            ascii: [0; PAGE],
-            page_of: Vec::with_capacity(PAGES),
-            pages: Vec::new(),
-        };
+        let mut classes = Classes { ascii: [0; PAGE], page_of: Vec::with_capacity(PAGES), pages: Vec::new() };
         for chunk in flat.chunks_exact(PAGE) {
             let mut page = [0; PAGE];
             page.copy_from_slice(chunk);
@@ -87,10 +81,7 @@ impl Classes {
 fn ranges(pattern: &str) -> Vec<(char, char)> {
     use regex_syntax::hir::{Class, HirKind};
     match regex_syntax::parse(pattern).map(|parsed| parsed.into_kind()) {
-        Ok(HirKind::Class(Class::Unicode(class))) => class
-            .iter()
-            .map(|range| (range.start(), range.end()))
-            .collect(),
+        Ok(HirKind::Class(Class::Unicode(class))) => class.iter().map(|range| (range.start(), range.end())).collect(),
         _ => unreachable!("`{pattern}` is a Unicode class"),
     }
 }
@@ -142,11 +133,7 @@ mod tests {
     fn agrees_with_the_standard_library() {
         let classes = Classes::get();
         for character in '\0'..=char::MAX {
-            assert_eq!(
-                classes.of(character) & SPACE != 0,
-                character.is_whitespace(),
-                "{character:?}"
-            );
+            assert_eq!(classes.of(character) & SPACE != 0, character.is_whitespace(), "{character:?}");
         }
     }
 }

@@ -31,21 +31,13 @@ impl Tokenizer {
             pre: gguf.opt_str("tokenizer.ggml.pre")?,
             name: gguf.opt_str("general.name")?,
             tokens: gguf.strings("tokenizer.ggml.tokens")?,
-            scores: if present("tokenizer.ggml.scores") {
-                gguf.f32s("tokenizer.ggml.scores")?
-            } else {
-                Vec::new()
-            },
+            scores: if present("tokenizer.ggml.scores") { gguf.f32s("tokenizer.ggml.scores")? } else { Vec::new() },
             kinds: if present("tokenizer.ggml.token_type") {
                 gguf.i32s("tokenizer.ggml.token_type")?
             } else {
                 Vec::new()
             },
-            merges: if model == "gpt2" {
-                gguf.strings("tokenizer.ggml.merges")?
-            } else {
-                Vec::new()
-            },
+            merges: if model == "gpt2" { gguf.strings("tokenizer.ggml.merges")? } else { Vec::new() },
             roles: roles(gguf)?,
             add_bos: gguf.opt_bool("tokenizer.ggml.add_bos_token")?,
             add_eos: gguf.opt_bool("tokenizer.ggml.add_eos_token")?,

@@ -83,9 +83,8 @@ impl Tokenizer {
         let (vocabulary, method, add_bos) = match parts.model {
             "gpt2" => {
                 let name = parts.pre.unwrap_or_default();
-                let family = families::family(parts.pre).ok_or_else(|| {
-                    unsupported(format!("pre-tokenizer `{name}` of model `gpt2`"))
-                })?;
+                let family = families::family(parts.pre)
+                    .ok_or_else(|| unsupported(format!("pre-tokenizer `{name}` of model `gpt2`")))?;
                 let mut vocabulary = Vocabulary::new(parts, Spelling::Alphabet)?;
                 let bpe = Bpe::new(parts, family, &mut vocabulary)?;
                 (vocabulary, Method::Bpe(Box::new(bpe)), family.add_bos)
@@ -96,9 +95,7 @@ impl Tokenizer {
                 (vocabulary, Method::Spm(Box::new(spm)), true)
             }
             other => {
-                return Err(unsupported(format!(
-                    "model `{other}` (supported: gpt2, llama)"
-                )));
+                return Err(unsupported(format!("model `{other}` (supported: gpt2, llama)")));
             }
         };
         let partition = Partition::new(&vocabulary, strip_after(parts, &vocabulary))?;
@@ -144,11 +141,7 @@ impl Tokenizer {
 
     /// What the tokens add to the output together.
     pub fn decode(&self, tokens: &[u32]) -> Vec<u8> {
-        tokens
-            .iter()
-            .flat_map(|&id| self.token_bytes(id))
-            .copied()
-            .collect()
+        tokens.iter().flat_map(|&id| self.token_bytes(id)).copied().collect()
     }
 
     /// Whether the token ends an answer.
@@ -193,10 +186,7 @@ fn strip_after(parts: &Parts<'_>, vocabulary: &Vocabulary) -> Vec<u32> {
     }
     let kept: [&[u8]; 3] = [b"<unk>", b"<s>", b"<|endoftext|>"];
     let whole = vocabulary.whole.iter();
-    whole
-        .filter(|(_, text)| !kept.contains(&&text[..]))
-        .map(|(id, _)| *id)
-        .collect()
+    whole.filter(|(_, text)| !kept.contains(&&text[..])).map(|(id, _)| *id).collect()
 }
 
 #[cfg(test)]

@@ -37,17 +37,8 @@ impl Partition {
     }
 
     /// Calls `each` with the fragments of `text`, in order. Where tokens overlap, the leftmost wins, then the longest.
-    pub fn split<'t>(
-        &self,
-        text: &'t str,
-        parse_special: bool,
-        mut each: impl FnMut(Fragment<'t>),
-    ) {
-        let tokens = if parse_special {
-            &self.all
-        } else {
-            &self.user_defined
-        };
+    pub fn split<'t>(&self, text: &'t str, parse_special: bool, mut each: impl FnMut(Fragment<'t>)) {
+        let tokens = if parse_special { &self.all } else { &self.user_defined };
         let mut at = 0;
         while let Some(found) = tokens.automaton.find(Input::new(text).range(at..)) {
             if found.start() > at {
@@ -57,8 +48,7 @@ impl Partition {
             each(Fragment::Token(id));
             at = found.end();
             if self.strip_after.contains(&id) {
-                let blank =
-                    |character: char| character.is_ascii_whitespace() || character == '\u{b}';
+                let blank = |character: char| character.is_ascii_whitespace() || character == '\u{b}';
                 at = text.len() - text[at..].trim_start_matches(blank).len();
             }
         }

@@ -28,24 +28,16 @@ pub enum Rule {
 impl Rule {
     /// The length of the first word of `text`, which is not empty.
     fn first(self, text: &str) -> usize {
-        let scan = Scan {
-            text,
-            classes: Classes::get(),
-        };
+        let scan = Scan { text, classes: Classes::get() };
         let length = match self {
             Rule::Gpt2 => scan.gpt2(),
             Rule::Words { digits, letters } => scan.words(digits, letters),
-            Rule::Cased {
-                digits,
-                contractions,
-            } => scan.cased(digits, contractions),
+            Rule::Cased { digits, contractions } => scan.cased(digits, contractions),
             Rule::Digits => scan.isolated(1, |_, class| class & NUMBER != 0),
             Rule::Numbers => scan.isolated(usize::MAX, |_, class| class & NUMBER != 0),
             Rule::AsciiTriples => scan.triples(),
             Rule::Punctuation { backtick } => scan.isolated(usize::MAX, |character, class| {
-                class & PUNCTUATION != 0
-                    || "$+<=>^~|".contains(character)
-                    || (backtick && character == '`')
+                class & PUNCTUATION != 0 || "$+<=>^~|".contains(character) || (backtick && character == '`')
             }),
         };
         length.max(1)
@@ -85,16 +77,8 @@ struct Scan<'t> {
 impl Scan<'_> {
     fn at(&self, start: usize) -> Option<Here> {
         let byte = *self.text.as_bytes().get(start)?;
-        let character = if byte < 0x80 {
-            char::from(byte)
-        } else {
-            self.text[start..].chars().next()?
-        };
-        Some(Here {
-            character,
-            end: start + character.len_utf8(),
-            class: self.classes.of(character),
-        })
+        let character = if byte < 0x80 { char::from(byte) } else { self.text[start..].chars().next()? };
+        Some(Here { character, end: start + character.len_utf8(), class: self.classes.of(character) })
     }
 
     /// The end of the longest run from `start` of characters that `belongs` accepts.
@@ -111,9 +95,7 @@ impl Scan<'_> {
     }
 
     fn line_ends(&self, start: usize, slash: bool) -> usize {
-        self.run(start, |here| {
-            matches!(here.character, '\r' | '\n') || (slash && here.character == '/')
-        })
+        self.run(start, |here| matches!(here.character, '\r' | '\n') || (slash && here.character == '/'))
     }
 
     /// A match is its own word, up to `most` characters long; what lies between matches is one word.
@@ -126,18 +108,12 @@ impl Scan<'_> {
                 None => break,
             }
         }
-        if end > 0 {
-            end
-        } else {
-            self.run(0, |here| !matches(here))
-        }
+        if end > 0 { end } else { self.run(0, |here| !matches(here)) }
     }
 
     fn triples(&self) -> usize {
         let bytes = self.text.as_bytes();
-        let found = bytes
-            .windows(3)
-            .position(|window| window.iter().all(u8::is_ascii_digit));
+        let found = bytes.windows(3).position(|window| window.iter().all(u8::is_ascii_digit));
         match found {
             Some(0) => 3,
             Some(start) => start,
@@ -166,8 +142,7 @@ impl Scan<'_> {
             return end;
         }
         let after = self.at(first.end).map_or(0, |here| here.class);
-        let prefix =
-            first.class & (LETTER | NUMBER) == 0 && !matches!(first.character, '\r' | '\n');
+        let prefix = first.class & (LETTER | NUMBER) == 0 && !matches!(first.character, '\r' | '\n');
         if first.class & letters != 0 || (prefix && after & letters != 0) {
             return self.run_of(first.end, letters);
         }
@@ -185,9 +160,7 @@ impl Scan<'_> {
             return self.line_ends(end, slash);
         }
         let blanks = &self.text[..self.run_of(0, SPACE)];
-        blanks
-            .rfind(['\r', '\n'])
-            .map_or_else(|| self.blanks(), |last| last + 1)
+        blanks.rfind(['\r', '\n']).map_or_else(|| self.blanks(), |last| last + 1)
     }
 
     /// `\s+(?!\S)|\s+`: a run of blanks leaves its last one to the word that follows.
@@ -196,10 +169,7 @@ impl Scan<'_> {
         if end == self.text.len() {
             return end;
         }
-        let last = self.text[..end]
-            .char_indices()
-            .next_back()
-            .map_or(0, |(last, _)| last);
+        let last = self.text[..end].char_indices().next_back().map_or(0, |(last, _)| last);
         if last == 0 { end } else { last }
     }
 
@@ -221,12 +191,7 @@ impl Scan<'_> {
             _ => return None,
         };
         let characters = self.text[start..].char_indices();
-        Some(
-            characters
-                .map(|(offset, _)| start + offset)
-                .nth(length + 1)
-                .unwrap_or(self.text.len()),
-        )
+        Some(characters.map(|(offset, _)| start + offset).nth(length + 1).unwrap_or(self.text.len()))
     }
 }
 
@@ -235,8 +200,7 @@ impl Scan<'_> {
 impl Scan<'_> {
     fn cased(&self, digits: usize, contractions: bool) -> usize {
         let Some(first) = self.at(0) else { return 0 };
-        let prefix =
-            first.class & (LETTER | NUMBER) == 0 && !matches!(first.character, '\r' | '\n');
+        let prefix = first.class & (LETTER | NUMBER) == 0 && !matches!(first.character, '\r' | '\n');
         let starts = [prefix.then_some(first.end), Some(0)];
         let starts = || starts.into_iter().flatten();
         let word = starts()
@@ -264,14 +228,8 @@ impl Scan<'_> {
         if end > upper {
             return Some(end);
         }
-        let given_back = self.text[start..upper]
-            .char_indices()
-            .rev()
-            .map(|(offset, _)| start + offset);
-        given_back
-            .filter_map(|position| self.at(position))
-            .find(|here| Self::continues(*here))
-            .map(|here| here.end)
+        let given_back = self.text[start..upper].char_indices().rev().map(|(offset, _)| start + offset);
+        given_back.filter_map(|position| self.at(position)).find(|here| Self::continues(*here)).map(|here| here.end)
     }
 
     /// `U+D*`

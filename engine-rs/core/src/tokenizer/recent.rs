@@ -14,9 +14,7 @@ impl<'t> Recent<'t> {
     /// For a text of `length` bytes.
     pub fn new(length: usize) -> Self {
         let slots = (length / 16).next_power_of_two().clamp(8, 1 << 14);
-        Recent {
-            slots: vec![(&[], 0..0); slots],
-        }
+        Recent { slots: vec![(&[], 0..0); slots] }
     }
 
     pub fn slot(&self, word: &[u8]) -> usize {

@@ -77,22 +77,8 @@ const INFILL: [(&str, bool, &[&str]); 6] = [
             "<|middle|>",
         ],
     ),
-    (
-        "fim_pad",
-        true,
-        &["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"],
-    ),
-    (
-        "fim_rep",
-        true,
-        &[
-            "<|fim_repo|>",
-            "<|repo_name|>",
-            "<fim-repo>",
-            "<REPO>",
-            "<reponame>",
-        ],
-    ),
+    ("fim_pad", true, &["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"]),
+    ("fim_rep", true, &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"]),
     ("fim_sep", true, &["<|file_sep|>"]),
 ];
 
@@ -102,13 +88,7 @@ const SHOWN: [&str; 4] = ["<|channel|>", "<|message|>", "<|start|>", "<|constrai
 /// Corrects `kinds` and returns the tokens that end an answer.
 pub fn assign(parts: &Parts<'_>, kinds: &mut [Kind]) -> BTreeSet<u32> {
     let bracketed = bracketed(parts);
-    let named = |names: &[&str]| {
-        names
-            .iter()
-            .filter_map(|name| bracketed.get(name.as_bytes()))
-            .min()
-            .copied()
-    };
+    let named = |names: &[&str]| names.iter().filter_map(|name| bracketed.get(name.as_bytes())).min().copied();
     let mut ends = BTreeSet::new();
     for (role, ending, names) in INFILL {
         let by_name = || named(names).inspect(|&id| kinds[id as usize] = Kind::Control);
@@ -122,11 +102,7 @@ pub fn assign(parts: &Parts<'_>, kinds: &mut [Kind]) -> BTreeSet<u32> {
             ends.insert(id);
         }
     }
-    ends.extend(
-        ["eos", "eot", "eom"]
-            .into_iter()
-            .filter_map(|role| parts.role(role)),
-    );
+    ends.extend(["eos", "eot", "eom"].into_iter().filter_map(|role| parts.role(role)));
     for id in SHOWN.into_iter().filter_map(|name| named(&[name])) {
         kinds[id as usize] = Kind::UserDefined;
     }
@@ -136,28 +112,20 @@ pub fn assign(parts: &Parts<'_>, kinds: &mut [Kind]) -> BTreeSet<u32> {
 
 /// Every token that may have one of the names above, by its text.
 fn bracketed<'a>(parts: &Parts<'a>) -> HashMap<&'a [u8], u32> {
-    let starts =
-        |text: &[u8]| text.starts_with(b"<") || text.starts_with(b"[") || text.contains(&b'<');
+    let starts = |text: &[u8]| text.starts_with(b"<") || text.starts_with(b"[") || text.contains(&b'<');
     let tokens = parts.tokens.iter().zip(0..);
-    tokens
-        .filter(|(text, _)| starts(text))
-        .map(|(text, id)| (*text, id))
-        .collect()
+    tokens.filter(|(text, _)| starts(text)).map(|(text, id)| (*text, id)).collect()
 }
 
 /// Two families use a well-known name for something else.
 fn except(parts: &Parts<'_>, kinds: &mut [Kind], ends: &mut BTreeSet<u32>) {
     let ending = |name: &str, ends: &BTreeSet<u32>| {
-        ends.iter()
-            .copied()
-            .find(|&id| parts.tokens[id as usize] == name.as_bytes())
+        ends.iter().copied().find(|&id| parts.tokens[id as usize] == name.as_bytes())
     };
     let has = |name: &str, ends: &BTreeSet<u32>| ending(name, ends).is_some();
     let calls = has("<|call|>", ends) || has("<|calls|>", ends);
     // Harmony closes each message of an answer with `<|end|>`, and the answer with `<|return|>` or `<|call|>`.
-    if let Some(id) = ending("<|end|>", ends)
-        .filter(|_| calls && (has("<|return|>", ends) || has("<|flush|>", ends)))
-    {
+    if let Some(id) = ending("<|end|>", ends).filter(|_| calls && (has("<|return|>", ends) || has("<|flush|>", ends))) {
         ends.remove(&id);
         kinds[id as usize] = Kind::UserDefined;
     }

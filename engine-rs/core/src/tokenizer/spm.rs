@@ -24,8 +24,7 @@ pub struct Spm {
 impl Spm {
     pub fn new(parts: &Parts<'_>, vocabulary: &Vocabulary) -> Self {
         let score = |id: usize| parts.scores.get(id).copied().unwrap_or(0.0);
-        let texts = (0..parts.tokens.len() as u32)
-            .filter_map(|id| std::str::from_utf8(vocabulary.key_of(id)).ok());
+        let texts = (0..parts.tokens.len() as u32).filter_map(|id| std::str::from_utf8(vocabulary.key_of(id)).ok());
         Spm {
             scores: (0..parts.tokens.len()).map(|id| order(score(id))).collect(),
             byte_tokens: vocabulary.byte_tokens(parts),
@@ -57,16 +56,8 @@ impl Spm {
     /// The length of the first word of `text`.
     fn word(&self, text: &str) -> usize {
         let blanks = text.match_indices(BLANK).filter(|(at, _)| *at > 0);
-        let starts = |at: usize| {
-            text[..at]
-                .chars()
-                .next_back()
-                .is_some_and(|before| !self.joins_blank(before))
-        };
-        blanks
-            .map(|(at, _)| at)
-            .find(|at| starts(*at))
-            .unwrap_or(text.len())
+        let starts = |at: usize| text[..at].chars().next_back().is_some_and(|before| !self.joins_blank(before));
+        blanks.map(|(at, _)| at).find(|at| starts(*at)).unwrap_or(text.len())
     }
 
     fn joins_blank(&self, before: char) -> bool {
@@ -74,11 +65,7 @@ impl Spm {
     }
 
     fn emit(&self, vocabulary: &Vocabulary, joining: &Joining<'_>, out: &mut Vec<u32>) {
-        for symbol in joining
-            .symbols
-            .iter()
-            .filter(|symbol| symbol.start < symbol.end)
-        {
+        for symbol in joining.symbols.iter().filter(|symbol| symbol.start < symbol.end) {
             match symbol.token {
                 Some(token) => out.push(token),
                 None => {
@@ -93,11 +80,7 @@ impl Spm {
     fn escape(&self, text: &str, first: bool) -> String {
         let squeezed: String;
         let text = if self.squeeze {
-            squeezed = text
-                .split(' ')
-                .filter(|part| !part.is_empty())
-                .collect::<Vec<_>>()
-                .join(" ");
+            squeezed = text.split(' ').filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
             &squeezed
         } else {
             text
@@ -119,19 +102,13 @@ impl Spm {
 /// The characters that stand directly before a blank in `text`.
 fn before_blanks(text: &str) -> impl Iterator<Item = char> {
     let pairs = text.chars().zip(text.chars().skip(1));
-    pairs
-        .filter(|(_, after)| *after == BLANK)
-        .map(|(before, _)| before)
+    pairs.filter(|(_, after)| *after == BLANK).map(|(before, _)| before)
 }
 
 /// Maps a score to an integer of the same order. Both zeros are one score.
 fn order(score: f32) -> u32 {
     let bits = (score + 0.0).to_bits();
-    if bits >> 31 == 1 {
-        !bits
-    } else {
-        bits | 1 << 31
-    }
+    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
 }
 
 /// A stretch of the text, its token if it is one, and its neighbours. One that was joined away is empty.
@@ -165,13 +142,7 @@ struct Joining<'a> {
 
 impl<'a> Joining<'a> {
     fn new(spm: &'a Spm, vocabulary: &'a Vocabulary) -> Self {
-        Joining {
-            spm,
-            vocabulary,
-            text: "",
-            symbols: Vec::new(),
-            candidates: BinaryHeap::new(),
-        }
+        Joining { spm, vocabulary, text: "", symbols: Vec::new(), candidates: BinaryHeap::new() }
     }
 
     fn run(&mut self, text: &'a str) {
@@ -195,10 +166,7 @@ impl<'a> Joining<'a> {
             self.consider(left);
         }
         while let Some(candidate) = self.candidates.pop() {
-            let (left, right) = (
-                &self.symbols[candidate.place.0 as usize],
-                &self.symbols[candidate.right as usize],
-            );
+            let (left, right) = (&self.symbols[candidate.place.0 as usize], &self.symbols[candidate.right as usize]);
             let whole = left.start < left.end && right.start < right.end;
             if whole && right.end - left.start == candidate.length {
                 self.join(&candidate);

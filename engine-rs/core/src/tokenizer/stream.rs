@@ -43,11 +43,7 @@ impl Utf8Stream {
     pub fn finish(&mut self) -> String {
         let unfinished = !self.held.is_empty();
         self.held.clear();
-        if unfinished {
-            REPLACEMENT.to_string()
-        } else {
-            String::new()
-        }
+        if unfinished { REPLACEMENT.to_string() } else { String::new() }
     }
 
     /// Moves `length` valid bytes from `at` to `text`; where they end.

@@ -21,11 +21,7 @@ impl Strings {
         let Some(&end) = self.ends.get(position) else {
             return &[];
         };
-        let start = if position == 0 {
-            0
-        } else {
-            self.ends[position - 1]
-        };
+        let start = if position == 0 { 0 } else { self.ends[position - 1] };
         &self.bytes[start as usize..end as usize]
     }
 }
@@ -41,10 +37,7 @@ const EMPTY: u32 = u32::MAX;
 
 impl Index {
     pub fn with_capacity(strings: usize) -> Self {
-        Index {
-            slots: vec![EMPTY; (strings * 2).next_power_of_two().max(16)],
-            used: 0,
-        }
+        Index { slots: vec![EMPTY; (strings * 2).next_power_of_two().max(16)], used: 0 }
     }
 
     pub fn get(&self, strings: &Strings, string: &[u8]) -> Option<u32> {
@@ -93,18 +86,9 @@ pub fn hash(bytes: &[u8]) -> u64 {
     let mut chunks = bytes.chunks_exact(8);
     let mut state = bytes.len() as u64;
     for chunk in &mut chunks {
-        state = mix(
-            state,
-            chunk
-                .iter()
-                .rev()
-                .fold(0, |word, &byte| word << 8 | u64::from(byte)),
-        );
+        state = mix(state, chunk.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)));
     }
-    let rest = chunks
-        .remainder()
-        .iter()
-        .fold(0, |word, &byte| word << 8 | u64::from(byte));
+    let rest = chunks.remainder().iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
     mix(mix(state, rest), FACTOR)
 }
 
@@ -121,10 +105,7 @@ mod tests {
             assert!(index.insert(&strings, position));
         }
         for number in 0..1000 {
-            assert_eq!(
-                index.get(&strings, format!("token {number}").as_bytes()),
-                Some(number)
-            );
+            assert_eq!(index.get(&strings, format!("token {number}").as_bytes()), Some(number));
         }
         assert_eq!(index.get(&strings, b"token 1000"), None);
         assert_eq!(index.get(&strings, b""), None);
@@ -145,9 +126,6 @@ mod tests {
         let mut strings = Strings::default();
         strings.push(b"");
         strings.push(b"a");
-        assert_eq!(
-            [strings.get(0), strings.get(1), strings.get(2)],
-            [&b""[..], b"a", b""]
-        );
+        assert_eq!([strings.get(0), strings.get(1), strings.get(2)], [&b""[..], b"a", b""]);
     }
 }

@@ -29,10 +29,7 @@ fn parts() -> Parts<'static> {
 }
 
 fn id(text: &str) -> u32 {
-    TOKENS
-        .iter()
-        .position(|(token, _)| *token == text)
-        .expect("a token") as u32
+    TOKENS.iter().position(|(token, _)| *token == text).expect("a token") as u32
 }
 
 #[test]
@@ -88,14 +85,7 @@ fn plain_text_never_becomes_a_control_token() {
     let tokens: Vec<&[u8]> = vec![b"<", b"s", b">", b"<s", b"s>", b"<s>", b"x", b"s>x"];
     let kinds = vec![1, 1, 1, 1, 1, 3, 1, 2];
     let merges: Vec<&[u8]> = vec![b"< s", b"s >", b"<s >", b"s> x"];
-    let byte_level = Parts {
-        model: "gpt2",
-        pre: Some("llama-bpe"),
-        merges,
-        tokens,
-        kinds,
-        ..Parts::default()
-    };
+    let byte_level = Parts { model: "gpt2", pre: Some("llama-bpe"), merges, tokens, kinds, ..Parts::default() };
     let sentencepiece = Parts {
         model: "llama",
         tokens: byte_level.tokens.clone(),
@@ -106,11 +96,7 @@ fn plain_text_never_becomes_a_control_token() {
         let tokenizer = Tokenizer::new(&parts).unwrap();
         for text in ["<s>", "s>x", "<s>x"] {
             let tokens = tokenizer.encode(text, false, false);
-            assert!(
-                !tokens.contains(&5) && !tokens.contains(&7),
-                "{} {text}",
-                parts.model
-            );
+            assert!(!tokens.contains(&5) && !tokens.contains(&7), "{} {text}", parts.model);
         }
         assert!(tokenizer.encode("<s>", false, true).contains(&5));
     }
@@ -126,35 +112,19 @@ fn begin_and_end_follow_the_flags() {
         (Some(false), Some(true), vec![0, 4]),
     ];
     for (add_bos, add_eos, expected) in cases {
-        let tokenizer = Tokenizer::new(&Parts {
-            roles: roles.clone(),
-            add_bos,
-            add_eos,
-            ..parts()
-        })
-        .unwrap();
+        let tokenizer = Tokenizer::new(&Parts { roles: roles.clone(), add_bos, add_eos, ..parts() }).unwrap();
         assert_eq!(tokenizer.encode("a", true, false), expected);
         assert_eq!(tokenizer.encode("a", false, false), [0]);
         assert_eq!(tokenizer.adds_bos(), add_bos == Some(true));
     }
-    let llama = Tokenizer::new(&Parts {
-        roles,
-        pre: Some("llama-bpe"),
-        ..parts()
-    })
-    .unwrap();
+    let llama = Tokenizer::new(&Parts { roles, pre: Some("llama-bpe"), ..parts() }).unwrap();
     assert_eq!(llama.encode("", true, false), [2]);
 }
 
 #[test]
 fn roles_out_of_range_are_ignored() {
     let roles = BTreeMap::from([("bos", 99), ("eot", 5)]);
-    let tokenizer = Tokenizer::new(&Parts {
-        roles,
-        add_bos: Some(true),
-        ..parts()
-    })
-    .unwrap();
+    let tokenizer = Tokenizer::new(&Parts { roles, add_bos: Some(true), ..parts() }).unwrap();
     assert_eq!(tokenizer.bos(), None);
     assert_eq!(tokenizer.encode("a", true, false), [0]);
     assert_eq!(tokenizer.ends().collect::<Vec<_>>(), [2, 4, 5]);
@@ -170,118 +140,40 @@ fn families_may_use_an_end_name_for_more() {
     ];
     for (tokens, ends) in cases {
         let tokens = tokens.iter().map(|text| text.as_bytes()).collect();
-        let tokenizer = Tokenizer::new(&Parts {
-            model: "gpt2",
-            tokens,
-            ..Parts::default()
-        })
-        .unwrap();
+        let tokenizer = Tokenizer::new(&Parts { model: "gpt2", tokens, ..Parts::default() }).unwrap();
         assert_eq!(tokenizer.ends().collect::<Vec<_>>(), ends);
     }
 }
 
 #[test]
 fn phi3_drops_blanks_after_special_tokens() {
-    let tokens = vec![
-        &b"<unk>"[..],
-        b"<s>",
-        b"</s>",
-        b"<|user|>",
-        "▁".as_bytes(),
-        b"a",
-    ];
-    let named = |name| Parts {
-        model: "llama",
-        name: Some(name),
-        tokens: tokens.clone(),
-        ..Parts::default()
-    };
+    let tokens = vec![&b"<unk>"[..], b"<s>", b"</s>", b"<|user|>", "▁".as_bytes(), b"a"];
+    let named = |name| Parts { model: "llama", name: Some(name), tokens: tokens.clone(), ..Parts::default() };
     let kinds = vec![2, 3, 3, 3, 1, 1];
-    let cases = [
-        ("Phi-3 mini", "<|user|> \n a", vec![3, 4, 5]),
-        ("Phi-3 mini", "<s> a", vec![1, 4, 4, 5]),
-    ];
+    let cases = [("Phi-3 mini", "<|user|> \n a", vec![3, 4, 5]), ("Phi-3 mini", "<s> a", vec![1, 4, 4, 5])];
     for (name, text, expected) in cases {
-        let tokenizer = Tokenizer::new(&Parts {
-            kinds: kinds.clone(),
-            ..named(name)
-        })
-        .unwrap();
-        assert_eq!(
-            tokenizer.encode(text, false, true),
-            expected,
-            "{name} {text:?}"
-        );
+        let tokenizer = Tokenizer::new(&Parts { kinds: kinds.clone(), ..named(name) }).unwrap();
+        assert_eq!(tokenizer.encode(text, false, true), expected, "{name} {text:?}");
     }
-    let other = Tokenizer::new(&Parts {
-        kinds,
-        ..named("Llama")
-    })
-    .unwrap();
+    let other = Tokenizer::new(&Parts { kinds, ..named("Llama") }).unwrap();
     assert_eq!(other.encode("<|user|> a", false, true), [3, 4, 4, 5]);
 }
 
 #[test]
 fn what_cannot_be_honoured_is_refused() {
     let cases: [(Parts<'_>, &str); 6] = [
-        (
-            Parts {
-                model: "bert",
-                ..parts()
-            },
-            "model `bert`",
-        ),
-        (
-            Parts {
-                pre: Some("no-such"),
-                ..parts()
-            },
-            "pre-tokenizer `no-such`",
-        ),
-        (
-            Parts {
-                tokens: Vec::new(),
-                ..parts()
-            },
-            "0 tokens",
-        ),
-        (
-            Parts {
-                kinds: vec![1],
-                ..parts()
-            },
-            "1 token types for 12 tokens",
-        ),
-        (
-            Parts {
-                scores: vec![1.0; 3],
-                ..parts()
-            },
-            "3 token scores for 12 tokens",
-        ),
-        (
-            Parts {
-                merges: vec![b"ab"],
-                ..parts()
-            },
-            "merge 0, `ab`",
-        ),
+        (Parts { model: "bert", ..parts() }, "model `bert`"),
+        (Parts { pre: Some("no-such"), ..parts() }, "pre-tokenizer `no-such`"),
+        (Parts { tokens: Vec::new(), ..parts() }, "0 tokens"),
+        (Parts { kinds: vec![1], ..parts() }, "1 token types for 12 tokens"),
+        (Parts { scores: vec![1.0; 3], ..parts() }, "3 token scores for 12 tokens"),
+        (Parts { merges: vec![b"ab"], ..parts() }, "merge 0, `ab`"),
     ];
     for (parts, expected) in cases {
         let error = Tokenizer::new(&parts).err().expect("an error");
         assert_eq!(error.code(), "unsupported_tokenizer");
         assert!(error.to_string().contains(expected), "{error}");
     }
-    let twice = Parts {
-        tokens: vec![b"a", b"a"],
-        kinds: Vec::new(),
-        ..parts()
-    };
-    assert!(
-        Tokenizer::new(&twice)
-            .err()
-            .expect("an error")
-            .to_string()
-            .contains("token 1 repeats the text `a`")
-    );
+    let twice = Parts { tokens: vec![b"a", b"a"], kinds: Vec::new(), ..parts() };
+    assert!(Tokenizer::new(&twice).err().expect("an error").to_string().contains("token 1 repeats the text `a`"));
 }

@@ -72,10 +72,7 @@ impl Vocabulary {
         check(parts)?;
         let mut kinds: Vec<Kind> = match parts.kinds.is_empty() {
             true => vec![Kind::Normal; size],
-            false => parts.kinds[..size]
-                .iter()
-                .map(|&number| Kind::from_type(number))
-                .collect(),
+            false => parts.kinds[..size].iter().map(|&number| Kind::from_type(number)).collect(),
         };
         let ends = roles::assign(parts, &mut kinds);
         let mut vocabulary = Vocabulary {
@@ -114,8 +111,7 @@ impl Vocabulary {
 
     /// What plain text must spell to become the token; `None` when no plain text may.
     fn key(&self, kind: Kind, text: &[u8]) -> Option<Vec<u8>> {
-        let reachable =
-            !matches!(kind, Kind::Control | Kind::Unknown | Kind::Byte) && !text.is_empty();
+        let reachable = !matches!(kind, Kind::Control | Kind::Unknown | Kind::Byte) && !text.is_empty();
         match self.spelling {
             Spelling::Alphabet => alphabet::read(text).filter(|_| reachable),
             Spelling::Escaped => reachable.then(|| text.to_vec()),
@@ -127,9 +123,7 @@ impl Vocabulary {
             (Kind::Control | Kind::Unknown | Kind::Unused, _) => Vec::new(),
             (Kind::UserDefined, _) => text.to_vec(),
             (Kind::Byte, _) => byte_token(text).map_or_else(|| text.to_vec(), |byte| vec![byte]),
-            (Kind::Normal, Spelling::Alphabet) => {
-                alphabet::read(text).unwrap_or_else(|| text.to_vec())
-            }
+            (Kind::Normal, Spelling::Alphabet) => alphabet::read(text).unwrap_or_else(|| text.to_vec()),
             (Kind::Normal, Spelling::Escaped) => unescape(text),
         }
     }
@@ -174,10 +168,7 @@ impl Vocabulary {
 
     /// The tokens for single bytes, by the byte.
     pub fn byte_tokens(&self, parts: &Parts<'_>) -> [Option<u32>; 256] {
-        let mut tokens = std::array::from_fn(|byte| {
-            self.find(&[byte as u8])
-                .filter(|&id| (id as usize) < self.size)
-        });
+        let mut tokens = std::array::from_fn(|byte| self.find(&[byte as u8]).filter(|&id| (id as usize) < self.size));
         if self.spelling == Spelling::Escaped {
             for (id, text) in parts.tokens.iter().enumerate() {
                 if let Some(byte) = byte_token(text) {
@@ -196,9 +187,7 @@ fn check(parts: &Parts<'_>) -> Result<()> {
     }
     for (what, found) in [("types", parts.kinds.len()), ("scores", parts.scores.len())] {
         if found != 0 && found < size {
-            return Err(unsupported(format!(
-                "{found} token {what} for {size} tokens"
-            )));
+            return Err(unsupported(format!("{found} token {what} for {size} tokens")));
         }
     }
     Ok(())
@@ -211,9 +200,7 @@ pub fn unsupported(what: String) -> Error {
 /// The byte that `<0x0A>` names.
 fn byte_token(text: &[u8]) -> Option<u8> {
     let digits = text.strip_prefix(b"<0x")?.strip_suffix(b">")?;
-    let digits = std::str::from_utf8(digits)
-        .ok()
-        .filter(|digits| digits.len() == 2)?;
+    let digits = std::str::from_utf8(digits).ok().filter(|digits| digits.len() == 2)?;
     u8::from_str_radix(digits, 16).ok()
 }
 

@@ -4,14 +4,8 @@ use super::super::{Parts, Tokenizer};
 
 /// All bytes of ASCII letters and blanks, then the results of the merges below.
 fn tokenizer(merges: &[&str], extra: &[&str], pre: &str) -> Tokenizer {
-    let letters: Vec<String> = ('a'..='z')
-        .chain(['Ġ', 'Ã', '©'])
-        .map(String::from)
-        .collect();
-    let tokens = letters
-        .iter()
-        .map(String::as_str)
-        .chain(extra.iter().copied());
+    let letters: Vec<String> = ('a'..='z').chain(['Ġ', 'Ã', '©']).map(String::from).collect();
+    let tokens = letters.iter().map(String::as_str).chain(extra.iter().copied());
     Tokenizer::new(&Parts {
         model: "gpt2",
         pre: Some(pre),
@@ -24,10 +18,7 @@ fn tokenizer(merges: &[&str], extra: &[&str], pre: &str) -> Tokenizer {
 
 fn pieces(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
     let tokens = tokenizer.encode(text, false, false);
-    tokens
-        .iter()
-        .map(|&id| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned())
-        .collect()
+    tokens.iter().map(|&id| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned()).collect()
 }
 
 #[test]
@@ -42,13 +33,7 @@ fn merges_the_lowest_rank_first() {
 fn merges_the_leftmost_of_equal_ranks() {
     let tokenizer = tokenizer(&["a a"], &["aa"], "gpt-2");
     assert_eq!(pieces(&tokenizer, "aaa"), ["aa", "a"]);
-    assert_eq!(
-        pieces(&tokenizer, &"a".repeat(101))
-            .iter()
-            .filter(|piece| *piece == "aa")
-            .count(),
-        50
-    );
+    assert_eq!(pieces(&tokenizer, &"a".repeat(101)).iter().filter(|piece| *piece == "aa").count(), 50);
 }
 
 #[test]
@@ -60,11 +45,7 @@ fn a_repeated_merge_keeps_its_first_rank() {
 #[test]
 fn long_and_short_words_merge_alike() {
     let merges = ["a b", "c d", "ab cd", "d a", "b c", "abcd abcd"];
-    let tokenizer = tokenizer(
-        &merges,
-        &["ab", "cd", "abcd", "da", "bc", "abcdabcd"],
-        "gpt-2",
-    );
+    let tokenizer = tokenizer(&merges, &["ab", "cd", "abcd", "da", "bc", "abcdabcd"], "gpt-2");
     let mut seed = 7u32;
     for length in 1..200 {
         let word: String = (0..length)
@@ -73,11 +54,7 @@ fn long_and_short_words_merge_alike() {
                 char::from(b'a' + (seed >> 24) as u8 % 4)
             })
             .collect();
-        assert_eq!(
-            pieces(&tokenizer, &word),
-            by_definition(&word, &merges),
-            "{word}"
-        );
+        assert_eq!(pieces(&tokenizer, &word), by_definition(&word, &merges), "{word}");
     }
 }
 
@@ -85,11 +62,7 @@ fn long_and_short_words_merge_alike() {
 fn by_definition(word: &str, merges: &[&str]) -> Vec<String> {
     let mut parts: Vec<String> = word.chars().map(String::from).collect();
     loop {
-        let rank = |at: &usize| {
-            merges
-                .iter()
-                .position(|merge| *merge == format!("{} {}", parts[*at], parts[at + 1]))
-        };
+        let rank = |at: &usize| merges.iter().position(|merge| *merge == format!("{} {}", parts[*at], parts[at + 1]));
         let candidates = (0..parts.len() - 1).filter_map(|at| Some((rank(&at)?, at)));
         let Some((_, at)) = candidates.min() else {
             return parts;
@@ -108,14 +81,8 @@ fn a_result_that_is_no_token_falls_back_to_bytes() {
 
 #[test]
 fn whole_words_need_no_merges() {
-    assert_eq!(
-        pieces(&tokenizer(&[], &["abc"], "llama-bpe"), "abc abc"),
-        ["abc", " ", "a", "b", "c"]
-    );
-    assert_eq!(
-        pieces(&tokenizer(&[], &["abc"], "qwen2"), "abc"),
-        ["a", "b", "c"]
-    );
+    assert_eq!(pieces(&tokenizer(&[], &["abc"], "llama-bpe"), "abc abc"), ["abc", " ", "a", "b", "c"]);
+    assert_eq!(pieces(&tokenizer(&[], &["abc"], "qwen2"), "abc"), ["a", "b", "c"]);
 }
 
 #[test]

@@ -23,10 +23,7 @@ fn gpt2_words() {
         &[
             ("", &[]),
             ("Hello world", &["Hello", " world"]),
-            (
-                "it's I'M they'll'",
-                &["it", "'s", " I", "'", "M", " they", "'ll", "'"],
-            ),
+            ("it's I'M they'll'", &["it", "'s", " I", "'", "M", " they", "'ll", "'"]),
             (" 's", &[" '", "s"]),
             ("'sé", &["'s", "é"]),
             ("12345 67", &["12345", " 67"]),
@@ -53,10 +50,7 @@ fn llama3_words() {
         "llama-bpe",
         &[
             ("Hello world", &["Hello", " world"]),
-            (
-                "it's I'M they'Ll'",
-                &["it", "'s", " I", "'M", " they", "'Ll", "'"],
-            ),
+            ("it's I'M they'Ll'", &["it", "'s", " I", "'M", " they", "'Ll", "'"]),
             ("'ſx 'ReX", &["'ſ", "x", " '", "ReX"]),
             ("'ReX", &["'Re", "X"]),
             ("'tis", &["'t", "is"]),
@@ -83,13 +77,7 @@ fn llama3_words() {
 
 #[test]
 fn qwen_words() {
-    check(
-        "qwen2",
-        &[
-            ("a12 3", &["a", "1", "2", " ", "3"]),
-            ("ne\u{301}e", &["ne", "\u{301}e"]),
-        ],
-    );
+    check("qwen2", &[("a12 3", &["a", "1", "2", " ", "3"]), ("ne\u{301}e", &["ne", "\u{301}e"])]);
     check(
         "qwen35",
         &[
@@ -128,43 +116,17 @@ fn cased_words() {
 
 #[test]
 fn words_of_several_rules() {
-    check(
-        "starcoder",
-        &[("ab 123c", &["ab", " ", "1", "2", "3", "c"])],
-    );
-    check(
-        "falcon",
-        &[("a!`b 12345", &["a", "!`", "b", " ", "123", "45"])],
-    );
-    check(
-        "default",
-        &[
-            ("a! 12345", &["a", "!", " ", "123", "45"]),
-            ("`a", &["`", "a"]),
-        ],
-    );
+    check("starcoder", &[("ab 123c", &["ab", " ", "1", "2", "3", "c"])]);
+    check("falcon", &[("a!`b 12345", &["a", "!`", "b", " ", "123", "45"])]);
+    check("default", &[("a! 12345", &["a", "!", " ", "123", "45"]), ("`a", &["`", "a"])]);
 }
 
 #[test]
 fn words_join_to_the_text() {
     let text = "\r\n \u{3000}It'S\t１２３ ﬁ ½ 👩‍👩‍👧 नमस्ते\u{0}\u{feff}A漢ʰb'll  \n\n /x\u{2028}";
-    for name in [
-        "default",
-        "gpt-2",
-        "smollm",
-        "llama-bpe",
-        "qwen2",
-        "qwen35",
-        "tekken",
-        "gpt-4o",
-        "falcon",
-    ] {
+    for name in ["default", "gpt-2", "smollm", "llama-bpe", "qwen2", "qwen35", "tekken", "gpt-4o", "falcon"] {
         for start in text.char_indices().map(|(start, _)| start) {
-            assert_eq!(
-                words(name, &text[start..]).concat(),
-                text[start..],
-                "{name}"
-            );
+            assert_eq!(words(name, &text[start..]).concat(), text[start..], "{name}");
         }
     }
 }

@@ -32,11 +32,7 @@ fn parts() -> Parts<'static> {
 }
 
 fn texts(tokenizer: &Tokenizer, text: &str) -> Vec<&'static str> {
-    tokenizer
-        .encode(text, false, true)
-        .iter()
-        .map(|&id| TOKENS[id as usize].0)
-        .collect()
+    tokenizer.encode(text, false, true).iter().map(|&id| TOKENS[id as usize].0).collect()
 }
 
 #[test]
@@ -63,27 +59,15 @@ fn joins_the_highest_score_first() {
 
 #[test]
 fn the_blank_in_front_is_optional() {
-    let without = Tokenizer::new(&Parts {
-        add_space_prefix: Some(false),
-        ..parts()
-    })
-    .unwrap();
+    let without = Tokenizer::new(&Parts { add_space_prefix: Some(false), ..parts() }).unwrap();
     assert_eq!(texts(&without, "a a"), ["a", "▁a"]);
-    let squeezed = Tokenizer::new(&Parts {
-        remove_extra_whitespaces: Some(true),
-        ..parts()
-    })
-    .unwrap();
+    let squeezed = Tokenizer::new(&Parts { remove_extra_whitespaces: Some(true), ..parts() }).unwrap();
     assert_eq!(texts(&squeezed, "  a   a "), ["▁a", "▁a"]);
 }
 
 #[test]
 fn equal_scores_join_from_the_left() {
-    let equal = Tokenizer::new(&Parts {
-        scores: Vec::new(),
-        ..parts()
-    })
-    .unwrap();
+    let equal = Tokenizer::new(&Parts { scores: Vec::new(), ..parts() }).unwrap();
     assert_eq!(texts(&equal, "bc"), ["▁", "bc"]);
     assert_eq!(texts(&equal, "abab"), ["▁a", "b", "ab"]);
 }
@@ -100,14 +84,7 @@ fn words_are_encoded_as_in_the_whole_text() {
     };
     // This token is never joined, but it keeps texts in one piece.
     let (whole, words) = (reaching("a▁b▁c▁\n▁Z"), Tokenizer::new(&parts()).unwrap());
-    for text in [
-        "abc abc abc",
-        "a  b c a",
-        "bc bc\nbc a",
-        " a",
-        "a ",
-        "ab ab  ab  ",
-    ] {
+    for text in ["abc abc abc", "a  b c a", "bc bc\nbc a", " a", "a ", "ab ab  ab  "] {
         assert_eq!(texts(&whole, text), texts(&words, text), "{text:?}");
     }
     let joined = reaching("c▁").encode("abc abc", false, false);
@@ -119,23 +96,12 @@ fn control_text_stays_text() {
     let tokenizer = Tokenizer::new(&parts()).unwrap();
     assert!(!tokenizer.encode("<s>", false, false).contains(&1));
     assert_eq!(tokenizer.encode("a", true, false), [1, 13]);
-    assert_eq!(
-        tokenizer.decode(&[1, 13, 4, 5, 3, 15, 2]),
-        " aé\n<tool>".as_bytes()
-    );
+    assert_eq!(tokenizer.decode(&[1, 13, 4, 5, 3, 15, 2]), " aé\n<tool>".as_bytes());
 }
 
 #[test]
 fn order_of_scores_is_kept() {
-    let scores = [
-        f32::NEG_INFINITY,
-        -2.5,
-        -1e-9,
-        0.0,
-        1e-9,
-        3.0,
-        f32::INFINITY,
-    ];
+    let scores = [f32::NEG_INFINITY, -2.5, -1e-9, 0.0, 1e-9, 3.0, f32::INFINITY];
     let ordered: Vec<u32> = scores.iter().map(|&score| super::order(score)).collect();
     assert!(ordered.is_sorted_by(|a, b| a < b));
     assert_eq!(super::order(-0.0), super::order(0.0));
