@@ -53,6 +53,6 @@ docs: build
     pytest tests/docs
     @echo "docs/design.md  docs/configuration.md  docs/errors.md  docs/bolt.md; the API page is /docs of a running gateway"
 
-# Make the built-in model again: corpus, vocabulary, training, evaluation (about 40 minutes on 2 cores)
+# Make the built-in model again: corpus, vocabulary, training, evaluation (about 15 minutes on 2 cores)
 bolt:
     bolt/make.sh

@@ -1,4 +1,4 @@
-"""The questions and answers: reads `facts/` and `off_topic.toml`, makes any number of training conversations, seeded.
+"""The questions and answers: reads `facts/`, `off_topic.toml` and `held_out.toml`, makes training conversations, seeded.
 
 The held-out questions are read here too, and this file is where they are kept out of training: `Corpus.question` never
 returns a sentence whose plain form is that of a held-out one.
@@ -101,28 +101,27 @@ class Corpus:
         return Conversation(system, tuple(self.turn(random) for _ in range(turns)))
 
 
-def _fact(table: dict[str, object], weights: str) -> Fact:
-    def block(name: str) -> tuple[str, ...]:
-        return tuple(grammar.lines(str(table[name])))
-
+def _fact(table: dict[str, object], held_out: dict[str, list[str]], weights: str) -> Fact:
     keys = table["keys"]
     assert isinstance(keys, list)
     answer = str(table["answer"]).strip().replace("{weights}", weights)
-    return Fact(str(table["id"]), answer, tuple(keys), block("questions"), block("held_out"))
+    name, questions = str(table["id"]), tuple(grammar.lines(str(table["questions"])))
+    return Fact(name, answer, tuple(keys), questions, tuple(held_out[name]))
 
 
 def load(weights: str = "2.8") -> Corpus:
     """Reads the facts; `weights` is the number of millions that bolt tells about itself."""
+    held_out = tomllib.loads((HERE / "held_out.toml").read_text())
     facts: list[Fact] = []
     for path in sorted((HERE / "facts").glob("*.toml")):
-        facts += [_fact(table, weights) for table in tomllib.loads(path.read_text())["fact"]]
+        facts += [_fact(table, held_out["questions"], weights) for table in tomllib.loads(path.read_text())["fact"]]
     other = tomllib.loads((HERE / "off_topic.toml").read_text())
     off_topic = Fact(
         "off_topic",
         other["answer"],
         tuple(other["keys"]),
         tuple(grammar.lines(other["questions"]["general"])),
-        tuple(grammar.lines(other["questions"]["held_out"])),
+        tuple(held_out["off_topic"]),
     )
     reserved = frozenset(grammar.plain(text) for fact in [*facts, off_topic] for text in fact.held_out)
     lists = {name: words.split() for name, words in other["lists"].items()}

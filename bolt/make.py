@@ -9,7 +9,7 @@ import time
 from bolt import corpus, evaluate, export, model, tokenizer, train
 
 VOCABULARY = 2048
-STEPS = 3600
+STEPS = 1500
 
 
 def main() -> None:
