@@ -8,6 +8,7 @@ default:
     @just --list --unsorted
 
 # Serve on 127.0.0.1:8080 with the built-in model; takes the options of `quiver serve`
+[no-exit-message]
 serve *options: build
     @exec quiver serve "$@"
 
