@@ -42,6 +42,8 @@ class Ledger:
             async for record in self._receive:
                 self._write(record)
                 self.written += 1
+        if self.dropped:
+            self._log.error("records were dropped", count=self.dropped, backlog=BACKLOG)
 
     def close(self) -> None:
         """No more records; `write_records` ends when the rest is written."""

@@ -58,11 +58,6 @@ class Session:
     def __repr__(self) -> str:
         return f"<Session: {'in an exchange' if self._exchange else 'idle'}{', closing' if self.closing else ''}>"
 
-    @property
-    def idle(self) -> bool:
-        """Whether no request is being answered or half received."""
-        return self._exchange is None and not self._parser.buffered
-
     async def run(self) -> None:
         """Serve requests until the client leaves, an error makes the connection unusable, or it is handed over."""
         async with self._stream:
