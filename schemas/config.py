@@ -12,6 +12,9 @@ from .openai import ModelName
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Patience = Annotated[float, Meta(ge=0, le=3600)]
+Priority = Literal["critical", "high", "normal", "low"]
+Policy = Literal["round_robin", "weighted", "least_in_flight", "peak_ewma", "prefix_affinity", "session_affinity"]
+ServedEndpoint = Annotated[str, Meta(pattern=r"^[a-z0-9_-]+(/[a-z0-9_-]+)*$", max_length=64)]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", max_length=2048)]
 
 
@@ -47,7 +50,20 @@ class Limits(_Section, frozen=True):
     first_byte: Annotated[Seconds, said("for a server to begin its reply")] = 300.0
     idle: Annotated[Seconds, said("silence inside a server's reply")] = 120.0
     heartbeat: Annotated[Seconds, said("a comment is sent into a stream after this much silence")] = 15.0
+    json_heartbeat: Annotated[
+        Patience, said("spaces are sent before a long unstreamed reply after this much silence; 0 for never")
+    ] = 0.0
+
+
+class Retries(_Section, frozen=True):
+    """When a failed attempt is tried again on another server. After the first content byte it never is."""
+
     attempts: Annotated[int, Meta(ge=1, le=10), said("servers tried for one request before its first content")] = 3
+    # Share and floor of Finagle's retry budget: a retry storm must not double the load of servers that are failing.
+    budget: Annotated[
+        Annotated[float, Meta(ge=0, le=1)], said("retries allowed as a share of recent requests, over all clients")
+    ] = 0.2
+    budget_floor: Annotated[int, Meta(ge=0, le=10_000), said("retries always allowed in ten seconds")] = 20
 
 
 class Drain(_Section, frozen=True):
@@ -69,6 +85,85 @@ class Auth(_Section, frozen=True):
         return f"Auth({len(self.keys)} keys, open={self.open})"
 
 
+class Key(_Section, frozen=True):
+    """One client's key and what it may do. `auth.keys` is the short form for keys without limits."""
+
+    name: Annotated[
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9._@-]{1,64}$")], said("whose key it is; told in logs, unlike the key")
+    ]
+    key: Annotated[Annotated[str, Meta(min_length=8, max_length=256)] | None, said("the key itself")] = None
+    key_file: Annotated[str | None, said("a file that holds it instead")] = None
+    requests_per_minute: Annotated[Annotated[int, Meta(ge=1)] | None, said("no limit if unset")] = None
+    tokens_per_minute: Annotated[
+        Annotated[int, Meta(ge=1)] | None, said("prompt and reply together; no limit if unset")
+    ] = None
+    models: Annotated[tuple[ModelName, ...], said("the models it may use; all if unset")] = ()
+    priority: Annotated[Priority, said("the highest it may ask for, and what it gets when it asks for none")] = "normal"
+
+    def __repr__(self) -> str:
+        return f"Key({self.name})"
+
+
+class Rate(_Section, frozen=True):
+    """What clients without a key may do. Keys have their own limits, in `[[keys]]`."""
+
+    anonymous_requests_per_minute: Annotated[
+        int, Meta(ge=0), said("for each address but this machine's own; 0 for no limit")
+    ] = 60
+    addresses: Annotated[int, Meta(ge=16, le=10_000_000), said("addresses remembered at a time")] = 10_000
+
+
+class Admission(_Section, frozen=True):
+    """What happens when every server of a model is busy: requests wait in a queue."""
+
+    queue: Annotated[int, Meta(ge=0, le=1_000_000), said("requests that may wait, over all models; more get 429")] = 512
+    max_wait: Annotated[Seconds, said("a request waits no longer; then it gets 503")] = 120.0
+    aging: Annotated[Seconds, said("a waiting request rises by one priority after each such time")] = 15.0
+    max_in_flight: Annotated[int, Meta(ge=1), said("requests being answered at a time, over all servers")] = 4096
+
+
+class Reuse(_Section, frozen=True):
+    """One answer for identical requests. Only repeatable ones: temperature 0, or a seed."""
+
+    share: Annotated[bool, said("identical requests in flight share one answer")] = True
+    cache: Annotated[bool, said("finished answers are kept in memory")] = True
+    max_bytes: Annotated[int, Meta(ge=0), said("memory for kept answers")] = 64 * 1024 * 1024
+    max_entry: Annotated[int, Meta(ge=0), said("the largest answer that is kept or shared")] = 1024 * 1024
+    ttl: Annotated[Seconds, said("an answer is kept for this long")] = 300.0
+
+
+class Routing(_Section, frozen=True):
+    """How a server is chosen for a request."""
+
+    policy: Annotated[Policy, said("how to choose among a model's healthy servers")] = "round_robin"
+    aliases: Annotated[dict[ModelName, ModelName], said('other names of models: `name = "model"`')] = {}
+    fallbacks: Annotated[
+        dict[ModelName, tuple[ModelName, ...]], said("models to use instead when no server of one can answer")
+    ] = {}
+
+
+class Health(_Section, frozen=True):
+    """How servers are watched. A check asks for `/v1/models` and never loads one."""
+
+    interval: Annotated[Annotated[float, Meta(ge=1, le=300)], said("between checks of a healthy server")] = 60.0
+    timeout: Annotated[Annotated[float, Meta(gt=0, le=60)], said("for the answer to a check")] = 10.0
+    failures: Annotated[int, Meta(ge=1, le=100), said("failures in a row that take a server out of service")] = 3
+    ejection: Annotated[Seconds, said("how long a server is out the first time; doubled each time after")] = 5.0
+    max_ejection: Annotated[Seconds, said("the longest time between checks of a server that is out")] = 300.0
+
+
+class Egress(_Section, frozen=True):
+    """Which addresses the gateway may connect to. Checked on the resolved address, at the moment of connecting."""
+
+    private: Annotated[
+        Literal["auto", "allow", "refuse"],
+        said("private and loopback addresses of configured servers; `auto`: allowed when we listen on loopback"),
+    ] = "auto"
+    allow: Annotated[
+        tuple[str, ...], said('networks or `host:port`s that are allowed all the same, like `"10.1.0.0/16"`')
+    ] = ()
+
+
 class Engine(_Section, frozen=True):
     """The built-in engine."""
 
@@ -88,6 +183,19 @@ class LocalModel(_Section, frozen=True):
     id: Annotated[ModelName | None, said("the model's name; the file's without its ending if unset")] = None
 
 
+class Capabilities(_Section, frozen=True):
+    """What a server can do, where that limits which requests it may get."""
+
+    context_length: Annotated[Annotated[int, Meta(ge=1)] | None, said("tokens of prompt and reply")] = None
+    max_tokens: Annotated[Annotated[int, Meta(ge=1)] | None, said("tokens of one reply")] = None
+    streaming: Annotated[bool, said("whether it can stream")] = True
+    endpoints: Annotated[tuple[ServedEndpoint, ...], said("the paths below `/v1/` it serves")] = (
+        "chat/completions",
+        "completions",
+        "embeddings",
+    )
+
+
 class RemoteBackend(_Section, frozen=True):
     """A model server: Ollama, llama.cpp, vLLM, LM Studio, another Quiver."""
 
@@ -99,6 +207,11 @@ class RemoteBackend(_Section, frozen=True):
     models: Annotated[tuple[ModelName, ...], said("what it offers; asked from its `/v1/models` if unset")] = ()
     api_key: Annotated[str | None, said("the key it wants")] = None
     api_key_file: Annotated[str | None, said("a file that holds that key")] = None
+    weight: Annotated[Annotated[float, Meta(gt=0, le=1000)], said("its share, under the policy `weighted`")] = 1.0
+    max_concurrency: Annotated[
+        Annotated[int, Meta(ge=1)] | None, said("requests it gets at a time; more wait. No limit if unset")
+    ] = None
+    capabilities: Annotated[Capabilities, said("what it can do")] = Capabilities()
 
     def __repr__(self) -> str:
         return f"RemoteBackend({self.url}, name={self.name}, models={self.models})"
@@ -120,9 +233,17 @@ class Config(_Section, frozen=True):
 
     server: Server = Server()
     limits: Limits = Limits()
+    retries: Retries = Retries()
     drain: Drain = Drain()
     auth: Auth = Auth()
+    rate: Rate = Rate()
+    admission: Admission = Admission()
+    routing: Routing = Routing()
+    health: Health = Health()
+    reuse: Reuse = Reuse()
+    egress: Egress = Egress()
     engine: Engine = Engine()
     log: Log = Log()
+    keys: tuple[Key, ...] = ()
     models: tuple[LocalModel, ...] = ()
     backends: tuple[RemoteBackend, ...] = ()

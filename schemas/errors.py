@@ -4,6 +4,7 @@ An `ApiError` is raised anywhere on a request's path and turned into OpenAI's en
 may match on them. `docs/errors.md` lists the table and a test keeps the two equal.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -42,6 +43,9 @@ CONTEXT_LENGTH_EXCEEDED = _client("context_length_exceeded", 400, "Prompt and re
 INVALID_API_KEY = ErrorKind(
     "invalid_api_key", 401, "authentication_error", "client", False, "The key is missing or not known here."
 )
+MODEL_NOT_ALLOWED = ErrorKind(
+    "model_not_allowed", 403, "permission_error", "client", False, "The key may not use this model."
+)
 MODEL_NOT_FOUND = _client("model_not_found", 404, "No server offers this model.")
 NOT_FOUND = _client("not_found", 404, "No such path.")
 METHOD_NOT_ALLOWED = _client("method_not_allowed", 405, "The path exists, but not for this method.")
@@ -50,6 +54,25 @@ BODY_TOO_LARGE = _client("body_too_large", 413, "The body is over the limit.")
 TARGET_TOO_LONG = _client("target_too_long", 414, "The request target is over the limit.")
 UNKNOWN_EXPECTATION = _client("unknown_expectation", 417, "An `Expect` other than `100-continue`.")
 HEADERS_TOO_LARGE = _client("headers_too_large", 431, "The head of the request is over the limit.")
+RATE_LIMITED = ErrorKind(
+    "rate_limit_exceeded",
+    429,
+    "rate_limit_error",
+    "client",
+    True,
+    "Too many requests in a minute; `Retry-After` says when.",
+)
+TOKENS_LIMITED = ErrorKind(
+    "token_limit_exceeded",
+    429,
+    "rate_limit_error",
+    "client",
+    True,
+    "Too many tokens in a minute; `Retry-After` says when.",
+)
+QUEUE_FULL = ErrorKind(
+    "queue_full", 429, "rate_limit_error", "gateway", True, "All servers are busy, and so many wait already."
+)
 NOT_IMPLEMENTED = _client("not_implemented", 501, "A method or transfer coding that is not served.")
 VERSION_NOT_SUPPORTED = _client("version_not_supported", 505, "An HTTP version other than 1.0 and 1.1.")
 INTERNAL_ERROR = _gateway("internal_error", 500, "A fault of Quiver's own; the log has it under the request's id.")
@@ -57,8 +80,16 @@ ENGINE_ERROR = _gateway("engine_error", 500, "The built-in engine failed on this
 MODEL_NOT_LOADED = _gateway("model_not_loaded", 503, "The model's file could not be loaded; the log says why.")
 ENGINE_STOPPED = _gateway("engine_stopped", 503, "The built-in engine is shutting down.")
 NO_HEALTHY_BACKEND = _gateway("no_healthy_backend", 503, "Servers offer the model, but none can be reached.")
+QUEUE_TIMEOUT = _gateway("queue_timeout", 503, "No server became free in time.")
 SHUTTING_DOWN = _gateway("shutting_down", 503, "The gateway is draining and takes no new requests.")
 UPSTREAM_UNREACHABLE = _upstream("upstream_unreachable", 502, "The server could not be connected to.")
+UPSTREAM_FORBIDDEN = _upstream(
+    "upstream_forbidden", 502, "The server's address is one that `egress` does not allow.", retryable=False
+)
+UPSTREAM_UNAUTHORIZED = _upstream(
+    "upstream_unauthorized", 502, "The server refused the gateway's own key.", retryable=False
+)
+UPSTREAM_BUSY = _upstream("upstream_busy", 429, "The server asks for a pause; `Retry-After` says how long.")
 UPSTREAM_MALFORMED = _upstream("upstream_malformed", 502, "The server's reply is not well-formed.")
 UPSTREAM_TRUNCATED = _upstream("upstream_truncated", 502, "The server closed the connection inside its reply.")
 UPSTREAM_ERROR = _upstream("upstream_error", 502, "The server answered with an error that is not OpenAI's envelope.")
@@ -103,24 +134,32 @@ class ErrorEnvelope(msgspec.Struct, frozen=True):
 class ApiError(Exception):
     """An error on its way to the client.
 
-    `param` names the request's field at fault, `retry_after` (seconds) becomes the header of that name.
+    `param` names the request's field at fault, `retry_after` (whole seconds) becomes the header of that name, `extra` are
+    further reply headers.
     """
 
     def __init__(
-        self, kind: ErrorKind, message: str, *, param: str | None = None, retry_after: int | None = None
+        self,
+        kind: ErrorKind,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: int | None = None,
+        extra: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.param = param
         self.retry_after = retry_after
+        self.extra = extra
 
     def envelope(self) -> ErrorEnvelope:
         return ErrorEnvelope(ErrorBody(self.message, self.kind.type, self.param, self.kind.code))
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Reply headers that belong to this error."""
-        headers = []
+        headers = list(self.extra)
         if self.retry_after is not None:
             headers.append((b"retry-after", b"%d" % self.retry_after))
         if self.kind.status == 401:
