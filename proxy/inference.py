@@ -61,7 +61,7 @@ class Inference:
     async def _forward(self, backends: list[Backend], call: Call, reply: Reply, progress: Progress) -> None:
         """Try backends in turn until one has answered; none after the commit point."""
         failures: list[ApiError] = []
-        for backend in backends[: self._limits.attempts]:
+        for backend in backends[: 3]:
             progress.attempts += 1
             reply.server_id = backend.id
             try:

@@ -6,10 +6,10 @@ Hand-written stand-ins with the real interfaces; nothing is patched.
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
-from .registry import BackendStatus, Call, Health
-from .reply import DownstreamGone, Headers, Reply
-from .request import Request
-from .seams import World
+from ..registry import BackendStatus, Call, Health
+from ..reply import DownstreamGone, Headers, Reply
+from ..request import Request
+from ..seams import World
 
 Script = Callable[[Call, Reply], Awaitable[None]]
 
