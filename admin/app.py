@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from quart import Response, redirect, request
 from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
+from quiver.proxy.inference import OUT_OF_SERVICE
 from quiver.proxy.server import Gateway
 from quiver.schemas import errors
 from quiver.schemas.errors import ApiError, ErrorKind
@@ -66,10 +67,11 @@ def refuse_unless_ready(gateway: Gateway) -> None:
         raise ApiError(errors.SHUTTING_DOWN, "The gateway is shutting down", retry_after=5)
     if gateway.state != "ready":
         raise ApiError(errors.NO_HEALTHY_BACKEND, "The gateway is starting", retry_after=1)
-    backends = gateway.backends()
-    if not backends:
-        raise ApiError(errors.NO_HEALTHY_BACKEND, "No backend is configured")
-    if all(backend.health == "unhealthy" for backend in backends):
+    now = trio.current_time()
+    tiers = [backend.tier(now) for backend in gateway.registry]
+    if not tiers:
+        raise ApiError(errors.NO_HEALTHY_BACKEND, "No backend is registered")
+    if min(tiers) >= OUT_OF_SERVICE:
         raise ApiError(errors.NO_HEALTHY_BACKEND, "No backend is healthy; `/status` says why", retry_after=5)
 
 
@@ -79,7 +81,7 @@ def _add_figures(app: QuartTrio, gateway: Gateway, began: float) -> None:
 
     def authenticate() -> None:
         if not local:
-            gateway.keys.authenticate(_header)
+            gateway.keys.authenticate(_header, request.remote_addr or "", trio.current_time())
 
     @app.get("/status")
     async def status() -> Response:

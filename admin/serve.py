@@ -3,8 +3,6 @@
 import errno
 import os
 import socket
-from collections.abc import Callable
-
 import structlog
 import trio
 import typer
@@ -23,7 +21,7 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
     logging.configure(config.log)
     startup = Startup(config, announce_json=announce_json)
     try:
-        return trio.run(_run, config, startup.control, startup.announce)
+        return trio.run(_run, config, startup)
     except OSError as error:
         fail(*why_not_bound(config, error))
     except ValueError as error:
@@ -32,12 +30,14 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
         return 130
 
 
-async def _run(
-    config: Config,
-    control: Callable[[server.Gateway], ASGIFramework],
-    announce: Callable[[server.Listening], None],
-) -> int:
-    return await server.run(config, control=control, announce=announce)
+async def _run(config: Config, startup: "Startup") -> int:
+    return await server.run(
+        config,
+        control=startup.control,
+        announce=startup.announce,
+        sink=logging.RecordLog(config.log),
+        on_loopback=is_loopback(config.server.host),
+    )
 
 
 class Startup:

@@ -1,4 +1,4 @@
-"""`python -m bench QUESTION [--json]`: one file per question, all of them when none is named."""
+"""`python -m bench [QUESTION] [options]`: one file per question, all of them when none is named."""
 
 import sys
 
@@ -8,13 +8,13 @@ QUESTIONS = {"gateway": gateway.main, "engine": engine.main}
 
 
 def main(arguments: list[str]) -> int:
-    named = [argument for argument in arguments if not argument.startswith("-")]
-    options = [argument for argument in arguments if argument.startswith("-")]
-    unknown = [name for name in named if name not in QUESTIONS]
-    if unknown:
-        print(f"error: no benchmark is called `{unknown[0]}`\nhint: there are {', '.join(QUESTIONS)}", file=sys.stderr)
+    if not arguments or arguments[0].startswith("-"):
+        return max(question(arguments) for question in QUESTIONS.values())
+    name, *options = arguments
+    if name not in QUESTIONS:
+        print(f"error: no benchmark is called `{name}`\nhint: there are {', '.join(QUESTIONS)}", file=sys.stderr)
         return 2
-    return max(QUESTIONS[name](options) for name in named or QUESTIONS)
+    return QUESTIONS[name](options)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,10 @@ from pathlib import Path
 STOP_TIMEOUT = 10
 
 
+class NotStarted(RuntimeError):
+    """The gateway ended before it listened. Carries its log."""
+
+
 @dataclass(frozen=True)
 class Running:
     """A gateway that accepts connections at `url`. `log` is where its stderr goes."""
@@ -31,7 +35,7 @@ class Running:
 def gateway(config: str = "", options: Sequence[str] = ()) -> Iterator[Running]:
     """`quiver serve` on a free port with `config` as its file; killed at the end if it still runs.
 
-    Raises `RuntimeError` with its log when it does not come up.
+    Raises `NotStarted` with its log when it does not come up.
     """
     with tempfile.TemporaryDirectory(prefix="quiver-") as folder:
         (Path(folder) / "quiver.toml").write_text(config)
@@ -43,7 +47,7 @@ def gateway(config: str = "", options: Sequence[str] = ()) -> Iterator[Running]:
             assert process.stdout is not None
             line = process.stdout.readline()
             if not line:
-                raise RuntimeError(f"the gateway did not start:\n{log.read_text()}")
+                raise NotStarted(f"the gateway did not start:\n{log.read_text()}")
             yield Running(process, json.loads(line)["url"], log)
         finally:
             process.kill()

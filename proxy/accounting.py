@@ -1,67 +1,76 @@
 """Accounting: exactly one record per request, written off the request's path by one writer.
 
-`Ledger.record` never waits; the writer task logs the line. Metrics are counted at once, since they only touch memory.
+`Ledger.record` never waits: it counts the record and puts it on a list. The writer takes the whole list a few times a
+second and hands it to the sink, off the event loop.
 """
 
-import math
+from collections.abc import Callable, Sequence
 
 import structlog
 import trio
 
 from .metrics import Metrics
 from .record import Record
+from .seams import offload
+
+Sink = Callable[[Sequence[Record]], None]
 
 # After so many unwritten records the writer is considered stuck, and new ones are counted as dropped.
 BACKLOG = 65_536
+# Records wait this long for others to be written with.
+PAUSE = 0.1
 
 
 class Ledger:
-    """Takes records from exchanges, gives them to the writer."""
+    """Takes records from exchanges, gives them to the sink in the order they came."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._send, self._receive = trio.open_memory_channel[Record](math.inf)
-        self._log = structlog.get_logger(component="request")
+    def __init__(self, metrics: Metrics, sink: Sink) -> None:
+        self._metrics, self._sink = metrics, sink
+        self._waiting: list[Record] = []
+        self._more = trio.Event()
+        self._closed = False
+        self._log = structlog.get_logger(component="ledger")
         self.dropped = 0
         self.written = 0
 
     def __repr__(self) -> str:
-        return f"<Ledger: {self.written} written, {self._receive.statistics().current_buffer_used} waiting>"
+        return f"<Ledger: {self.written} written, {len(self._waiting)} waiting>"
 
     def record(self, record: Record) -> None:
         """Count and queue one record."""
         self._metrics.observe(record)
-        if self._receive.statistics().current_buffer_used >= BACKLOG:
+        waiting = self._waiting
+        if len(waiting) >= BACKLOG:
             self.dropped += 1
             return
-        self._send.send_nowait(record)
+        if not waiting:
+            self._more.set()
+        waiting.append(record)
 
     async def write_records(self) -> None:
-        """Write until `close` was called and the queue is empty."""
-        async with self._receive:
-            async for record in self._receive:
-                self._write(record)
-                self.written += 1
+        """Write until `close` was called and nothing waits. A sink that fails loses its batch, loudly."""
+        while not self._closed or self._waiting:
+            await self._more.wait()
+            if not self._closed:
+                await trio.sleep(PAUSE)
+            batch, self._waiting = self._waiting, []
+            if not self._closed:
+                self._more = trio.Event()
+            if batch:
+                await self._write(batch)
         if self.dropped:
             self._log.error("records were dropped", count=self.dropped, backlog=BACKLOG)
 
     def close(self) -> None:
         """No more records; `write_records` ends when the rest is written."""
-        self._send.close()
+        self._closed = True
+        self._more.set()
 
-    def _write(self, record: Record) -> None:
-        log = self._log.info if record.outcome == "completed" else self._log.warning
-        log(
-            record.outcome,
-            request_id=record.request_id,
-            endpoint=record.endpoint,
-            model=record.model,
-            server=record.server_id,
-            status=record.status,
-            error=record.error,
-            attempts=record.attempts,
-            seconds=round(record.duration, 4),
-            first_byte=None if record.first_byte is None else round(record.first_byte, 4),
-            prompt_tokens=record.usage.prompt_tokens if record.usage else None,
-            completion_tokens=record.usage.completion_tokens if record.usage else None,
-        )
+    async def _write(self, batch: list[Record]) -> None:
+        try:
+            await offload(self._sink, batch)
+        except Exception:
+            self.dropped += len(batch)
+            self._log.exception("records could not be written", count=len(batch))
+        else:
+            self.written += len(batch)

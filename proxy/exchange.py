@@ -5,18 +5,19 @@ raises for what went wrong with a request: that becomes a reply and a record. On
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from typing import Protocol
 
 import msgspec
 import structlog
 import trio
 from quiver.schemas import errors
-from quiver.schemas.config import Limits
 from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import ModelCard, ModelList
 
+from .access.client import Client
+from .access.keys import KeyRing
+from .access.limits import admit_request
 from .accounting import Ledger
-from .auth import KeyRing
 from .inference import Inference, unknown_model
 from .metrics import Metrics
 from .record import Outcome, Progress, Record
@@ -24,6 +25,7 @@ from .registry import Registry
 from .reply import Downstream, DownstreamGone, Reply
 from .request import Request
 from .seams import World
+from .watch import TICK, Departure, Watch
 
 # What is served by the exchange handler, whichever way the connection came.
 INFERENCE_PREFIX = "/v1/"
@@ -31,118 +33,144 @@ INFERENCE_PREFIX = "/v1/"
 MAX_REQUEST_ID = 128
 
 
-@dataclass
+class Peer(Downstream, Departure, Protocol):
+    """The client's side of one exchange: the way to it, and whether it is still there."""
+
+
 class ExchangeHandler:
-    """Everything an exchange needs, and the draining flag that turns new ones away."""
+    """Answers requests. `run` has to run beside it. `draining`: new requests are turned away."""
 
-    registry: Registry
-    keys: KeyRing
-    limits: Limits
-    ledger: Ledger
-    metrics: Metrics
-    world: World
-    draining: bool = False
-    in_flight: int = 0
-    _running: set[trio.CancelScope] = field(default_factory=set)
-    _idle: trio.Event = field(default_factory=trio.Event)
-
-    def __post_init__(self) -> None:
-        self._inference = Inference(self.registry, self.limits)
+    def __init__(
+        self, registry: Registry, inference: Inference, keys: KeyRing, ledger: Ledger, metrics: Metrics, world: World
+    ) -> None:
+        self.registry, self.inference, self.keys = registry, inference, keys
+        self.ledger, self.metrics, self.world = ledger, metrics, world
+        self.draining = False
+        self._time = inference.limits.request
+        self._running: dict[Watch, None] = {}
+        self._young: dict[Watch, tuple[Departure, Reply]] = {}
+        self._born, self._idle = trio.Event(), trio.Event()
         self._log = structlog.get_logger(component="exchange")
 
     def __repr__(self) -> str:
         return f"<ExchangeHandler: {self.in_flight} in flight{', draining' if self.draining else ''}>"
 
-    async def handle(self, request: Request, downstream: Downstream) -> None:
+    @property
+    def in_flight(self) -> int:
+        """Exchanges that are being worked on."""
+        return len(self._running)
+
+    async def run(self) -> None:
+        """Give every exchange that outlives a tick its guard, and answers that are shared a place to live in."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.inference.run)
+            while True:
+                if not self._young:
+                    self._born = trio.Event()
+                    await self._born.wait()
+                await trio.sleep(TICK)
+                self._guard_older_than(trio.current_time() - TICK, nursery)
+
+    def _guard_older_than(self, born: float, nursery: trio.Nursery) -> None:
+        """Exchanges stand in the order they were born."""
+        for watch, (peer, reply) in list(self._young.items()):
+            if watch.began > born:
+                return
+            del self._young[watch]
+            watch.begin_guard(nursery, peer, reply)
+
+    async def handle(self, request: Request, peer: Peer) -> None:
         """Answer one request. Raises `DownstreamGone` when there is nobody left to answer."""
-        request_id = self._request_id(request)
-        progress = Progress(request_id, _endpoint_label(request.path), trio.current_time())
-        reply = Reply(downstream, request_id)
-        self._began()
+        now = trio.current_time()
+        progress = Progress(_ENDPOINTS.get(request.path) or _endpoint_label(request.path), now)
+        reply = Reply(peer, self._request_id(request))
+        watch = Watch(now, self._time)
+        self._began(watch, peer, reply)
         try:
-            await self._answer(request, reply, progress)
+            await self._answer(request, reply, progress, watch)
         except DownstreamGone:
             progress.outcome = "client_gone"
             raise
         finally:
-            self._ended(progress, reply)
+            self._young.pop(watch, None)
+            if watch.guarded:
+                await watch.close()
+            self._ended(watch, progress, reply, request.peer)
+
+    async def refuse(self, error: ApiError, downstream: Downstream, address: str) -> None:
+        """Answer a request that never became one: its bytes broke a rule."""
+        watch = Watch(trio.current_time(), self._time)
+        progress = Progress("none", watch.began)
+        progress.error, progress.outcome = error.kind.code, "failed"
+        reply = Reply(downstream, self.world.request_id())
+        self._running[watch] = None
+        try:
+            await reply.fail(error)
+        finally:
+            self._ended(watch, progress, reply, address)
 
     async def wait_idle(self) -> None:
         """Return once no exchange is running."""
-        while self.in_flight:
+        while self._running:
             self._idle = trio.Event()
             await self._idle.wait()
 
     def stop_all(self) -> None:
         """End every running exchange; each client is told that the gateway is shutting down."""
-        for scope in list(self._running):
-            scope.cancel()
+        for watch in list(self._running):
+            watch.end(_shutting_down())
 
-    async def refuse(self, error: ApiError, downstream: Downstream) -> None:
-        """Answer a request that never became one: its bytes broke a rule."""
-        reply = Reply(downstream, self.world.request_id())
-        progress = Progress(reply.request_id, "malformed", trio.current_time(), error=error.kind.code, outcome="failed")
-        self._began()
-        try:
-            await reply.fail(error)
-        finally:
-            self._ended(progress, reply)
-
-    async def _answer(self, request: Request, reply: Reply, progress: Progress) -> None:
+    async def _answer(self, request: Request, reply: Reply, progress: Progress, watch: Watch) -> None:
         error: ApiError
-        stop = trio.CancelScope()
-        self._running.add(stop)
         try:
-            with stop, trio.fail_after(self.limits.request):
-                await self._dispatch(request, reply, progress)
-                progress.outcome = "completed" if reply.status < 400 else "failed"
-                return
-            error = ApiError(errors.SHUTTING_DOWN, "The gateway is shutting down", retry_after=5)
+            await self._dispatch(request, reply, progress, watch)
+            progress.outcome = "completed" if reply.status < 400 else "failed"
+            return
         except ApiError as caught:
             error = caught
-        except trio.TooSlowError:
-            error = ApiError(errors.DEADLINE_EXCEEDED, f"The request took longer than {self.limits.request:g} s")
         except (DownstreamGone, trio.Cancelled):
             raise
         except Exception:
             self._log.exception("internal error", request_id=reply.request_id)
             error = ApiError(errors.INTERNAL_ERROR, f"Internal error; the log has it under `{reply.request_id}`")
-        finally:
-            self._running.discard(stop)
         progress.error, progress.outcome = error.kind.code, "failed"
         await reply.fail(error)
 
-    async def _dispatch(self, request: Request, reply: Reply, progress: Progress) -> None:
-        method, run = self._route(request, reply, progress)
-        if request.method != method:
-            raise ApiError(errors.METHOD_NOT_ALLOWED, f"`{request.path}` takes {method}, not {request.method}")
-        scope = self.keys.authenticate(request.header)
-        if self.draining:
-            raise ApiError(errors.SHUTTING_DOWN, "The gateway is shutting down", retry_after=5)
-        await run(scope)
-
-    def _route(
-        self, request: Request, reply: Reply, progress: Progress
-    ) -> tuple[str, Callable[[str], Awaitable[None]]]:
-        """The method a path takes, and what answers it for the owner of a scope."""
+    async def _dispatch(self, request: Request, reply: Reply, progress: Progress, watch: Watch) -> None:
         path = request.path
-        if path == "/v1/chat/completions":
-            return "POST", lambda scope: self._inference.answer("chat/completions", scope, request, reply, progress)
-        if path == "/v1/completions":
-            return "POST", lambda scope: self._inference.answer("completions", scope, request, reply, progress)
-        if path == "/v1/models":
-            return "GET", lambda _: self._list_models(reply)
-        if path.startswith("/v1/models/"):
-            return "GET", lambda _: self._show_model(path.removeprefix("/v1/models/"), reply)
-        raise ApiError(errors.NOT_FOUND, f"No such path: `{path[:200]}`; see `/docs`")
+        answer: Callable[[Client, Request, Reply, Progress, Watch], Awaitable[None]]
+        if path in _ENDPOINTS and path != "/v1/models":
+            method, answer = "POST", self.inference.answer
+        elif path == "/v1/models":
+            method, answer = "GET", self._list_models
+        elif path.startswith("/v1/models/"):
+            method, answer = "GET", self._show_model
+        elif self.registry.serves(path.removeprefix(INFERENCE_PREFIX)):
+            method, answer = "POST", self.inference.answer
+        else:
+            raise ApiError(errors.NOT_FOUND, f"No such path: `{path[:200]}`; see `/docs`")
+        if request.method != method:
+            raise ApiError(errors.METHOD_NOT_ALLOWED, f"`{path}` takes {method}, not {request.method}")
+        client = self.keys.authenticate(request.header, request.peer, watch.began)
+        progress.client = client.name
+        if self.draining:
+            raise _shutting_down()
+        admit_request(client, watch.began)
+        reply.extra = client.limit_headers(watch.began)
+        await answer(client, request, reply, progress, watch)
 
-    async def _list_models(self, reply: Reply) -> None:
-        cards = [_card(model, owner) for model, owner in self.registry.models().items()]
+    async def _list_models(
+        self, client: Client, request: Request, reply: Reply, progress: Progress, watch: Watch
+    ) -> None:
+        cards = [_card(model, owner) for model, owner in self.registry.models().items() if client.allows(model)]
         await reply.complete(200, msgspec.json.encode(ModelList(cards)))
 
-    async def _show_model(self, model: str, reply: Reply) -> None:
+    async def _show_model(
+        self, client: Client, request: Request, reply: Reply, progress: Progress, watch: Watch
+    ) -> None:
+        model = request.path.removeprefix("/v1/models/")
         owner = self.registry.models().get(model)
-        if owner is None:
+        if owner is None or not client.allows(model):
             raise unknown_model(model, self.registry)
         await reply.complete(200, msgspec.json.encode(_card(model, owner)))
 
@@ -152,19 +180,24 @@ class ExchangeHandler:
             return given.decode("ascii")
         return self.world.request_id()
 
-    def _began(self) -> None:
-        self.in_flight += 1
-        self.metrics.in_flight.inc()
+    def _began(self, watch: Watch, peer: Departure, reply: Reply) -> None:
+        self._running[watch] = None
+        if not self._young:
+            self._born.set()
+        self._young[watch] = (peer, reply)
+        self.metrics.in_flight += 1
 
-    def _ended(self, progress: Progress, reply: Reply) -> None:
-        self.in_flight -= 1
-        self.metrics.in_flight.dec()
-        if not self.in_flight:
+    def _ended(self, watch: Watch, progress: Progress, reply: Reply, address: str) -> None:
+        del self._running[watch]
+        self.metrics.in_flight = len(self._running)
+        if not self._running:
             self._idle.set()
         first = None if reply.committed_at is None else reply.committed_at - progress.began
         self.ledger.record(
             Record(
-                request_id=progress.request_id,
+                request_id=reply.request_id,
+                at=self.world.wall_clock(),
+                client=progress.client or address,
                 endpoint=progress.endpoint,
                 model=progress.model,
                 server_id=reply.server_id,
@@ -172,12 +205,18 @@ class ExchangeHandler:
                 status=reply.status,
                 outcome=_outcome(progress, reply),
                 error=progress.error,
+                source=progress.source,
                 attempts=progress.attempts,
+                queued=progress.queued,
                 duration=trio.current_time() - progress.began,
                 first_byte=first,
                 usage=reply.usage,
             )
         )
+
+
+def _shutting_down() -> ApiError:
+    return ApiError(errors.SHUTTING_DOWN, "The gateway is shutting down", retry_after=5)
 
 
 def _outcome(progress: Progress, reply: Reply) -> Outcome:
@@ -187,10 +226,11 @@ def _outcome(progress: Progress, reply: Reply) -> Outcome:
     return "failed" if progress.error else progress.outcome
 
 
+_ENDPOINTS = {f"/v1/{endpoint}": endpoint for endpoint in ("chat/completions", "completions", "embeddings", "models")}
+
+
 def _endpoint_label(path: str) -> str:
     """A bounded label for metrics and records."""
-    if path in ("/v1/chat/completions", "/v1/completions", "/v1/models"):
-        return path.removeprefix("/v1/")
     return "models" if path.startswith("/v1/models/") else "other"
 
 

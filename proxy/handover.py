@@ -14,20 +14,18 @@ from quiver.schemas.config import Server
 
 from .exchange import ExchangeHandler
 from .inference_app import InferenceApp
+from .network import Wire
 
 
 class GuardedStream:
-    """What Hypercorn needs of a stream, with a write deadline that holds even under its shield. Plain TCP.
+    """What Hypercorn needs of a stream, whose writes have a deadline even under its shield: the wire's own. Plain TCP.
 
     A peer that does not read in time ends `connection`, so that an application that goes on sending ends too.
     """
 
-    def __init__(
-        self, stream: trio.SocketStream, write_timeout: float, prefix: bytes, connection: trio.CancelScope
-    ) -> None:
-        self._stream, self._write_timeout, self._prefix = stream, write_timeout, prefix
-        self._connection = connection
-        self.socket = stream.socket
+    def __init__(self, wire: Wire, prefix: bytes, connection: trio.CancelScope) -> None:
+        self._wire, self._prefix, self._connection = wire, prefix, connection
+        self.socket = wire.socket
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """The bytes read ahead first, then the socket's."""
@@ -35,39 +33,37 @@ class GuardedStream:
             data, self._prefix = self._prefix, b""
             await trio.lowlevel.checkpoint()
             return data
-        return bytes(await self._stream.receive_some(max_bytes))
+        return await self._wire.receive_some(max_bytes)
 
     async def send_all(self, data: bytes) -> None:
         """Raises `trio.BrokenResourceError` when the peer does not read in time."""
         try:
-            with trio.fail_after(self._write_timeout):
-                await self._stream.send_all(data)
-        except trio.TooSlowError:
+            await self._wire.send_all(data)
+        except trio.BrokenResourceError:
             self._connection.cancel()
-            raise trio.BrokenResourceError("the peer does not read") from None
+            raise
 
     async def send_eof(self) -> None:
-        await self._stream.send_eof()
+        await self._wire.send_eof()
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        await self._wire.aclose()
 
 
 class HypercornControl:
     """Serves an ASGI application on handed-over connections; its inference paths go to the exchange handler."""
 
     def __init__(self, app: ASGIFramework, handler: ExchangeHandler, config: Server) -> None:
-        self._write_timeout = config.write_timeout
         self._config = Config()
         self._config.keep_alive_timeout = config.keep_alive
         self._config.include_server_header = False
         self._app = wrap_app(InferenceApp(app, handler, config.max_body), config.max_body, "asgi")
         self._context = WorkerContext(None)
 
-    async def serve(self, stream: trio.SocketStream, prefix: bytes) -> None:
+    async def serve(self, wire: Wire, prefix: bytes) -> None:
         """Serve the rest of one connection."""
         with trio.CancelScope() as connection:
-            guarded = GuardedStream(stream, self._write_timeout, prefix, connection)
+            guarded = GuardedStream(wire, prefix, connection)
             # Its annotation names one stream type; what it uses is what `GuardedStream` has.
             await TCPServer(self._app, self._config, self._context, ConnectionState({}), guarded)  # type: ignore[arg-type]
 

@@ -29,19 +29,16 @@ class InferenceApp:
             await self._app(scope, receive, send)
 
     async def _infer(self, scope: Any, receive: Any, send: Any) -> None:
-        downstream = _AsgiDownstream(send)
+        downstream, peer = _AsgiDownstream(receive, send), (scope.get("client") or ("", 0))[0]
         try:
             body = await self._body(receive)
             headers = [(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]
             lookup = dict(reversed(headers)).get
-            request = Request(scope["method"], scope["path"], headers, body, lookup)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_watch_disconnect, receive, nursery.cancel_scope)
-                with contextlib.suppress(DownstreamGone):
-                    await self._handler.handle(request, downstream)
-                nursery.cancel_scope.cancel()
+            request = Request(scope["method"], scope["path"], headers, body, lookup, peer)
+            await self._handler.handle(request, downstream)
         except ApiError as error:
-            await self._handler.refuse(error, downstream)
+            with contextlib.suppress(DownstreamGone):
+                await self._handler.refuse(error, downstream, peer)
         except DownstreamGone:
             return
 
@@ -69,17 +66,15 @@ def _with_checkpoint(send: Any) -> Any:
     return checked
 
 
-async def _watch_disconnect(receive: Any, scope: trio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        await trio.lowlevel.checkpoint()
-    scope.cancel()
-
-
 class _AsgiDownstream:
     """One ASGI reply."""
 
-    def __init__(self, send: Any) -> None:
-        self._send = send
+    def __init__(self, receive: Any, send: Any) -> None:
+        self._receive, self._send = receive, send
+
+    async def wait_departure(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            await trio.lowlevel.checkpoint()
 
     async def send_response(self, status: int, headers: Headers, body: bytes | None) -> None:
         length = [] if body is None else [(b"content-length", b"%d" % len(body))]

@@ -1,6 +1,5 @@
 """Accepting connections: one task per client, a bound on how many, and the end of accepting."""
 
-import socket
 from collections.abc import Sequence
 
 import trio
@@ -8,7 +7,12 @@ from quiver.schemas.config import Server
 
 from .exchange import ExchangeHandler
 from .metrics import Metrics
+from .network import Acceptor, Wire
 from .session import ControlPlane, Session
+
+# How often sessions are asked whether their client is overdue. One walk over all of them is cheaper than a deadline
+# moved twice in every request.
+SWEEP = 0.5
 
 
 class Listener:
@@ -17,41 +21,65 @@ class Listener:
     def __init__(self, handler: ExchangeHandler, control: ControlPlane, metrics: Metrics, config: Server) -> None:
         self._handler, self._control, self._metrics, self._config = handler, control, metrics, config
         self._accepting = trio.CancelScope()
-        self._sessions: set[Session] = set()
-        self._slots = trio.CapacityLimiter(config.max_connections)
+        self._sessions: dict[Session, None] = {}
+        self._closing = False
 
     def __repr__(self) -> str:
         return f"<Listener: {len(self._sessions)} sessions>"
 
     async def serve(
         self,
-        listeners: Sequence[trio.SocketListener],
+        acceptors: Sequence[Acceptor],
         nursery: trio.Nursery,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Accept until `wind_down`; sessions live on in `nursery`."""
-        with self._accepting:
-            task_status.started()
-            await trio.serve_listeners(self._session, list(listeners), handler_nursery=nursery)
+        """Accept until `stop_accepting`; sessions live on in `nursery`."""
+        nursery.start_soon(self._sweep)
+        try:
+            with self._accepting:
+                async with trio.open_nursery() as accepting:
+                    for acceptor in acceptors:
+                        accepting.start_soon(self._accept, acceptor, nursery)
+                    task_status.started()
+        finally:
+            for acceptor in acceptors:
+                acceptor.close()
 
     def wind_down(self) -> None:
-        """Stop accepting, and let every session end after its current exchange."""
+        """From now on every reply is its connection's last."""
+        self._closing = True
+        for session in self._sessions:
+            session.closing = True
+
+    def stop_accepting(self) -> None:
+        """Take no new connections, and let those that are silent end soon."""
         self._accepting.cancel()
         for session in self._sessions:
             session.wind_down()
 
-    async def _session(self, stream: trio.SocketStream) -> None:
-        if self._slots.available_tokens < 1:
-            await trio.aclose_forcefully(stream)
-            return
-        async with self._slots:
-            # Small writes are whole messages here; waiting to merge them only adds latency.
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            session = Session(stream, self._handler, self._control, self._config)
-            self._sessions.add(session)
-            self._metrics.connections.inc()
-            try:
-                await session.run()
-            finally:
-                self._metrics.connections.dec()
-                self._sessions.discard(session)
+    async def _accept(self, acceptor: Acceptor, nursery: trio.Nursery) -> None:
+        while True:
+            for wire in await acceptor.accept():
+                if len(self._sessions) >= self._config.max_connections:
+                    wire.close()
+                    continue
+                session = Session(wire, self._handler, self._control, self._config)
+                session.closing = self._closing
+                self._sessions[session] = None
+                self._metrics.connections += 1
+                nursery.start_soon(self._run, session)
+
+    async def _run(self, session: Session) -> None:
+        try:
+            await session.run()
+        finally:
+            self._metrics.connections -= 1
+            del self._sessions[session]
+
+    async def _sweep(self) -> None:
+        while True:
+            await trio.sleep(SWEEP)
+            now = trio.current_time()
+            for session in list(self._sessions):
+                if now >= session.due:
+                    session.expire()

@@ -101,6 +101,16 @@ class Wire(trio.abc.HalfCloseableStream):
     def __repr__(self) -> str:
         return f"<Wire to {self.peer}{', closed' if self.closed else ''}>"
 
+    def quiet(self) -> bool:
+        """Whether the connection is open and nothing has come on it. What had come is lost: for wires that are then closed."""
+        try:
+            self._recv(1)
+        except BlockingIOError:
+            return not self.closed
+        except OSError:
+            return False
+        return False
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """The next bytes; b"" once the peer has sent all. Always lets other tasks run.
 

@@ -1,18 +1,23 @@
 """What is kept of one request: the value that accounting writes and metrics count."""
 
-from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 from quiver.schemas.openai import Usage
 
 Outcome = Literal["completed", "failed", "client_gone", "cancelled"]
+# Where an answer came from: a server for this request, another request in flight, or memory.
+Source = Literal["server", "shared", "cache"]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is kept of one request. Times in seconds; no prompt, no key."""
+class Record(msgspec.Struct, frozen=True):
+    """What is kept of one request. `at`: Unix time of its end; times else in seconds. No prompt, no key: `client` is a
+    key's name, or an address.
+    """
 
     request_id: str
+    at: float
+    client: str
     endpoint: str
     model: str | None
     server_id: str | None
@@ -20,21 +25,26 @@ class Record:
     status: int
     outcome: Outcome
     error: str | None
+    source: Source
     attempts: int
+    queued: float
     duration: float
     first_byte: float | None
     usage: Usage | None
 
 
-@dataclass(slots=True)
 class Progress:
     """What the record will say, while the request is still being worked on."""
 
-    request_id: str
-    endpoint: str
-    began: float
-    model: str | None = None
-    stream: bool = False
-    attempts: int = 0
-    error: str | None = None
-    outcome: Outcome = "cancelled"
+    __slots__ = ("attempts", "began", "client", "endpoint", "error", "model", "outcome", "queued", "source", "stream")
+
+    def __init__(self, endpoint: str, began: float) -> None:
+        self.endpoint, self.began = endpoint, began
+        self.client = ""
+        self.model: str | None = None
+        self.stream = False
+        self.attempts = 0
+        self.queued = 0.0
+        self.error: str | None = None
+        self.outcome: Outcome = "cancelled"
+        self.source: Source = "server"

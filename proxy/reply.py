@@ -4,8 +4,8 @@ It knows the commit point - the first content byte - and that a reply is started
 heartbeat, or an error. Errors after the start of a stream become an event in the stream.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from math import inf
 from typing import Protocol
 
 import msgspec
@@ -16,12 +16,15 @@ from quiver.schemas.openai import Usage
 Headers = Sequence[tuple[bytes, bytes]]
 
 JSON_TYPE = (b"content-type", b"application/json")
+JSON_HEADERS: Headers = (JSON_TYPE,)
 STREAM_HEADERS: Headers = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store, no-transform"),
     (b"x-accel-buffering", b"no"),
 )
 HEARTBEAT = b": heartbeat\n\n"
+# White space before a JSON value means nothing (RFC 8259, 2), and keeps an idle connection open.
+BLANK = b" "
 DONE = b"data: [DONE]\n\n"
 
 
@@ -39,26 +42,52 @@ class Downstream(Protocol):
     """The client's side of one exchange. Every method raises `DownstreamGone`."""
 
     async def send_response(self, status: int, headers: Headers, body: bytes | None) -> None:
-        """The whole reply, or with `body` None the head of a stream."""
+        """The whole reply, or with `body` None the head of a reply that follows in pieces."""
         ...
 
     async def send_data(self, data: bytes) -> None: ...
 
     async def send_end(self, last: bytes) -> None:
-        """The end of a stream, with its last bytes (perhaps none) in the same write."""
+        """The end of a reply in pieces, with its last bytes (perhaps none) in the same write."""
         ...
 
 
 class Reply:
-    """Writes one reply. `started`: the head is out. `committed`: content is out, so no other backend may
-    answer. `gone`: the client is not there any more. `usage`: what it cost, set by the backend as soon as that is known.
+    """Writes one reply. `started`: the head is out. `committed`: content is out, so no other backend may answer. `gone`: the
+    client is not there any more. `usage`: what it cost, set by the backend as soon as that is known. `extra`: headers that
+    come on top. `beat_due`: when silence has to be broken, on Trio's clock; `inf` until `beats` was called.
     """
+
+    __slots__ = (
+        "_beating",
+        "_comment",
+        "_downstream",
+        "_interval",
+        "_streams",
+        "_writing",
+        "beat_due",
+        "committed",
+        "committed_at",
+        "extra",
+        "finished",
+        "gone",
+        "request_id",
+        "server_id",
+        "started",
+        "status",
+        "usage",
+    )
 
     def __init__(self, downstream: Downstream, request_id: str) -> None:
         self._downstream = downstream
-        self._lock = trio.Lock()
-        self._last_write = trio.current_time()
+        self._beating: trio.Event | None = None
+        self._comment: Callable[[], bytes] | None = None
+        self._interval = 0.0
+        self._streams = False
+        self._writing = False
+        self.beat_due = inf
         self.request_id = request_id
+        self.extra: Headers = ()
         self.server_id: str | None = None
         self.status = 0
         self.started = False
@@ -72,76 +101,99 @@ class Reply:
         state = "finished" if self.finished else "committed" if self.committed else "open"
         return f"<Reply {self.request_id}: {self.status or 'no status'}, {state}>"
 
-    async def complete(self, status: int, body: bytes, headers: Headers = (JSON_TYPE,)) -> None:
+    def beats(self, interval: float, *, stream: bool) -> None:
+        """Break a silence of `interval` seconds: with comments in a stream, with blanks before a JSON reply."""
+        self._interval, self._streams = interval, stream
+        self.beat_due = trio.current_time() + interval
+
+    def say_meanwhile(self, comment: Callable[[], bytes] | None, interval: float = 0.0) -> None:
+        """While there is a `comment`, it breaks the silence of a stream in the heartbeat's place, every `interval`."""
+        self._comment = comment
+        if self._streams and comment is not None:
+            self.beat_due = min(self.beat_due, trio.current_time() + interval)
+
+    async def complete(self, status: int, body: bytes, headers: Headers = JSON_HEADERS) -> None:
         """Send a whole reply. Where a heartbeat has promised a stream, `body` (JSON) becomes its last event."""
-        async with self._lock:
-            self._commit()
-            promised, self.started, self.finished = self.started, True, True
-            with self._noting_departure():
-                if promised:
-                    await self._downstream.send_end(_last_event(status, body))
-                    return
-                self.status = status
-                await self._downstream.send_response(status, self._with_standard(headers), body)
-
-    async def send_events(self, events: bytes) -> None:
-        """Send complete server-sent events, after the head if that is not out yet."""
-        async with self._lock:
-            self._commit()
-            await self._open_stream()
-            with self._noting_departure():
-                await self._downstream.send_data(events)
-            self._last_write = trio.current_time()
-
-    async def end_stream(self, last: bytes = b"") -> None:
-        """End the stream cleanly, with its last events."""
-        async with self._lock:
-            self._commit()
-            await self._open_stream()
-            self.finished = True
-            with self._noting_departure():
-                await self._downstream.send_end(last)
-
-    async def fail(self, error: ApiError) -> None:
-        """Tell the client of `error`: an envelope, or the last event of a stream that already runs."""
-        if not self.finished:
-            envelope = msgspec.json.encode(error.envelope())
-            await self.complete(error.kind.status, envelope, [JSON_TYPE, *error.headers()])
-
-    async def keep_alive(self, interval: float) -> None:
-        """Until the reply is finished: a comment after each `interval` of silence, so that no proxy on the way gives up."""
-        while not self.finished:
-            await trio.sleep_until(self._last_write + interval)
-            async with self._lock:
-                if self.finished or trio.current_time() < self._last_write + interval:
-                    continue
-                await self._open_stream()
-                with self._noting_departure():
-                    await self._downstream.send_data(HEARTBEAT)
-                self._last_write = trio.current_time()
-
-    async def _open_stream(self) -> None:
-        if not self.started:
-            self.started = True
-            self.status = 200
-            with self._noting_departure():
-                await self._downstream.send_response(200, self._with_standard(STREAM_HEADERS), None)
-
-    @contextmanager
-    def _noting_departure(self) -> Iterator[None]:
+        await self._begin_write()
+        promised, self.started, self.finished = self.started, True, True
         try:
-            yield
+            if promised:
+                await self._downstream.send_end(_last_event(status, body) if self._streams else body)
+                return
+            self.status = status
+            await self._downstream.send_response(status, self._with_standard(headers), body)
         except DownstreamGone:
             self.gone = True
             raise
 
-    def _commit(self) -> None:
+    async def send_events(self, events: bytes) -> None:
+        """Send complete server-sent events, after the head if that is not out yet."""
+        await self._begin_write()
+        try:
+            if not self.started:
+                await self._open(STREAM_HEADERS)
+            await self._downstream.send_data(events)
+        except DownstreamGone:
+            self.gone = True
+            raise
+        self._writing = False
+        if self._interval:
+            self.beat_due = trio.current_time() + self._interval
+
+    async def end_stream(self, last: bytes = b"") -> None:
+        """End the stream cleanly, with its last events."""
+        await self._begin_write()
+        try:
+            if not self.started:
+                await self._open(STREAM_HEADERS)
+            self.finished = True
+            await self._downstream.send_end(last)
+        except DownstreamGone:
+            self.gone = True
+            raise
+
+    async def fail(self, error: ApiError) -> None:
+        """Tell the client of `error`: an envelope, or the last event of a stream that already runs."""
+        if not self.finished:
+            told = {name for name, _ in error.extra}
+            self.extra = [header for header in self.extra if header[0] not in told]
+            envelope = msgspec.json.encode(error.envelope())
+            await self.complete(error.kind.status, envelope, [JSON_TYPE, *error.headers()])
+
+    async def beat(self) -> None:
+        """Break the silence, so that no proxy on the way gives up. For the exchange's guard, beside whatever writes."""
+        self.beat_due = trio.current_time() + self._interval
+        if self._writing:
+            return
+        self._beating = beating = trio.Event()
+        try:
+            if not self.started:
+                await self._open(STREAM_HEADERS if self._streams else JSON_HEADERS)
+            comment = self._comment() if self._comment is not None else HEARTBEAT
+            await self._downstream.send_data(comment if self._streams else BLANK)
+        except DownstreamGone:
+            self.gone = True
+            raise
+        finally:
+            self._beating = None
+            beating.set()
+
+    async def _open(self, headers: Headers) -> None:
+        self.started = True
+        self.status = 200
+        await self._downstream.send_response(200, self._with_standard(headers), None)
+
+    async def _begin_write(self) -> None:
+        """Content is about to go out: wait for a heartbeat that is on its way, keep further ones back."""
+        if self._beating is not None:
+            await self._beating.wait()
+        self._writing = True
         if not self.committed:
             self.committed = True
             self.committed_at = trio.current_time()
 
-    def _with_standard(self, headers: Headers) -> Headers:
-        standard = [*headers, (b"x-request-id", self.request_id.encode())]
+    def _with_standard(self, headers: Headers) -> list[tuple[bytes, bytes]]:
+        standard = [*headers, *self.extra, (b"x-request-id", self.request_id.encode())]
         if self.server_id is not None:
             standard.append((b"x-gateway-server-id", self.server_id.encode()))
         return standard

@@ -1,15 +1,18 @@
 """A parsed request, as the session and the ASGI adapter hand it to the exchange handler."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One parsed request. `headers` names are lower-case; `path` is without the query."""
+class Request(msgspec.Struct, frozen=True):
+    """One parsed request. `header` looks a field up by its lower-case name; names in `headers` are in
+    lower case; `path` is without the query; `peer` is the client's IP address.
+    """
 
     method: str
     path: str
     headers: Sequence[tuple[bytes, bytes]]
     body: bytes
     header: Callable[[bytes], bytes | None]
+    peer: str = ""

@@ -1,7 +1,7 @@
-"""The seams between the data plane and the outside world: blocking work, the wall clock, randomness.
+"""The seams between the data plane and the outside world: blocking work, the network, the wall clock, randomness.
 
-Nothing else in the data plane calls a thread, reads a clock other than Trio's, or draws a random number. A simulation
-replaces all three.
+Nothing else in the data plane calls a thread, opens a socket, reads a clock other than Trio's, or draws a random number. A
+simulation replaces all four.
 """
 
 import time
@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol, TypeVar, TypeVarTuple, cast
-from uuid import UUID
 
 import trio
+
+from .network import KernelNetwork, Network
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -37,15 +38,18 @@ async def offload(fn: Callable[[*Ts], T], *args: *Ts) -> T:
 
 @dataclass(frozen=True)
 class World:
-    """What the data plane may know of the world beyond its sockets."""
+    """What the data plane may know of the world."""
 
     wall_clock: Callable[[], float] = time.time
     random: Random = field(default_factory=Random)
+    network: Network = field(default_factory=KernelNetwork)
 
     def unique_id(self, prefix: str) -> str:
         """`prefix` and 32 random hexadecimal digits."""
         return f"{prefix}{self.random.getrandbits(128):032x}"
 
     def request_id(self) -> str:
-        """A random UUID: some servers refuse a request whose `X-Request-ID` is anything else."""
-        return str(UUID(int=self.random.getrandbits(128), version=4))
+        """A random UUID (version 4): some servers refuse a request whose `X-Request-ID` is anything else."""
+        digits = f"{self.random.getrandbits(128):032x}"
+        variant = "89ab"[int(digits[16], 16) & 3]
+        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"

@@ -2,11 +2,11 @@
 
     telemetry    the ledger's writer                                  closes last
       resources  the engine's models, connections to remote servers
-        control  health checks
-          serving  listener, a session per connection                closes first
+        control  health checks, one task for each server
+          serving  listener, a session per connection, the exchanges' guards     closes first
 
-Shutdown: readiness turns 503, accepting stops, exchanges run to the drain timeout, open streams end with an error event,
-then the scopes close. A second signal skips the waiting.
+Shutdown: readiness turns 503 while work is still accepted, accepting stops, queued requests are turned away, exchanges run
+to the drain timeout, open streams end with an error event, then the scopes close. A second signal skips the waiting.
 """
 
 import signal
@@ -18,18 +18,23 @@ from typing import Literal
 import structlog
 import trio
 from hypercorn.typing import ASGIFramework
-from quiver.schemas.config import Config, LocalModel
+from quiver.schemas.config import Config, LocalModel, RemoteBackend
 
-from .accounting import Ledger
-from .auth import KeyRing
+from .access.keys import KeyRing
+from .accounting import Ledger, Sink
+from .admission.admission import Admission
+from .egress import open_wire, operator_policy
 from .exchange import ExchangeHandler
 from .handover import HypercornControl
+from .inference import Inference
 from .listener import Listener
 from .local.backend import BOLT, EngineModel
 from .metrics import Metrics
-from .registry import BackendStatus, Registry
+from .network import Acceptor, Wire
+from .registry import Backend, BackendStatus, Registry
 from .remote import health
 from .remote.backend import RemoteServer
+from .reuse.store import ReuseStore
 from .seams import World
 
 State = Literal["starting", "ready", "draining"]
@@ -52,18 +57,28 @@ class Listening:
 
 
 class Gateway:
-    """The parts of one running gateway, for the control plane to look at."""
+    """The parts of one running gateway, for the control plane to look at and to change. Raises `ValueError` when the
+    configuration contradicts itself.
+    """
 
-    def __init__(self, config: Config, world: World) -> None:
+    def __init__(self, config: Config, world: World, sink: Sink, *, on_loopback: bool) -> None:
         self.config, self.world = config, world
         self.state: State = "starting"
         self.metrics = Metrics()
-        self.ledger = Ledger(self.metrics)
+        self.ledger = Ledger(self.metrics, sink)
+        self._egress = operator_policy(config.egress, on_loopback)
+        self._checks: trio.Nursery | None = None
+        self._checking: dict[str, trio.CancelScope] = {}
         self.local = [EngineModel(model, config.engine, world) for model in _local_models(config)]
-        self.remote = [RemoteServer(backend, backend.api_key, config.limits) for backend in config.backends]
-        self.registry = Registry([*self.local, *self.remote])
-        self.keys = KeyRing(config.auth.keys)
-        self.exchanges = ExchangeHandler(self.registry, self.keys, config.limits, self.ledger, self.metrics, world)
+        self.registry = Registry([*self.local, *map(self._server, config.backends)], config.routing)
+        self.keys = KeyRing(config.keys, config.auth.keys, config.rate)
+        self.admission: Admission[Backend] = Admission(
+            config.admission, give_back=lambda backend: backend.load.returned()
+        )
+        self.registry.changed = self.admission.poke
+        self.reuse = ReuseStore(config.reuse)
+        inference = Inference(self.registry, self.admission, self.reuse, config, world.random)
+        self.exchanges = ExchangeHandler(self.registry, inference, self.keys, self.ledger, self.metrics, world)
 
     def __repr__(self) -> str:
         return f"<Gateway: {self.state}, {self.exchanges!r}, {self.registry!r}>"
@@ -72,29 +87,101 @@ class Gateway:
         """The state of every backend."""
         return [backend.status() for backend in self.registry]
 
+    def register(self, backend: RemoteBackend) -> RemoteServer:
+        """Add a server, or put it in the place of the one with the same id, whose calls go on. It is checked at once.
+
+        Raises `ValueError` when its URL cannot be used, or the id is the engine's.
+        """
+        server = self._server(backend)
+        before = self.registry.get(server.id)
+        if isinstance(before, EngineModel):
+            raise ValueError(f"`{server.id}` is a model of the built-in engine")
+        self.registry.replace(server)
+        if isinstance(before, RemoteServer):
+            self._let_go(before)
+        self._watch(server)
+        return server
+
+    def deregister(self, id: str) -> bool:
+        """Take a server out of the registry; whether it was there. It gets no new calls; those on it go on."""
+        server = self.registry.get(id)
+        if not isinstance(server, RemoteServer):
+            return False
+        self.registry.remove(id)
+        self._let_go(server)
+        return True
+
+    async def check_servers(self) -> None:
+        """Check every server that is or gets registered, until cancelled."""
+        async with trio.open_nursery() as self._checks:
+            for backend in self.registry:
+                if isinstance(backend, RemoteServer):
+                    self._watch(backend)
+            await trio.sleep_forever()
+
+    def _server(self, backend: RemoteBackend) -> RemoteServer:
+        server = RemoteServer(backend, self.config.limits, self.config.health, self.world, self._open_wire)
+        server.found = lambda: self.registry.refresh()
+        return server
+
+    async def _open_wire(self, host: str, port: int) -> Wire:
+        return await open_wire(self.world.network, self._egress, host, port)
+
+    def _watch(self, server: RemoteServer) -> None:
+        if self._checks is not None:
+            self._checking[server.id] = scope = trio.CancelScope()
+            self._checks.start_soon(self._check, server, scope)
+
+    async def _check(self, server: RemoteServer, scope: trio.CancelScope) -> None:
+        with scope:
+            await health.watch(server, self.config.health, self.world)
+
+    def _let_go(self, server: RemoteServer) -> None:
+        if (scope := self._checking.pop(server.id, None)) is not None:
+            scope.cancel()
+        server.close()
+
 
 async def run(
     config: Config,
     *,
     control: Callable[[Gateway], ASGIFramework],
+    sink: Sink,
     announce: Callable[[Listening], None] = lambda listening: None,
     world: World | None = None,
+    signals: AsyncIterator[int] | None = None,
+    on_loopback: bool = True,
 ) -> int:
     """Serve until SIGINT or SIGTERM; the process's exit code (130 or 143).
 
-    Raises `OSError` when the address cannot be bound, `ValueError` when the configuration contradicts itself.
+    `sink` gets the records of finished requests, in batches, off the event loop. `signals` stands in for the process's
+    own. `on_loopback`: whether only this machine can reach the gateway. Raises `OSError` when the address cannot be bound,
+    `ValueError` when the configuration contradicts itself.
     """
-    gateway = Gateway(config, world or World())
-    listeners = await trio.open_tcp_listeners(config.server.port, host=config.server.host)
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as telemetry:
-            telemetry.start_soon(gateway.ledger.write_records)
-            async with _resources(gateway), trio.open_nursery() as scope:
-                scope.start_soon(health.watch, gateway.remote, gateway.world)
-                received = await _serve(gateway, listeners, control(gateway), announce, signals)
-                scope.cancel_scope.cancel()
-            gateway.ledger.close()
-    return 128 + received
+    world = world or World()
+    gateway = Gateway(config, world, sink, on_loopback=on_loopback)
+    acceptors = await world.network.listen(config.server.host, config.server.port)
+    if signals is not None:
+        return 128 + await _run(gateway, acceptors, control(gateway), announce, signals)
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        return 128 + await _run(gateway, acceptors, control(gateway), announce, received)
+
+
+async def _run(
+    gateway: Gateway,
+    acceptors: Sequence[Acceptor],
+    app: ASGIFramework,
+    announce: Callable[[Listening], None],
+    signals: AsyncIterator[int],
+) -> int:
+    async with trio.open_nursery() as telemetry:
+        telemetry.start_soon(gateway.ledger.write_records)
+        async with _resources(gateway), trio.open_nursery() as scope:
+            scope.start_soon(gateway.check_servers)
+            received = await _serve(gateway, acceptors, app, announce, signals)
+            scope.cancel_scope.cancel()
+        gateway.ledger.close()
+    return received
 
 
 @asynccontextmanager
@@ -108,13 +195,14 @@ async def _resources(gateway: Gateway) -> AsyncIterator[None]:
         finally:
             for model in gateway.local:
                 model.stop()
-            for server in gateway.remote:
-                await server.aclose()
+            for backend in gateway.registry:
+                if isinstance(backend, RemoteServer):
+                    backend.close()
 
 
 async def _serve(
     gateway: Gateway,
-    listeners: Sequence[trio.SocketListener],
+    acceptors: Sequence[Acceptor],
     app: ASGIFramework,
     announce: Callable[[Listening], None],
     signals: AsyncIterator[int],
@@ -123,8 +211,9 @@ async def _serve(
     hypercorn = HypercornControl(app, gateway.exchanges, gateway.config.server)
     listener = Listener(gateway.exchanges, hypercorn, gateway.metrics, gateway.config.server)
     async with trio.open_nursery() as sessions:
-        await sessions.start(listener.serve, listeners, sessions)
-        announce(_listening(gateway, listeners))
+        sessions.start_soon(gateway.exchanges.run)
+        await sessions.start(listener.serve, acceptors, sessions)
+        announce(Listening(acceptors[0].address.host, acceptors[0].address.port, gateway.keys.required))
         gateway.state = "ready"
         received = int(await anext(signals))
         async with trio.open_nursery() as drain:
@@ -146,10 +235,12 @@ async def _drain(
     timeout = config.interrupt_timeout if interrupted else config.timeout
     log.info("draining", signal=received.name, in_flight=gateway.exchanges.in_flight, timeout=timeout)
     gateway.state = "draining"
+    listener.wind_down()
     if not interrupted:
         await trio.sleep(config.delay)
     gateway.exchanges.draining = True
-    listener.wind_down()
+    listener.stop_accepting()
+    gateway.admission.stop()
     await hypercorn.wind_down()
     with trio.move_on_after(timeout) as patience:
         await gateway.exchanges.wait_idle()
@@ -165,11 +256,6 @@ async def _force_on_signal(signals: AsyncIterator[int], *scopes: trio.CancelScop
     await anext(signals)
     for scope in scopes:
         scope.cancel()
-
-
-def _listening(gateway: Gateway, listeners: Sequence[trio.SocketListener]) -> Listening:
-    host, port = listeners[0].socket.getsockname()[:2]
-    return Listening(host, port, gateway.keys.required)
 
 
 def _local_models(config: Config) -> list[LocalModel]:

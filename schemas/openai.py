@@ -17,12 +17,20 @@ class StreamOptions(msgspec.Struct, frozen=True):
 
 
 class Peek(msgspec.Struct, frozen=True):
-    """What the gateway needs of any request body: which model, and whether the reply streams."""
+    """What the gateway needs of any request body: which model, whether the reply streams, how long it may become, and
+    whether asking twice would give the same answer.
+    """
 
     model: ModelName
     stream: bool | None = None
     messages: msgspec.Raw | UnsetType = UNSET
     prompt: msgspec.Raw | UnsetType = UNSET
+    input: msgspec.Raw | UnsetType = UNSET
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: float | None = None
+    seed: int | None = None
+    n: int | None = None
 
 
 class TextPart(msgspec.Struct, frozen=True, tag_field="type", tag="text"):

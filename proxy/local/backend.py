@@ -21,7 +21,9 @@ from ..decoding import decode_body
 from ..native import EngineError, Failed, Finished, InvalidRequest, ModelLoadError, Text
 from ..registry import BackendStatus, Call, Health
 from ..reply import Reply
+from ..routing.load import Load
 from ..seams import World
+from ..watch import Watch
 from .completion import ChatWriter, TextWriter, Writer
 from .engine import LocalEngine, open_local_engine
 from .prompting import chat_requests, completion_requests
@@ -36,6 +38,8 @@ CODES = {
     "engine_stopped": errors.ENGINE_STOPPED,
 }
 
+TIERS: dict[Health, int] = {"healthy": 0, "unknown": 1, "unhealthy": 3}
+
 _decode_chat = msgspec.json.Decoder(ChatRequest).decode
 _decode_completion = msgspec.json.Decoder(CompletionRequest).decode
 _encode = msgspec.json.Encoder().encode
@@ -44,6 +48,8 @@ _encode = msgspec.json.Encoder().encode
 class EngineModel:
     """One GGUF file served by the engine. `run` loads it and holds it until `stop`."""
 
+    endpoints = ("chat/completions", "completions")
+
     def __init__(self, model: LocalModel, config: EngineConfig, world: World) -> None:
         self.model = model.id or Path(model.path).stem
         self.id = f"engine:{self.model}"
@@ -51,11 +57,11 @@ class EngineModel:
         self._engine: LocalEngine | None = None
         self._loaded, self._stopping = trio.Event(), trio.Event()
         self._reason: str | None = "loading"
-        self._in_flight = 0
+        self.load = Load(limit=config.max_sequences)
         self._log = structlog.get_logger(component="engine", model=self.model)
 
     def __repr__(self) -> str:
-        return f"<EngineModel {self.model}: {self.health}, {self._in_flight} in flight>"
+        return f"<EngineModel {self.model}: {self.health}, {self.load.in_flight} in flight>"
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -69,7 +75,7 @@ class EngineModel:
 
     def status(self) -> BackendStatus:
         return BackendStatus(
-            self.id, "engine", Path(self._path).name, self.models, self.health, self._reason, self._in_flight
+            self.id, "engine", Path(self._path).name, self.models, self.health, self._reason, self.load.in_flight
         )
 
     def stop(self) -> None:
@@ -99,14 +105,22 @@ class EngineModel:
         finally:
             self._loaded.set()
 
-    async def forward(self, call: Call, reply: Reply) -> None:
+    def takes(self, call: Call) -> bool:
+        return call.endpoint in self.endpoints
+
+    def fits(self, call: Call) -> bool:
+        return True  # it counts the tokens itself, and says both numbers
+
+    def tier(self, now: float) -> int:
+        return TIERS[self.health]
+
+    def paused_until(self, model: str) -> float:
+        return 0.0
+
+    async def forward(self, call: Call, reply: Reply, watch: Watch) -> None:
         """Generate the reply to `call`."""
-        engine = await self._ready()
-        self._in_flight += 1
-        try:
-            await self._generate(engine, call, reply)
-        finally:
-            self._in_flight -= 1
+        with watch:
+            await self._generate(await self._ready(), call, reply)
 
     async def _ready(self) -> LocalEngine:
         await self._loaded.wait()

@@ -5,10 +5,13 @@ envelope: its own when it sent one, ours around its text otherwise.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from math import ceil, inf
 
 import msgspec
+import trio
 from quiver.schemas import errors
+from quiver.schemas.config import Health as HealthConfig
 from quiver.schemas.config import Limits
 from quiver.schemas.config import RemoteBackend as RemoteConfig
 from quiver.schemas.errors import ApiError, ErrorEnvelope, ErrorKind
@@ -16,12 +19,23 @@ from quiver.schemas.openai import ModelName, RemoteModelList, Usage, UsageOnly
 
 from ..native import SseScanner, encode_request
 from ..registry import BackendStatus, Call, Health
-from ..reply import Reply
-from .connections import Origin, Response, Upstream, forwardable
+from ..reply import JSON_TYPE, Reply
+from ..routing.load import Load
+from ..routing.reports import reported_load
+from ..seams import World
+from ..watch import Watch
+from .circuit import Circuit, classify
+from .connections import OpenWire, Origin, Response, Upstream, UpstreamStatistics, forwardable
+from .health import Bell
 
 # A whole reply is held in memory before it is passed on, so that a cut one can be retried elsewhere.
 MAX_REPLY = 64 * 1024 * 1024
 MAX_ERROR = 64 * 1024
+MAX_METRICS = 1024 * 1024
+# How long the end of a stream is waited for after its last event, to keep the connection for the next request.
+TAIL = 1.0
+# The pause of a server that answers 429 without saying how long.
+DEFAULT_PAUSE = 1.0
 UUID_FORM = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 _decode_usage = msgspec.json.Decoder(UsageOnly).decode
@@ -32,109 +46,174 @@ _decode_envelope = msgspec.json.Decoder(ErrorEnvelope).decode
 class UpstreamRefusal(ApiError):
     """The server answered with an error status. `body` is what the client gets to see."""
 
-    def __init__(self, kind: ErrorKind, status: int, body: bytes, message: str) -> None:
-        super().__init__(kind, message)
+    def __init__(self, kind: ErrorKind, status: int, body: bytes, message: str, retry_after: int | None = None) -> None:
+        super().__init__(kind, message, retry_after=retry_after)
         self.status, self.body = status, body
 
 
-@dataclass
-class Standing:
-    """What is known of the server's health; probes and traffic both write it."""
-
-    health: Health = "unknown"
-    reason: str | None = None
-
-    def passed(self) -> None:
-        self.health, self.reason = "healthy", None
-
-    def failed(self, reason: str) -> None:
-        self.health, self.reason = "unhealthy", reason
-
-
 class RemoteServer:
-    """One `[[backends]]` entry. Close with `aclose`."""
+    """One `[[backends]]` entry. `circuit` says how it is, `load` how busy. `found` is called when it offers other models than
+    before. Close with `close`.
+    """
 
-    def __init__(self, config: RemoteConfig, api_key: str | None, limits: Limits) -> None:
+    def __init__(
+        self, config: RemoteConfig, limits: Limits, health: HealthConfig, world: World, open_wire: OpenWire
+    ) -> None:
+        self.config = config
         origin = Origin.parse(config.url)
         self.id = config.name or f"{origin.host}-{origin.port}".replace(":", ".")
-        self.standing = Standing()
-        self._fixed_models = config.models
+        self.load = Load(config.weight, config.max_concurrency or 0)
+        self.bell = Bell()
+        self.circuit = Circuit(health, world.random)
+        self.circuit.on_change = self._circuit_changed
+        self.found: Callable[[], None] = lambda: None
         self._found_models: tuple[str, ...] = ()
-        self._upstream = Upstream(origin, limits)
-        self._credential = [(b"authorization", b"Bearer " + api_key.encode())] if api_key else []
-        self._in_flight = 0
+        self._reports_load = True
+        self._upstream = Upstream(origin, limits, open_wire)
+        authority = origin.authority.encode()
+        self._own_headers = [(b"host", authority)]
+        if config.api_key:
+            self._own_headers.append((b"authorization", b"Bearer " + config.api_key.encode()))
 
     def __repr__(self) -> str:
-        return f"<RemoteServer {self.id}: {self.health}, {len(self.models)} models, {self._in_flight} in flight>"
+        return f"<RemoteServer {self.id}: {self.circuit.state}, {len(self.models)} models, {self.load.in_flight} in flight>"
 
     @property
     def models(self) -> tuple[str, ...]:
-        return self._fixed_models or self._found_models
+        return self.config.models or self._found_models
 
     @property
     def health(self) -> Health:
-        return self.standing.health
+        return self.circuit.health
+
+    @property
+    def endpoints(self) -> Sequence[str]:
+        return self.config.capabilities.endpoints
+
+    def takes(self, call: Call) -> bool:
+        able = self.config.capabilities
+        return call.endpoint in able.endpoints and (able.streaming or not call.stream)
+
+    def fits(self, call: Call) -> bool:
+        able = self.config.capabilities
+        return call.tokens <= (able.context_length or inf) and call.reply_tokens <= (able.max_tokens or inf)
+
+    def tier(self, now: float) -> int:
+        return self.circuit.tier(now)
+
+    def paused_until(self, model: str) -> float:
+        return self.circuit.paused_until(model)
 
     def status(self) -> BackendStatus:
-        standing = self.standing
-        address = str(self._upstream.origin)
-        return BackendStatus(self.id, "remote", address, self.models, standing.health, standing.reason, self._in_flight)
+        address, circuit = str(self._upstream.origin), self.circuit
+        return BackendStatus(
+            self.id, "remote", address, self.models, circuit.health, circuit.reason, self.load.in_flight
+        )
 
-    async def aclose(self) -> None:
-        await self._upstream.aclose()
+    def statistics(self) -> UpstreamStatistics:
+        """Its connections."""
+        return self._upstream.statistics()
 
-    async def forward(self, call: Call, reply: Reply) -> None:
-        """Answer `call`. A server that cannot be reached or fails is marked; a client's mistake is the client's."""
-        self._in_flight += 1
+    def close(self) -> None:
+        """Close its idle connections now, the busy ones after their replies."""
+        self._upstream.close()
+
+    async def forward(self, call: Call, reply: Reply, watch: Watch) -> None:
+        """See `Backend.forward`. What the server does wrong goes into its circuit; a client's mistake is the client's."""
+        circuit, began = self.circuit, trio.current_time()
+        trial = circuit.begin_trial(began)
         try:
-            await self._forward(call, reply)
+            with watch:
+                await self._forward(call, reply, watch)
         except UpstreamRefusal as refusal:
+            self._blame(refusal, refusal.status, call, began)
             if refusal.kind.fault == "upstream":
-                self.standing.failed(refusal.message)
                 raise
             await reply.complete(refusal.status, refusal.body)
-            return
         except ApiError as error:
-            self.standing.failed(error.message)
+            if error is not watch.cause:
+                self._blame(error, None, call, began)
             raise
+        else:
+            circuit.passed(trio.current_time(), began=began)
         finally:
-            self._in_flight -= 1
-        self.standing.passed()
+            if trial:
+                circuit.end_trial(began)
 
     async def probe(self) -> None:
-        """Ask for the server's models and remember its health. Never raises for what the server does."""
-        try:
-            request = self._encode("GET", "/models", [(b"accept", b"application/json")], None)
-            async with self._upstream.request(request, "GET") as response:
-                body = await response.read(MAX_REPLY)
-                if response.head.status != 200:
-                    raise ApiError(errors.UPSTREAM_ERROR, f"`/v1/models` answered {response.head.status}")
-            self._found_models = _listed(body)
-        except ApiError as error:
-            self.standing.failed(error.message)
-        except msgspec.DecodeError as error:
-            self.standing.failed(f"`/v1/models` is not a model list: {error}")
-        else:
-            self.standing.passed()
+        """Ask for the server's models, and for its load where it tells. Raises `ApiError`, or `msgspec.DecodeError`."""
+        status, body = await self._get(self._upstream.origin.base + "/models", MAX_REPLY)
+        if status != 200:
+            kind = errors.UPSTREAM_UNAUTHORIZED if status in (401, 403) else errors.UPSTREAM_ERROR
+            raise ApiError(kind, f"`/v1/models` answered {status}")
+        before, self._found_models = self.models, _listed(body)
+        if self.models != before:
+            self.found()
+        await self._ask_for_load()
 
-    async def _forward(self, call: Call, reply: Reply) -> None:
-        headers = [*forwardable(call.headers), *_request_id(call)]
-        request = self._encode("POST", f"/{call.endpoint}", headers, call.body)
-        async with self._upstream.request(request, "POST") as response:
-            if response.head.status >= 400:
+    async def _ask_for_load(self) -> None:
+        """What the server itself says that it has to do. One that once did not tell is not asked again."""
+        if not self._reports_load:
+            return
+        try:
+            status, body = await self._get("/metrics", MAX_METRICS)
+        except ApiError:
+            return  # it has just listed its models; a page of figures that fails is no failure of the server
+        report = reported_load(body) if status == 200 else None
+        self._reports_load = report is not None
+        self.load.report(report, trio.current_time())
+
+    async def _get(self, target: str, limit: int) -> tuple[int, bytes]:
+        request = encode_request("GET", target, [*self._own_headers, (b"accept", b"*/*")], None)
+        response = await self._upstream.request(request, "GET", _unwatched())
+        try:
+            return response.head.status, await response.read(limit)
+        finally:
+            response.finish()
+
+    async def _forward(self, call: Call, reply: Reply, watch: Watch) -> None:
+        headers = [*self._own_headers, *forwardable(call.headers), *_request_id(call)]
+        request = encode_request("POST", f"{self._upstream.origin.base}/{call.endpoint}", headers, call.body)
+        began = trio.current_time()
+        response = await self._upstream.request(request, "POST", watch)
+        try:
+            head = response.head
+            if head.status >= 400:
                 raise await _refusal(response)
-            if (response.head.header(b"content-type") or b"").startswith(b"text/event-stream"):
-                await _relay_events(response, reply)
+            content_type = head.header(b"content-type")
+            if content_type is not None and content_type.startswith(b"text/event-stream"):
+                await _relay_events(response, reply, self.load, began)
                 return
             body = await response.read(MAX_REPLY)
+        finally:
+            response.finish()
+        self.load.first_token.observe(trio.current_time() - began, began)
         reply.usage = _usage(body)
-        content_type = response.head.header(b"content-type") or b"application/json"
-        await reply.complete(response.head.status, body, [(b"content-type", content_type)])
+        await reply.complete(
+            head.status, body, (JSON_TYPE if content_type is None else (b"content-type", content_type),)
+        )
 
-    def _encode(self, method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes | None) -> bytes:
-        origin = self._upstream.origin
-        everything = [(b"host", origin.authority.encode()), *headers, *self._credential]
-        return encode_request(method, origin.base + path, everything, body)
+    def _blame(self, error: ApiError, status: int | None, call: Call, began: float) -> None:
+        now = trio.current_time()
+        match classify(error, status):
+            case "failure":
+                self.circuit.failed(error.message, now, began=began)
+            case "credential":
+                self.circuit.refused_credential(error.message, now, began=began)
+            case "pause":
+                self.circuit.pause(call.model, error.retry_after or DEFAULT_PAUSE, now)
+            case "none":
+                if status is not None:  # it answered, and the fault was the client's
+                    self.circuit.passed(now, began=began)
+
+    def _circuit_changed(self) -> None:
+        self.bell.ring()
+        self.found()
+
+
+def _unwatched() -> Watch:
+    """For requests of the gateway's own, which have a time limit around them."""
+    return Watch(trio.current_time(), inf)
 
 
 def _request_id(call: Call) -> list[tuple[bytes, bytes]]:
@@ -142,22 +221,38 @@ def _request_id(call: Call) -> list[tuple[bytes, bytes]]:
     return [(b"x-request-id", call.request_id.encode())] if UUID_FORM.fullmatch(call.request_id) else []
 
 
-async def _relay_events(response: Response, reply: Reply) -> None:
+async def _relay_events(response: Response, reply: Reply, load: Load, began: float) -> None:
     """Pass whole events on as they arrive, so that an error can still be told between two of them."""
     scanner = SseScanner()
     while data := await response.receive():
         events = scanner.feed(data)
-        if scanner.usage is not None:
-            reply.usage = _usage(scanner.usage)
-        if scanner.done and not reply.finished:
-            await reply.end_stream(events)  # the client may leave now; what the server still sends is only read
-        elif events and not reply.finished:
+        if events:
+            if not reply.committed:
+                load.first_token.observe(trio.current_time() - began, began)
+            if scanner.done:
+                reply.usage = _stream_usage(scanner)
+                await reply.end_stream(events)
+                await _drain(response)
+                return
             await reply.send_events(events)
-    if reply.finished:
-        return
+    reply.usage = _stream_usage(scanner)
     if scanner.rest().strip():
         raise ApiError(errors.UPSTREAM_TRUNCATED, "The server ended its stream inside an event")
     await reply.end_stream()
+
+
+async def _drain(response: Response) -> None:
+    """The client has all it gets; let the server end its reply too, lest its connection is lost."""
+    with trio.move_on_after(TAIL):
+        try:
+            while await response.receive():
+                pass
+        except ApiError:
+            return
+
+
+def _stream_usage(scanner: SseScanner) -> Usage | None:
+    return _usage(scanner.usage) if scanner.usage is not None else None
 
 
 def _usage(body: bytes) -> Usage | None:
@@ -179,14 +274,34 @@ def _listed(body: bytes) -> tuple[str, ...]:
 
 
 async def _refusal(response: Response) -> UpstreamRefusal:
-    """The server's error, in OpenAI's envelope. 5xx is the server's fault, the rest is passed on as the client's."""
-    status = response.head.status
+    """The server's error, in OpenAI's envelope. A 5xx, a 429 and a refused key of ours are not the client's fault."""
+    head = response.head
     body = await response.read(MAX_ERROR)
-    kind = errors.UPSTREAM_ERROR if status >= 500 else errors.UPSTREAM_REFUSED
+    kind = KINDS_BY_STATUS.get(head.status, errors.UPSTREAM_ERROR if head.status >= 500 else errors.UPSTREAM_REFUSED)
     try:
         message = _decode_envelope(body).error.message
     except msgspec.DecodeError:
-        text = body[:500].decode("utf-8", "replace").strip() or response.head.reason.decode("latin-1")
-        message = f"The model's server answered {status}: {text}"
+        text = body[:500].decode("utf-8", "replace").strip() or head.reason.decode("latin-1")
+        message = f"The model's server answered {head.status}: {text}"
         body = msgspec.json.encode(ApiError(kind, message).envelope())
-    return UpstreamRefusal(kind, status, body, message)
+    if kind is errors.UPSTREAM_UNAUTHORIZED:
+        message = f"The model's server refused the gateway's key ({head.status})"
+    return UpstreamRefusal(kind, head.status, body, message, _retry_after(head.header(b"retry-after")))
+
+
+KINDS_BY_STATUS: dict[int, ErrorKind] = {
+    401: errors.UPSTREAM_UNAUTHORIZED,
+    403: errors.UPSTREAM_UNAUTHORIZED,
+    429: errors.UPSTREAM_BUSY,
+}
+
+
+def _retry_after(value: bytes | None) -> int | None:
+    """Whole seconds. A date is not read: the server's clock is not ours."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        return None
+    return ceil(seconds) if 0 <= seconds < 86_400 else None

@@ -1,4 +1,4 @@
-"""A remote model server: connections to it, one request over one of them, and its reply's way to the client.
+"""Connections to one remote server: one request over one of them, and its reply as it arrives.
 
 HTTP/1.1 with keep-alive and TLS. The server's bytes are as untrusted as a client's: they pass the same strict codec. A
 reused connection that fails before the reply's first byte is replaced by a fresh one at once, without counting as a failure.
@@ -7,24 +7,27 @@ reused connection that fails before the reply's first byte is replaced by a fres
 import os
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import msgspec
 import trio
 from quiver.schemas import errors
 from quiver.schemas.config import Limits
-from quiver.schemas.errors import ApiError, ErrorKind
+from quiver.schemas.errors import ApiError
 
 from ..native import HttpError, ResponseHead, ResponseParser
+from ..network import CHUNK, Wire
+from ..watch import Watch
 
 # Keeps memory bounded when many clients come and go; a model server rarely takes more at a time.
 MAX_IDLE_CONNECTIONS = 64
-CHUNK = 65_536
+# Most servers close a silent connection after 5 to 75 s; one that was idle for longer is not worth a failed attempt.
+IDLE_TIME = 60.0
 
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
-Stream = trio.abc.Stream
+OpenWire = Callable[[str, int], Awaitable[Wire]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,175 +60,216 @@ class Origin:
         return f"{self.scheme}://{self.authority}{self.base}"
 
 
-class Response:
-    """A reply being received. Lives inside `Upstream.request`."""
+class Connection:
+    """One connection: the stream to speak on, and the wire below it, which is closed."""
 
-    def __init__(self, stream: Stream, parser: ResponseParser, head: ResponseHead, idle: float) -> None:
-        self._stream, self._parser, self._idle = stream, parser, idle
+    __slots__ = ("idle_since", "stream", "wire")
+
+    def __init__(self, stream: trio.abc.Stream, wire: Wire) -> None:
+        self.stream, self.wire = stream, wire
+        self.idle_since = 0.0
+
+    def close(self) -> None:
+        self.wire.close()
+
+
+class Response:
+    """A reply being received. `finish` it, whatever happens: the connection is kept after a clean end only."""
+
+    __slots__ = ("_connection", "_idle", "_parser", "_upstream", "_watch", "head")
+
+    def __init__(
+        self,
+        upstream: "Upstream",
+        connection: Connection,
+        parser: ResponseParser,
+        head: ResponseHead,
+        idle: float,
+        watch: Watch,
+    ) -> None:
+        self._upstream, self._connection, self._parser = upstream, connection, parser
+        self._idle, self._watch = idle, watch
         self.head = head
 
     async def receive(self) -> bytes:
         """The next piece of the body; b"" at its end. Raises `ApiError` when the server stalls, breaks off or errs."""
-        with _translated():
-            while True:
-                data = self._parser.body()
-                if data:
-                    await trio.lowlevel.checkpoint()
-                    return data
-                if self._parser.complete:
-                    return b""
-                with _deadline(self._idle, "the server went silent inside its reply"):
-                    received = bytes(await self._stream.receive_some(CHUNK))
-                self._parser.receive(received)
+        parser = self._parser
+        try:
+            data = parser.body()
+            while not data and not parser.complete:
+                self._watch.expect(self._idle, _silent)
+                parser.receive(bytes(await self._connection.stream.receive_some(CHUNK)))
+                data = parser.body()
+            return data
+        except (HttpError, *BROKEN) as error:
+            raise _translated(error) from error
 
     async def read(self, limit: int) -> bytes:
         """The rest of the body. Raises `ApiError` over `limit` bytes."""
-        pieces, size = [], 0
-        while piece := await self.receive():
-            size += len(piece)
+        data = await self.receive()
+        if self._parser.complete and len(data) <= limit:
+            return data
+        pieces, size = [data], len(data)
+        while data:
+            data = await self.receive()
+            size += len(data)
             if size > limit:
                 raise ApiError(errors.UPSTREAM_MALFORMED, f"The server's reply is over {limit} bytes")
-            pieces.append(piece)
+            pieces.append(data)
         return b"".join(pieces)
+
+    def finish(self) -> None:
+        """Give the connection back, or close it."""
+        self._upstream.release(self._connection, reusable=self._parser.reusable)
+
+
+class UpstreamStatistics(msgspec.Struct, frozen=True):
+    """Connections to one server: carrying a request, and kept for the next."""
+
+    busy: int
+    idle: int
 
 
 class Upstream:
-    """Connections to one origin. Close with `aclose`."""
+    """Connections to one origin. `open_wire` connects to it, or refuses. Close with `close`."""
 
-    def __init__(self, origin: Origin, limits: Limits) -> None:
+    def __init__(self, origin: Origin, limits: Limits, open_wire: OpenWire) -> None:
         self.origin = origin
-        self._limits = limits
-        self._idle: deque[Stream] = deque()
+        self._limits, self._open_wire = limits, open_wire
+        self._idle: deque[Connection] = deque()
         self._tls = ssl.create_default_context() if origin.scheme == "https" else None
-        self._open = 0
+        self._busy = 0
+        self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Upstream {self.origin}: {self._open} busy, {len(self._idle)} idle>"
+        return f"<Upstream {self.origin}: {self._busy} busy, {len(self._idle)} idle>"
 
-    @asynccontextmanager
-    async def request(self, request: bytes, method: str) -> AsyncIterator[Response]:
-        """Send `request` and yield the reply once its head is in. The connection is reused after a clean end only."""
-        self._open += 1
+    def statistics(self) -> UpstreamStatistics:
+        return UpstreamStatistics(self._busy, len(self._idle))
+
+    async def request(self, request: bytes, method: str, watch: Watch) -> Response:
+        """Send `request`; the reply, once its head is in. The time that each step may take is set on `watch`.
+
+        Raises `ApiError`.
+        """
+        self._busy += 1
         try:
-            stream, parser, head = await self._start(request, method)
-            try:
-                yield Response(stream, parser, head, self._limits.idle)
-            finally:
-                if parser.reusable and len(self._idle) < MAX_IDLE_CONNECTIONS:
-                    self._idle.append(stream)
-                else:
-                    await trio.aclose_forcefully(stream)
-        finally:
-            self._open -= 1
+            while self._idle:
+                connection = self._idle.pop()
+                if not connection.wire.quiet():  # closed by the server, or about to: a last word is no reply to us
+                    connection.close()
+                    continue
+                response = await self._send(connection, request, method, watch, fresh=False)
+                if response is not None:
+                    return response
+            response = await self._send(await self._connect(watch), request, method, watch, fresh=True)
+            assert response is not None, "only a reused connection can be stale"
+            return response
+        except BaseException:
+            self._busy -= 1
+            raise
 
-    async def aclose(self) -> None:
-        """Close the idle connections."""
-        while self._idle:
-            await trio.aclose_forcefully(self._idle.pop())
+    def release(self, connection: Connection, *, reusable: bool) -> None:
+        """A reply has ended, cleanly or not."""
+        self._busy -= 1
+        idle = self._idle
+        if not reusable or self._closed or len(idle) >= MAX_IDLE_CONNECTIONS:
+            connection.close()
+            return
+        connection.idle_since = now = trio.current_time()
+        idle.append(connection)
+        if idle[0].idle_since < now - IDLE_TIME:
+            idle.popleft().close()
 
-    async def _start(self, request: bytes, method: str) -> tuple[Stream, ResponseParser, ResponseHead]:
+    def close(self) -> None:
+        """Close the idle connections now, the busy ones after their replies."""
+        self._closed = True
         while self._idle:
-            stream = self._idle.pop()
-            try:
-                return await self._send(stream, request, method, fresh=False)
-            except _Stale:
-                continue
-        return await self._send(await self._connect(), request, method, fresh=True)
+            self._idle.pop().close()
 
     async def _send(
-        self, stream: Stream, request: bytes, method: str, *, fresh: bool
-    ) -> tuple[Stream, ResponseParser, ResponseHead]:
-        parser = ResponseParser(method=method)
+        self, connection: Connection, request: bytes, method: str, watch: Watch, *, fresh: bool
+    ) -> Response | None:
+        """The reply; None when a kept connection had been closed before the server saw the request."""
+        parser, stream, received = ResponseParser(method=method), connection.stream, False
         try:
-            with _translated(), _deadline(self._limits.first_byte, "the server did not begin to answer"):
-                head = await self._exchange_heads(stream, parser, request, fresh)
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        return stream, parser, head
-
-    async def _exchange_heads(
-        self, stream: Stream, parser: ResponseParser, request: bytes, fresh: bool
-    ) -> ResponseHead:
-        received = 0
-        try:
+            watch.expect(self._limits.first_byte, _no_answer)
             await stream.send_all(request)
-            while (head := parser.head()) is None:
+            while True:
                 data = bytes(await stream.receive_some(CHUNK))
-                received += len(data)
                 if not data and not received and not fresh:
-                    raise _Stale
+                    connection.close()
+                    return None
+                received = True
                 parser.receive(data)
+                head = parser.head()
+                if head is not None:
+                    return Response(self, connection, parser, head, self._limits.idle, watch)
         except BROKEN as error:
+            connection.close()
             if not received and not fresh:
-                raise _Stale from error
+                return None
+            raise _translated(error) from error
+        except HttpError as error:
+            connection.close()
+            raise _translated(error) from error
+        except BaseException:
+            connection.close()
             raise
-        return head
 
-    async def _connect(self) -> Stream:
+    async def _connect(self, watch: Watch) -> Connection:
         origin = self.origin
+        watch.expect(self._limits.connect, _no_connection)
         try:
-            with trio.fail_after(self._limits.connect):
-                stream = await trio.open_tcp_stream(origin.host, origin.port)
-                if self._tls is None:
-                    return stream
-                secure = trio.SSLStream(stream, self._tls, server_hostname=origin.host, https_compatible=True)
+            wire = await self._open_wire(origin.host, origin.port)
+            if self._tls is None:
+                return Connection(wire, wire)
+            secure = trio.SSLStream(wire, self._tls, server_hostname=origin.host, https_compatible=True)
+            try:
                 await secure.do_handshake()
-                return secure
-        except trio.TooSlowError:
-            reason = f"no connection within {self._limits.connect:g} s"
+            except BaseException:
+                wire.close()
+                raise
+            return Connection(secure, wire)
         except (OSError, ssl.SSLError, *BROKEN) as error:
             reason = _reason(error)
         raise ApiError(errors.UPSTREAM_UNREACHABLE, f"The model's server cannot be reached: {reason}")
 
 
-class _Stale(Exception):
-    """A kept connection had been closed by the server before it saw the request."""
+def _no_connection(seconds: float) -> ApiError:
+    message = f"The model's server cannot be reached: no connection within {seconds:g} s"
+    return ApiError(errors.UPSTREAM_UNREACHABLE, message)
+
+
+def _no_answer(seconds: float) -> ApiError:
+    return ApiError(errors.UPSTREAM_TIMEOUT, f"After {seconds:g} s, the server did not begin to answer")
+
+
+def _silent(seconds: float) -> ApiError:
+    return ApiError(errors.UPSTREAM_TIMEOUT, f"After {seconds:g} s, the server went silent inside its reply")
 
 
 def _reason(error: BaseException) -> str:
     """The cause in the system's words, without addresses: clients see this."""
     if isinstance(error, BaseExceptionGroup):
         return _reason(error.exceptions[0])
-    if isinstance(error, OSError) and error.errno is not None:
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ssl.SSLError):
         return os.strerror(error.errno).lower()
     return _reason(error.__cause__) if error.__cause__ else type(error).__name__.lower()
 
 
-class _translated:
-    """Turns codec and connection errors of a server into `ApiError`s, in one place."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, HttpError):
-            kinds: dict[str, ErrorKind] = {"upstream_truncated": errors.UPSTREAM_TRUNCATED}
-            raise ApiError(
-                kinds.get(error.code, errors.UPSTREAM_MALFORMED), f"Bad reply from the server: {error.message}"
-            )
-        if isinstance(error, BROKEN):
-            raise ApiError(errors.UPSTREAM_TRUNCATED, "The server broke off the connection") from error
-
-
-class _deadline:
-    """`trio.fail_after`, whose expiry is the server's fault: 504."""
-
-    def __init__(self, seconds: float, what: str) -> None:
-        self._seconds, self._what = seconds, what
-        self._scope = trio.move_on_after(seconds)
-
-    def __enter__(self) -> None:
-        self._scope.__enter__()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool | None:
-        swallowed = self._scope.__exit__(kind, error, trace)  # type: ignore[arg-type] # the trace is passed through
-        if self._scope.cancelled_caught:
-            raise ApiError(errors.UPSTREAM_TIMEOUT, f"After {self._seconds:g} s, {self._what}")
-        return swallowed
+def _translated(error: Exception) -> ApiError:
+    """Codec and connection errors of a server as the catalogue knows them."""
+    if isinstance(error, HttpError):
+        kind = errors.UPSTREAM_TRUNCATED if error.code == "upstream_truncated" else errors.UPSTREAM_MALFORMED
+        return ApiError(kind, f"Bad reply from the server: {error.message}")
+    return ApiError(errors.UPSTREAM_TRUNCATED, "The server broke off the connection")
 
 
 def forwardable(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The client's headers a server may see: not its credentials, cookies or address. Hop-by-hop ones fall in the codec."""
+    """The client's headers a server may see: not its credentials, cookies or address, nor what is meant for the gateway.
+    Hop-by-hop ones fall in the codec.
+    """
     return [header for header in headers if header[0] not in PRIVATE and not header[0].startswith(PRIVATE_PREFIXES)]
 
 
@@ -241,4 +285,4 @@ PRIVATE = frozenset(
         b"accept-encoding",
     )
 )
-PRIVATE_PREFIXES = (b"x-forwarded-", b"forwarded", b"x-real-ip", b"proxy-")
+PRIVATE_PREFIXES = (b"x-forwarded-", b"forwarded", b"x-real-ip", b"proxy-", b"x-quiver-")

@@ -1,43 +1,134 @@
-"""Active checks: every remote server is asked for its models, all in parallel, at a jittered interval.
+"""Active checks: every remote server has a task of its own that asks it for its models, at once and then for ever.
 
-A check lists models and never loads one. It finds new models, and brings a server that was down back into the rotation.
+A check lists models and never loads one. It finds new models, and brings a server that was out back into service. A healthy
+server is checked at a jittered interval; any other one when its circuit says that its time out is over, or soon.
 """
 
-from collections.abc import Sequence
+from random import Random
+from typing import Protocol
 
+import msgspec
 import structlog
 import trio
+from quiver.schemas.config import Health as HealthConfig
+from quiver.schemas.errors import ApiError
 
 from ..seams import World
-from .backend import RemoteServer
+from .circuit import Circuit, classify
 
-INTERVAL = 60.0
-# A server that was found ill is asked more often, so that it is back soon after its owner has restarted it.
-RECHECK = 5.0
-TIMEOUT = 10.0
+JITTER = 0.1
+# Traffic that fails asks for checks; however much of it there is, the server gets no more of them than this.
+LEAST_PAUSE = 1.0
 
-
-async def watch(servers: Sequence[RemoteServer], world: World) -> None:
-    """Check every server once, report, then go on checking for ever."""
-    async with trio.open_nursery() as nursery:
-        for server in servers:
-            nursery.start_soon(_watch_one, server, world)
+BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, msgspec.DecodeError)
 
 
-async def _watch_one(server: RemoteServer, world: World) -> None:
+class Bell:
+    """Wakes a server's watcher ahead of time. A ring that nobody waits for is kept; many are one."""
+
+    __slots__ = ("_rung",)
+
+    def __init__(self) -> None:
+        self._rung = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Bell {'rung' if self._rung.is_set() else 'silent'}>"
+
+    def ring(self) -> None:
+        self._rung.set()
+
+    def silence(self) -> None:
+        """Forget rings up to now."""
+        if self._rung.is_set():
+            self._rung = trio.Event()
+
+    async def wait_rung(self, until: float) -> bool:
+        """Whether it rang before `until` (Trio's clock); it is silent again afterwards."""
+        with trio.move_on_at(until):
+            await self._rung.wait()
+        rung = self._rung.is_set()
+        self.silence()
+        return rung
+
+
+class Watched(Protocol):
+    """What a check needs of a server. Ring `bell` for a check now, or when traffic changed the circuit."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def circuit(self) -> Circuit: ...
+
+    @property
+    def bell(self) -> Bell: ...
+
+    async def probe(self) -> None:
+        """Ask for the server's models. Raises `ApiError`, or what a broken connection or a bad list raises."""
+        ...
+
+
+async def watch(server: Watched, config: HealthConfig, world: World) -> None:
+    """Check `server` at once, and then whenever it is due, until cancelled. Changes of its state are logged."""
     log = structlog.get_logger(component="health", server=server.id)
+    circuit, told = server.circuit, server.circuit.state
+    checked = due = trio.current_time()
     while True:
-        before = server.health
-        await check(server)
-        if server.health != before:
-            log.info("server is " + server.health, reason=server.standing.reason, models=len(server.models))
-        pause = INTERVAL if server.health == "healthy" else RECHECK
-        await trio.sleep(pause * world.random.uniform(0.9, 1.1))
+        if trio.current_time() >= due:
+            checked = trio.current_time()
+            passed = await check(server, config)
+            now = trio.current_time()
+            log.debug("checked", passed=passed, seconds=now - checked, reason=circuit.reason)
+            server.bell.silence()  # who rang meanwhile has the check that was asked for
+            due = next_check(circuit, config, now, world.random)
+        elif await server.bell.wait_rung(due):
+            due = max(circuit.until, checked + LEAST_PAUSE)
+        if circuit.state != told:
+            told = circuit.state
+            log.info(f"server is {told}", reason=circuit.reason)
 
 
-async def check(server: RemoteServer) -> None:
-    """One check within its time limit."""
-    with trio.move_on_after(TIMEOUT) as scope:
-        await server.probe()
-    if scope.cancelled_caught:
-        server.standing.failed(f"no answer to `/v1/models` within {TIMEOUT:g} s")
+def next_check(circuit: Circuit, config: HealthConfig, now: float, random: Random) -> float:
+    """When a server that was checked just now is checked again, on Trio's clock."""
+    if circuit.until > now:
+        return circuit.until
+    pause = config.interval if circuit.state == "healthy" else min(config.ejection, config.interval)
+    return now + pause * random.uniform(1 - JITTER, 1 + JITTER)
+
+
+async def check(server: Watched, config: HealthConfig) -> bool:
+    """Check `server` now, tell its circuit, and return whether it passed. Raises nothing for what the server does.
+
+    If an ejection is over this is the trial, and no traffic is let in beside it.
+    """
+    circuit, began = server.circuit, trio.current_time()
+    trial = circuit.begin_trial(began)
+    try:
+        with trio.fail_after(config.timeout):
+            await server.probe()
+    except trio.TooSlowError:
+        reason = f"no answer to `/v1/models` within {config.timeout:g} s"
+        circuit.failed(reason, trio.current_time(), began=began, source="check")
+    except ApiError as error:
+        _tell(circuit, error, began)
+    except BROKEN as error:
+        reason = f"`/v1/models`: {str(error) or type(error).__name__}"
+        circuit.failed(reason, trio.current_time(), began=began, source="check")
+    else:
+        circuit.passed(trio.current_time(), began=began, source="check")
+        return True
+    finally:
+        if trial:
+            circuit.end_trial(began)
+    return False
+
+
+def _tell(circuit: Circuit, error: ApiError, began: float) -> None:
+    # A check has no client: what would be the client's mistake elsewhere, like 404, is the server's here.
+    match classify(error):
+        case "credential":
+            circuit.refused_credential(error.message, trio.current_time(), began=began, source="check")
+        case "failure" | "none":
+            circuit.failed(error.message, trio.current_time(), began=began, source="check")
+        case "pause":
+            return  # the server lives, and asks not to be asked: no verdict

@@ -6,10 +6,14 @@ Hand-written stand-ins with the real interfaces; nothing is patched.
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
+import trio
+
 from ..registry import BackendStatus, Call, Health
 from ..reply import DownstreamGone, Headers, Reply
 from ..request import Request
+from ..routing.load import Load
 from ..seams import World
+from ..watch import Watch
 
 Script = Callable[[Call, Reply], Awaitable[None]]
 
@@ -19,6 +23,8 @@ class ScriptedBackend:
 
     def __init__(self, id: str, models: Sequence[str], script: Script) -> None:
         self.id, self.models, self._script = id, tuple(models), script
+        self.load = Load()
+        self.endpoints: tuple[str, ...] = ("chat/completions", "completions", "embeddings")
         self.health: Health = "healthy"
         self.calls: list[Call] = []
 
@@ -28,9 +34,22 @@ class ScriptedBackend:
     def status(self) -> BackendStatus:
         return BackendStatus(self.id, "remote", "scripted", self.models, self.health, None, 0)
 
-    async def forward(self, call: Call, reply: Reply) -> None:
+    def takes(self, call: Call) -> bool:
+        return call.endpoint in self.endpoints
+
+    def fits(self, call: Call) -> bool:
+        return True
+
+    def tier(self, now: float) -> int:
+        return {"healthy": 0, "unknown": 1, "unhealthy": 3}[self.health]
+
+    def paused_until(self, model: str) -> float:
+        return 0.0
+
+    async def forward(self, call: Call, reply: Reply, watch: Watch) -> None:
         self.calls.append(call)
-        await self._script(call, reply)
+        with watch:
+            await self._script(call, reply)
 
 
 class RecordingDownstream:
@@ -43,6 +62,10 @@ class RecordingDownstream:
         self.body = b""
         self.writes: list[bytes] = []
         self.ended = False
+        self.left = trio.Event()
+
+    async def wait_departure(self) -> None:
+        await self.left.wait()
 
     async def send_response(self, status: int, headers: Headers, body: bytes | None) -> None:
         self._write(body or b"")

@@ -1,0 +1,1 @@
+"""Which requests go ahead when servers are busy, and in what order the others wait."""

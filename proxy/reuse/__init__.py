@@ -1,0 +1,1 @@
+"""One answer for identical requests: shared while it is produced, kept for a while after."""
