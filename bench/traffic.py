@@ -74,7 +74,7 @@ def _choice(delta: dict[str, str], finish_reason: str | None) -> list[dict[str, 
     return [{"index": 0, "delta": delta, "finish_reason": finish_reason}]
 
 
-# A stamped event of 220 bytes as one HTTP chunk, cut where the 19 digits belong.
+# A stamped event of 217 bytes as one HTTP chunk, cut where the 19 digits belong.
 EVENT_BEFORE, EVENT_AFTER = _chunk(_event(choices=_choice({"content": f" word @{_DIGITS}@"}, None))).split(
     _DIGITS.encode()
 )

@@ -156,7 +156,8 @@ class ExchangeHandler:
         if self.draining:
             raise _shutting_down()
         admit_request(client, watch.began)
-        reply.extra = client.limit_headers(watch.began)
+        if client.limited:
+            reply.limits = client
         await answer(client, request, reply, progress, watch)
 
     async def _list_models(

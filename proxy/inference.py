@@ -90,10 +90,7 @@ class Inference:
             longest,
         )
         job = _Job(call, chain, client, _priority(request, client), self._affinity(request, peek))
-        reservation = None
-        if client.tokens is not None:
-            reservation = client.tokens.reserve(call.tokens, watch.began)
-            reply.extra = client.limit_headers(watch.began)
+        reservation = client.tokens.reserve(call.tokens, watch.began) if client.tokens is not None else None
         try:
             if repeatable(peek.temperature, peek.seed, peek.n) and self._productions is not None:
                 await self._reused(job, request, reply, progress, watch)
@@ -206,22 +203,24 @@ class Inference:
     ) -> Backend | None:
         """A server with a place taken on it for this call, perhaps after a wait; None when there is none to try."""
 
-        def choose() -> Backend | None:
-            return self._choose(_worth_trying(target, call, tried, trio.current_time()), call.model, job.affinity)
-
         now = trio.current_time()
         candidates = _worth_trying(target, call, tried, now)
         if not candidates:
             return None
-        if all(backend.paused_until(call.model) > now for backend in candidates):
-            raise _paused(call.model, min(backend.paused_until(call.model) for backend in candidates) - now)
         if len(candidates) < len(target.backends):
             # Who can use only some of the servers must not keep those waiting who can use the others.
             ticket.model = f"{call.model} on {', '.join(backend.id for backend in candidates)}"
-        backend = self._admission.try_enter(ticket.model, choose)
+        admission, affinity = self._admission, job.affinity
+        backend = admission.try_enter(ticket.model, lambda: self._choose(candidates, call.model, affinity, now))
         if backend is not None:
             return backend
-        admission = self._admission
+
+        def choose() -> Backend | None:
+            later = trio.current_time()
+            return self._choose(_worth_trying(target, call, tried, later), call.model, affinity, later)
+
+        if all(backend.paused_until(call.model) > now for backend in candidates):
+            raise _paused(call.model, min(backend.paused_until(call.model) for backend in candidates) - now)
         reply.say_meanwhile(lambda: _told(admission, ticket), PLACE_INTERVAL)
         watch.nudge()
         try:
@@ -232,17 +231,20 @@ class Inference:
             progress.queued += trio.current_time() - now
         return backend
 
-    def _choose(self, candidates: Sequence[Backend], model: str, affinity: int) -> Backend | None:
+    def _choose(self, candidates: Sequence[Backend], model: str, affinity: int, now: float) -> Backend | None:
         """One of the most trusted that have a free place, which is then taken."""
-        now = trio.current_time()
-        free: Sequence[Backend] = [
-            backend for backend in candidates if not backend.load.full and backend.paused_until(model) <= now
-        ]
+        free: list[Backend] = []
+        best = OUT_OF_SERVICE + 1
+        for backend in candidates:
+            if backend.load.full or backend.paused_until(model) > now:
+                continue
+            tier = backend.tier(now)
+            if tier < best:
+                best, free = tier, [backend]
+            elif tier == best:
+                free.append(backend)
         if not free:
             return None
-        if len(free) > 1:
-            best = min(backend.tier(now) for backend in free)
-            free = [backend for backend in free if backend.tier(now) == best]
         chosen = free[0]
         if len(free) > 1:
             turn = self._turns.get(model, 0)
@@ -325,11 +327,13 @@ def _told(admission: Admission[Backend], ticket: Ticket) -> bytes:
     return b": queued position=%d estimated_wait=%ds\n\n" % (place.position, round(place.estimated_wait))
 
 
-def _worth_trying(target: Target, call: Call, tried: Sequence[Backend], now: float) -> list[Backend]:
+def _worth_trying(target: Target, call: Call, tried: Sequence[Backend], now: float) -> Sequence[Backend]:
     """Servers that could answer: those in service, or when there is none all of them, as the last is never given up. The
     length of a call is only guessed, so one that seems to fit nowhere may be tried anywhere.
     """
-    able = [backend for backend in target.backends if backend not in tried and backend.takes(call)]
+    able = [backend for backend in target.backends if backend.takes(call)]
+    if tried:
+        able = [backend for backend in able if backend not in tried]
     able = [backend for backend in able if backend.fits(call)] or able
     return [backend for backend in able if backend.tier(now) < OUT_OF_SERVICE] or able
 

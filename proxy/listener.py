@@ -7,7 +7,7 @@ from quiver.schemas.config import Server
 
 from .exchange import ExchangeHandler
 from .metrics import Metrics
-from .network import Acceptor, Wire
+from .network import Acceptor
 from .session import ControlPlane, Session
 
 # How often sessions are asked whether their client is overdue. One walk over all of them is cheaper than a deadline

@@ -13,6 +13,8 @@ import trio
 from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import Usage
 
+from .access.limits import Limited
+
 Headers = Sequence[tuple[bytes, bytes]]
 
 JSON_TYPE = (b"content-type", b"application/json")
@@ -55,7 +57,7 @@ class Downstream(Protocol):
 class Reply:
     """Writes one reply. `started`: the head is out. `committed`: content is out, so no other backend may answer. `gone`: the
     client is not there any more. `usage`: what it cost, set by the backend as soon as that is known. `extra`: headers that
-    come on top. `beat_due`: when silence has to be broken, on Trio's clock; `inf` until `beats` was called.
+    come on top; `limits`: whose limits the headers tell of. `beat_due`: when silence has to be broken, on Trio's clock; `inf` until `beats` was called.
     """
 
     __slots__ = (
@@ -66,6 +68,7 @@ class Reply:
         "_streams",
         "_writing",
         "beat_due",
+        "limits",
         "committed",
         "committed_at",
         "extra",
@@ -88,6 +91,7 @@ class Reply:
         self.beat_due = inf
         self.request_id = request_id
         self.extra: Headers = ()
+        self.limits: Limited | None = None
         self.server_id: str | None = None
         self.status = 0
         self.started = False
@@ -155,8 +159,8 @@ class Reply:
     async def fail(self, error: ApiError) -> None:
         """Tell the client of `error`: an envelope, or the last event of a stream that already runs."""
         if not self.finished:
-            told = {name for name, _ in error.extra}
-            self.extra = [header for header in self.extra if header[0] not in told]
+            if error.extra:
+                self.limits = None  # the error has told of them
             envelope = msgspec.json.encode(error.envelope())
             await self.complete(error.kind.status, envelope, [JSON_TYPE, *error.headers()])
 
@@ -194,6 +198,8 @@ class Reply:
 
     def _with_standard(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         standard = [*headers, *self.extra, (b"x-request-id", self.request_id.encode())]
+        if self.limits is not None:
+            standard += self.limits.limit_headers(trio.current_time())
         if self.server_id is not None:
             standard.append((b"x-gateway-server-id", self.server_id.encode()))
         return standard

@@ -6,7 +6,7 @@ simulation replaces all four.
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from itertools import count
 from random import Random
 from typing import Protocol, TypeVar, TypeVarTuple, cast
 
@@ -36,20 +36,28 @@ async def offload(fn: Callable[[*Ts], T], *args: *Ts) -> T:
     return cast(T, await offload_runner.get()(fn, *args))
 
 
-@dataclass(frozen=True)
 class World:
     """What the data plane may know of the world."""
 
-    wall_clock: Callable[[], float] = time.time
-    random: Random = field(default_factory=Random)
-    network: Network = field(default_factory=KernelNetwork)
+    def __init__(
+        self,
+        wall_clock: Callable[[], float] = time.time,
+        random: Random | None = None,
+        network: Network | None = None,
+    ) -> None:
+        self.wall_clock = wall_clock
+        self.random = random or Random()
+        self.network = network or KernelNetwork()
+        digits = f"{self.random.getrandbits(72):018x}"
+        self._run = f"{digits[:8]}-{digits[8:12]}-4{digits[12:15]}-a{digits[15:]}-"
+        self._requests = count(1)
 
     def unique_id(self, prefix: str) -> str:
         """`prefix` and 32 random hexadecimal digits."""
         return f"{prefix}{self.random.getrandbits(128):032x}"
 
     def request_id(self) -> str:
-        """A random UUID (version 4): some servers refuse a request whose `X-Request-ID` is anything else."""
-        digits = f"{self.random.getrandbits(128):032x}"
-        variant = "89ab"[int(digits[16], 16) & 3]
-        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+        """An id in the form of a UUID (version 4): some servers refuse a request whose `X-Request-ID` is anything else. Its
+        first half is random for this run, its second counts.
+        """
+        return f"{self._run}{next(self._requests):012x}"

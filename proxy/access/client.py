@@ -32,6 +32,11 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client {self.name}>"
 
+    @property
+    def limited(self) -> bool:
+        """Whether it has any limit to tell of."""
+        return self.requests is not None or self.tokens is not None
+
     def allows(self, model: str) -> bool:
         """Whether it may use a model."""
         return not self.models or model in self.models

@@ -24,6 +24,8 @@ R = TypeVar("R")
 
 # Another process of the same service is usually up by then.
 RESTART_SECONDS = 5
+# Positions of a model are worked out at most once in so many seconds, however many clients are told theirs.
+FRESH = 1.0
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -57,10 +59,20 @@ class _Waiter(Generic[R]):
         self.error: ApiError | None = None
 
 
+class _Standing:
+    """The positions of those that wait for a model, as of `at`."""
+
+    __slots__ = ("at", "positions")
+
+    def __init__(self, at: float, positions: dict[Ticket, int]) -> None:
+        self.at = at
+        self.positions = positions
+
+
 class Admission(Generic[R]):
     """Lets requests in, each with a resource of type `R`.
 
-    Resource handling: what `try_enter` or `enter` returned is the caller's, who hands it back first and then calls `leave`, once.
+    Resource handling: what `try_enter` or `enter` returned is the caller's, who hands it back and then calls `leave`, once.
     `give_back` takes back a resource that was granted to a request cancelled in the same instant.
     """
 
@@ -73,6 +85,7 @@ class Admission(Generic[R]):
         self._queue = FairQueue(config.aging)
         self._waiters: dict[Ticket, _Waiter[R]] = {}
         self._paces: dict[str, Pace] = {}
+        self._standings: dict[str, _Standing] = {}
         self._queued = 0
         self._granted = 0
         self._full = 0
@@ -91,8 +104,8 @@ class Admission(Generic[R]):
     async def enter(self, ticket: Ticket, choose: Callable[[], R | None]) -> R:
         """What `choose` takes, at once or when it is the ticket's turn.
 
-        `choose` is called whenever there may be room. It returns what it has taken for this ticket, or None if the model is busy.
-        An ApiError it raises ends the wait, and is raised here.
+        `choose` is called whenever there may be room. It returns what it has taken for this ticket, or None if the model is
+        busy. An ApiError it raises ends the wait, and is raised here.
 
         Error handling: ApiError QUEUE_FULL at once, QUEUE_TIMEOUT after `max_wait` or at the ticket's deadline, SHUTTING_DOWN
         after `stop`.
@@ -150,9 +163,11 @@ class Admission(Generic[R]):
             self._refuse(ticket, _shutting_down(), now)
 
     def place(self, ticket: Ticket) -> Place:
-        """Where a waiting ticket stands; position 0 and no wait if it does not wait, or has just been granted."""
+        """Where a waiting ticket stands, as of a second ago at most; position 0 and no wait if it waits no longer."""
+        if ticket not in self._waiters:
+            return Place(0, 0.0)
         now = trio.current_time()
-        position = self._queue.position(ticket, now)
+        position = self._position(ticket, now)
         return Place(position, self._estimated_wait(ticket.model, position, now))
 
     def statistics(self) -> Statistics:
@@ -172,6 +187,7 @@ class Admission(Generic[R]):
     def _put(self, ticket: Ticket, waiter: _Waiter[R], now: float) -> None:
         if ticket.model not in self._queue.backlog:
             self._paces.setdefault(ticket.model, Pace()).begin(now)
+            self._standings.pop(ticket.model, None)
         self._queue.put(ticket, now)
         self._waiters[ticket] = waiter
         self._queued += 1
@@ -216,6 +232,13 @@ class Admission(Generic[R]):
         elif self._waiters.pop(ticket, None) is not None:
             self._queue.remove(ticket, trio.current_time())
             self.poke()
+
+    def _position(self, ticket: Ticket, now: float) -> int:
+        standing = self._standings.get(ticket.model)
+        if standing is None or now - standing.at >= FRESH or ticket not in standing.positions:
+            standing = _Standing(now, self._queue.positions(ticket.model, now))
+            self._standings[ticket.model] = standing
+        return standing.positions[ticket]
 
     def _estimated_wait(self, model: str, position: int, now: float) -> float:
         """Seconds; never above `max_wait`, since by then everybody who waits now is gone."""

@@ -11,7 +11,7 @@ from heapq import heapify, heappop, heappush
 import msgspec
 
 from ...schemas.config import Priority
-from .band import Band, Line, Turn
+from .band import Band, Turn
 from .ticket import LEVELS, PRIORITIES, Ticket
 
 
@@ -91,10 +91,10 @@ class FairQueue:
         """All waiting tickets in the order in which they would go ahead, if nobody else came and all estimates were right."""
         return _forecast((band for bands in self._bands.values() for band in bands.values()), now)
 
-    def position(self, ticket: Ticket, now: float) -> int:
-        """From 1, among those that wait for the same model; 0 if `ticket` does not wait."""
-        forecast = _forecast(self._bands.get(ticket.model, {}).values(), now)
-        return next((position for position, other in enumerate(forecast, start=1) if other is ticket), 0)
+    def positions(self, model: str, now: float) -> dict[Ticket, int]:
+        """From 1, of those that wait for `model`. O(n log n) in their number."""
+        forecast = _forecast(self._bands.get(model, {}).values(), now)
+        return {ticket: position for position, ticket in enumerate(forecast, start=1)}
 
     def statistics(self) -> QueueStatistics:
         by_priority = dict.fromkeys(PRIORITIES, 0)
@@ -128,43 +128,44 @@ class FairQueue:
 
 
 class _Walk:
-    """One line on its way through a forecast."""
+    """One line on its way through a forecast: what is still to come of it, and where it goes on."""
 
-    __slots__ = ("_coming", "_line", "turn", "virtual_time")
+    __slots__ = ("base", "coming", "level")
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
-        self._coming = iter(line.tickets)
-        self.virtual_time = line.virtual_time
-        self.turn = Turn(line.rung, line.since, next(self._coming))
+    def __init__(self, coming: Iterator[Ticket], level: int, base: "_Shelf") -> None:
+        self.coming = coming
+        self.level = level
+        self.base = base
 
-    def step(self, level: int, now: float) -> bool:
-        """Go on to the next ticket of the line; False if there is none."""
-        ticket = next(self._coming, None)
-        if ticket is None:
-            return False
-        self.virtual_time += self.turn.ticket.cost
-        self.turn = Turn(level, now, ticket)
-        return True
 
-    def __lt__(self, other: "_Walk") -> bool:
-        return (self.virtual_time, self.turn.arrival) < (other.virtual_time, other.turn.arrival)
+# One rung of one band in a forecast, a heap: (virtual time, arrival, turn, walk).
+_Shelf = list[tuple[float, int, Turn, _Walk]]
 
 
 def _forecast(bands: Iterable[Band], now: float) -> Iterator[Ticket]:
-    # One heap for each rung of each band, as in the bands themselves, on which the future is played.
-    shelves: list[tuple[int, list[list[_Walk]]]] = []
+    shelves: list[_Shelf] = []
     for band in bands:
-        rungs: list[list[_Walk]] = [[] for _ in range(band.level + 1)]
-        for line in band.lines(now):
-            heappush(rungs[line.rung], _Walk(line))
-        shelves.append((band.level, rungs))
-    while True:
-        firsts = [(next(rung for rung in rungs if rung), level, rungs) for level, rungs in shelves if any(rungs)]
-        if not firsts:
-            return
-        rung, level, rungs = min(firsts, key=lambda first: first[0][0].turn)
-        walk = heappop(rung)
-        yield walk.turn.ticket
-        if walk.step(level, now):
-            heappush(rungs[level], walk)
+        shelves.extend(_shelves(band, now))
+    shelves = [shelf for shelf in shelves if shelf]
+    while shelves:
+        shelf = min(shelves, key=lambda shelf: shelf[0][2]) if len(shelves) > 1 else shelves[0]
+        virtual_time, _, turn, walk = heappop(shelf)
+        yield turn.ticket
+        follower = next(walk.coming, None)
+        if follower is not None:
+            if not walk.base and walk.base is not shelf:
+                shelves.append(walk.base)
+            then = virtual_time + turn.ticket.cost
+            heappush(walk.base, (then, follower.arrival, Turn(walk.level, now, follower), walk))
+        if not shelf:
+            shelves = [other for other in shelves if other is not shelf]
+
+
+def _shelves(band: Band, now: float) -> list[_Shelf]:
+    shelves: list[_Shelf] = [[] for _ in range(band.level + 1)]
+    for line in band.lines(now):
+        coming = iter(line.tickets)
+        turn = Turn(line.rung, line.since, next(coming))
+        walk = _Walk(coming, band.level, shelves[band.level])
+        heappush(shelves[line.rung], (line.virtual_time, turn.arrival, turn, walk))
+    return shelves

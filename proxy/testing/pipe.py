@@ -4,6 +4,7 @@ Two pipes back to back are a TCP connection. What was sent arrives in order afte
 the same way. Everything here is synchronous but the two waits.
 """
 
+import errno
 from collections import deque
 from collections.abc import Callable
 from math import inf
@@ -96,6 +97,8 @@ class Pipe:
 
     def take(self, size: int) -> bytes:
         """What has arrived, at most `size` bytes; b"" after a FIN. Raises `OSError`."""
+        if self.reader_closed:
+            raise OSError(errno.EBADF, "the socket is closed")
         if not self._readable():
             raise BlockingIOError
         at, item = self._travelling[0]

@@ -4,7 +4,7 @@
 //! Everything on which two recipients could disagree about where a message ends is refused here
 //! (RFC 9112 6).
 use crate::error::{Code, HttpError};
-use crate::fields::Place;
+use crate::fields::{Field, Place};
 use crate::grammar;
 
 /// Gathered field by field while a head is read.
@@ -31,14 +31,15 @@ pub(crate) enum Expect {
 impl Facts {
     /// Takes note of one field. Sorted by length first, so that most fields cost one comparison of
     /// numbers.
-    pub(crate) fn note(&mut self, name: &[u8], value: &[u8], place: Place) -> Result<(), HttpError> {
+    pub(crate) fn note(&mut self, head: &[u8], (name, place): Field) -> Result<(), HttpError> {
+        let (name, value) = (&head[name.range()], &head[place.range()]);
         match name.len() {
             4 if same(name, b"host") => self.note_host(place),
             6 if same(name, b"expect") => self.note_expect(value),
             7 if same(name, b"upgrade") => self.upgrade = true,
             10 if same(name, b"connection") => self.note_connection(value),
             14 if same(name, b"content-length") => return self.note_content_length(value),
-            17 if same(name, b"transfer-encoding") => return self.note_transfer_encoding(value),
+            17 if same(name, b"transfer-encoding") => return self.note_transfer_encoding(head, place),
             _ if name.contains(&b'_') && imitates(name) => {
                 return Err(HttpError::framing("an underscore form of Content-Length, Transfer-Encoding or Host"));
             }
@@ -76,9 +77,14 @@ impl Facts {
         Ok(())
     }
 
-    fn note_transfer_encoding(&mut self, value: &[u8]) -> Result<(), HttpError> {
+    // RFC 9112 5 lets a tab stand beside a value; llhttp does not know `chunked` with a tab behind it.
+    fn note_transfer_encoding(&mut self, head: &[u8], place: Place) -> Result<(), HttpError> {
+        let value = &head[place.range()];
         if self.chunked {
             return Err(HttpError::framing("more than one Transfer-Encoding"));
+        }
+        if has_tab_beside(head, place) {
+            return Err(HttpError::framing("Transfer-Encoding has a tab beside its value"));
         }
         if !same(value, b"chunked") {
             return Err(refused_coding(value));
@@ -114,6 +120,12 @@ impl Facts {
     pub(crate) fn persists(&self, http10: bool) -> bool {
         !self.close && (self.keep_alive || !http10)
     }
+}
+
+fn has_tab_beside(head: &[u8], place: Place) -> bool {
+    let (before, behind) = (&head[..place.range().start], &head[place.range().end..]);
+    let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t');
+    before.iter().rev().take_while(is_space).chain(behind.iter().take_while(is_space)).any(|&byte| byte == b'\t')
 }
 
 fn same(left: &[u8], right: &[u8]) -> bool {

@@ -52,8 +52,7 @@ impl HeadReader {
             self.list.reserve_exact(16);
         }
         self.list.push(field);
-        let (name, value) = field;
-        self.facts.note(&head[name.range()], &head[value.range()], value)
+        self.facts.note(head, field)
     }
 
     /// The fields and facts of a head that has been read to its end; the reader is ready for the
