@@ -82,8 +82,7 @@ class RecordLog:
                 self._stream.flush()
             return
         for record in records:
-            fields = msgspec.structs.asdict(record)
-            self._log.log(_level(record), fields.pop("outcome"), **_rounded(fields))
+            self._log.log(_level(record), record.outcome, **_readable(record))
 
 
 def _level(record: Record) -> int:
@@ -91,19 +90,19 @@ def _level(record: Record) -> int:
 
 
 def _line(record: Record) -> str:
-    first = {
-        "timestamp": datetime.fromtimestamp(record.at, UTC).isoformat().replace("+00:00", "Z"),
-        "level": "info" if record.outcome == "completed" else "warning",
-        "component": "request",
-        "message": record.outcome,
-    }
+    """As `_as_json` writes lines, in a fraction of the time: there may be thousands a second."""
+    time = datetime.fromtimestamp(record.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    level = "info" if record.outcome == "completed" else "warning"
+    first = f'{{"timestamp":"{time}","level":"{level}","component":"request","message":"{record.outcome}",'
+    return first + _encode(record)[1:].decode() + "\n"
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _readable(record: Record) -> dict[str, Any]:
     fields = msgspec.structs.asdict(record)
-    return msgspec.json.encode(first | _rounded(fields)).decode() + "\n"
-
-
-def _rounded(fields: dict[str, Any]) -> dict[str, Any]:
-    """To a tenth of a millisecond; nobody reads more."""
-    del fields["at"]
+    del fields["at"], fields["outcome"]
     return {name: round(value, 4) if type(value) is float else value for name, value in fields.items()}
 
 

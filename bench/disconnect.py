@@ -7,7 +7,7 @@ from itertools import count
 from bench import traffic
 from bench.client import TIMEOUT, connect
 from bench.figures import Cell, Table, quantile
-from bench.mock import RunningMock
+from bench.mock import GOLDEN_RATIO, RunningMock
 from bench.peers import Lineup
 from bench.targets import BenchmarkError, Target
 
@@ -15,8 +15,9 @@ TRIALS, QUICK_TRIALS = 120, 20
 # LiteLLM may not tell the server at all, so that each trial takes the whole patience.
 LITELLM_TRIALS, QUICK_LITELLM_TRIALS = 5, 1
 PATIENCE_SECONDS = 2.0
-# The proxy must be back in its wait when the client leaves.
-SETTLE_SECONDS = 0.005
+# The proxy must be back in its wait when the client leaves. The stay varies evenly, by multiples of the golden ratio: one that
+# looks for leavers now and then must not be met at the same moment each time.
+SHORTEST_STAY, LONGEST_STAY = 0.005, 0.045
 COLUMNS = ("target", "client leaves", "p50 ms", "p99 ms", "seen", "of")
 
 
@@ -66,7 +67,7 @@ def leave(target: Target, mock: RunningMock, phase: Phase, identity: int) -> flo
             if not data:
                 raise BenchmarkError(f"{target.name} ended a stream early: {received[-300:]!r}")
             received += data
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(SHORTEST_STAY + identity * GOLDEN_RATIO % 1 * (LONGEST_STAY - SHORTEST_STAY))
         left = time.monotonic_ns()
     seen = mock.wait_report("left", identity, PATIENCE_SECONDS)
     return None if seen is None else (seen - left) / 1e6

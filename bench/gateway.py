@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON document")
     form.add_argument("--markdown", action="store_true", help="print the tables of docs/performance.md")
-    parser.add_argument("--quick", action="store_true", help="a minute in all; for trying things out, not for citing")
+    parser.add_argument("--quick", action="store_true", help="under two minutes; for trying things out, not for citing")
     parser.add_argument("--without-litellm", action="store_true", help="do not install or measure LiteLLM")
     parser.add_argument("--only", choices=CASES, action="append", help="one case; may be repeated")
     options = parser.parse_args(arguments)

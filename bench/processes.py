@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 ATTEMPT_PAUSE = 0.05
+IDLE_WINDOW, IDLE_PATIENCE = 0.1, 5.0
 
 
 def free_port() -> int:
@@ -55,3 +56,17 @@ def cpu_seconds(pid: int) -> float:
         fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def wait_idle(pid: int) -> None:
+    """Return once the process works on nothing any more, or after 5 s.
+
+    One that goes on with requests whose clients have left would slow down whatever is measured next.
+    """
+    deadline = time.monotonic() + IDLE_PATIENCE
+    used = cpu_seconds(pid)
+    while time.monotonic() < deadline:
+        time.sleep(IDLE_WINDOW)
+        before, used = used, cpu_seconds(pid)
+        if used - before < IDLE_WINDOW / 5:
+            return

@@ -14,7 +14,7 @@ from bench import traffic
 from bench.client import connect
 from bench.figures import Cell, Table, quantile
 from bench.peers import Lineup
-from bench.processes import cpu_seconds, resident
+from bench.processes import cpu_seconds, resident, wait_idle
 from bench.targets import Target
 
 EVENTS_PER_SECOND = 50
@@ -120,6 +120,7 @@ class _Watch:
             stream.socket.close()
         self._epoll.close()
         used = cpu_seconds(self._target.pid) - used
+        wait_idle(self._target.pid)
         return Watched(self._complete, [delay / 1e6 for delay in self._delays], most, used)
 
     def _on_ready(self, descriptor: int) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench import traffic
+from bench.processes import wait_idle
 from bench.targets import BenchmarkError, Target, tool
+
+MAX_SECONDS = 32
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Load:
 def load(target: Target, connections: int, seconds: int) -> Load:
     """`connections` that each send the next request when the last was answered.
 
+    A round too short for an answer on each connection is made again, twice as long.
     Raises `BenchmarkError` when any answer was not a 200 or any connection failed: an error is quicker than an answer.
     """
     with TemporaryDirectory(prefix="quiver-wrk-") as folder:
@@ -36,6 +40,9 @@ def load(target: Target, connections: int, seconds: int) -> Load:
     measured = json.loads(ended.stdout.rpartition("measured ")[2])
     if failures := {kind: count for kind, count in measured["errors"].items() if count}:
         raise BenchmarkError(f"{target.name} at {connections} connections: {failures} of {measured['requests']} failed")
+    wait_idle(target.pid)
+    if measured["requests"] < connections and seconds < MAX_SECONDS:
+        return load(target, connections, 2 * seconds)
     rate = measured["requests"] / measured["microseconds"] * 1e6
     return Load(measured["p50"] / 1000, measured["p99"] / 1000, measured["requests"], rate)
 

@@ -36,15 +36,14 @@ class Record(msgspec.Struct, frozen=True):
 class Progress:
     """What the record will say, while the request is still being worked on."""
 
-    __slots__ = ("attempts", "began", "client", "endpoint", "error", "model", "outcome", "queued", "source", "stream")
+    client = ""
+    model: str | None = None
+    stream = False
+    attempts = 0
+    queued = 0.0
+    error: str | None = None
+    outcome: Outcome = "cancelled"
+    source: Source = "server"
 
     def __init__(self, endpoint: str, began: float) -> None:
         self.endpoint, self.began = endpoint, began
-        self.client = ""
-        self.model: str | None = None
-        self.stream = False
-        self.attempts = 0
-        self.queued = 0.0
-        self.error: str | None = None
-        self.outcome: Outcome = "cancelled"
-        self.source: Source = "server"

@@ -60,46 +60,26 @@ class Reply:
     come on top; `limits`: whose limits the headers tell of. `beat_due`: when silence has to be broken, on Trio's clock; `inf` until `beats` was called.
     """
 
-    __slots__ = (
-        "_beating",
-        "_comment",
-        "_downstream",
-        "_interval",
-        "_streams",
-        "_writing",
-        "beat_due",
-        "limits",
-        "committed",
-        "committed_at",
-        "extra",
-        "finished",
-        "gone",
-        "request_id",
-        "server_id",
-        "started",
-        "status",
-        "usage",
-    )
+    # Most replies never change these: they stand here once instead of being set for each.
+    beat_due = inf
+    extra: Headers = ()
+    limits: Limited | None = None
+    server_id: str | None = None
+    status = 0
+    started = False
+    committed = False
+    committed_at: float | None = None
+    finished = False
+    gone = False
+    usage: Usage | None = None
+    _beating: trio.Event | None = None
+    _comment: Callable[[], bytes] | None = None
+    _interval = 0.0
+    _streams = False
+    _writing = False
 
     def __init__(self, downstream: Downstream, request_id: str) -> None:
-        self._downstream = downstream
-        self._beating: trio.Event | None = None
-        self._comment: Callable[[], bytes] | None = None
-        self._interval = 0.0
-        self._streams = False
-        self._writing = False
-        self.beat_due = inf
-        self.request_id = request_id
-        self.extra: Headers = ()
-        self.limits: Limited | None = None
-        self.server_id: str | None = None
-        self.status = 0
-        self.started = False
-        self.committed = False
-        self.committed_at: float | None = None
-        self.finished = False
-        self.gone = False
-        self.usage: Usage | None = None
+        self._downstream, self.request_id = downstream, request_id
 
     def __repr__(self) -> str:
         state = "finished" if self.finished else "committed" if self.committed else "open"

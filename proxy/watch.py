@@ -31,31 +31,19 @@ class Departure(Protocol):
 class Watch:
     """The end of one exchange, or of its present step. `cause`: why the whole exchange was ended, if it was."""
 
-    __slots__ = (
-        "_expiry",
-        "_guard",
-        "_guarded",
-        "_late",
-        "_nap",
-        "_scope",
-        "_time",
-        "began",
-        "cause",
-        "deadline",
-        "due",
-    )
+    # Most exchanges never change these: they stand here once instead of being set for each.
+    cause: ApiError | DownstreamGone | None = None
+    due = inf
+    _expiry: tuple[Expiry, float] | None = None
+    _late: ApiError | None = None
+    _scope: trio.CancelScope | None = None
+    _guard: trio.CancelScope | None = None
+    _guarded: trio.Event | None = None
+    _nap: trio.CancelScope | None = None
 
     def __init__(self, began: float, time: float) -> None:
         """`time`: seconds the exchange may take in all."""
         self.began, self.deadline, self._time = began, began + time, time
-        self.cause: ApiError | DownstreamGone | None = None
-        self.due = inf
-        self._expiry: tuple[Expiry, float] | None = None
-        self._late: ApiError | None = None
-        self._scope: trio.CancelScope | None = None
-        self._guard: trio.CancelScope | None = None
-        self._guarded: trio.Event | None = None
-        self._nap: trio.CancelScope | None = None
 
     def __repr__(self) -> str:
         return f"<Watch: {'ended' if self.cause else 'guarded' if self._guard else 'unguarded'}>"

@@ -26,6 +26,8 @@ R = TypeVar("R")
 RESTART_SECONDS = 5
 # Positions of a model are worked out at most once in so many seconds, however many clients are told theirs.
 FRESH = 1.0
+# Models whose figures are kept. Beyond it those are dropped for which nobody waits.
+MODELS = 1024
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -185,7 +187,11 @@ class Admission(Generic[R]):
         return f"Admission(in_flight={self._in_flight}, waiting={self._queue.waiting})"
 
     def _put(self, ticket: Ticket, waiter: _Waiter[R], now: float) -> None:
-        if ticket.model not in self._queue.backlog:
+        backlog = self._queue.backlog
+        if ticket.model not in backlog:
+            if len(self._paces) >= MODELS:
+                self._paces = {model: pace for model, pace in self._paces.items() if model in backlog}
+                self._standings = {model: standing for model, standing in self._standings.items() if model in backlog}
             self._paces.setdefault(ticket.model, Pace()).begin(now)
             self._standings.pop(ticket.model, None)
         self._queue.put(ticket, now)
@@ -251,7 +257,7 @@ class Admission(Generic[R]):
         wait = self._estimated_wait(model, self._queue.backlog.get(model, 0) + 1, now)
         return ApiError(
             errors.QUEUE_FULL,
-            f"All servers of `{model}` are busy, and {waiting} requests wait already",
+            f"All servers that could answer are busy, and {waiting} requests wait already",
             retry_after=_whole(wait),
             extra=_headers(waiting, wait),
         )
@@ -259,7 +265,7 @@ class Admission(Generic[R]):
     def _queue_timeout(self, ticket: Ticket, since: float) -> ApiError:
         place, waited = self.place(ticket), trio.current_time() - since
         message = (
-            f"No server of `{ticket.model}` became free within {waited:.0f} s; {place.position - 1} requests were ahead"
+            f"No server that could answer became free within {waited:.0f} s; {place.position - 1} requests were ahead"
         )
         return ApiError(
             errors.QUEUE_TIMEOUT,

@@ -13,8 +13,9 @@ LEVELS: dict[Priority, int] = {priority: level for level, priority in enumerate(
 class Ticket(msgspec.Struct, eq=False, gc=False):
     """One request. Two tickets are never equal; one may be used again after it has left.
 
-    `model` is the name of a model that is served, not whatever a client wrote. `cost` is the estimate of the tokens of prompt
-    and reply, at least 0. `deadline` is on Trio's clock: the ticket does not wait beyond it.
+    `model` is what it waits for: where the first in turn finds a model busy, the others of that model are not asked.
+    `cost` is the estimate of the tokens of prompt and reply, at least 0. `deadline` is on Trio's clock: the ticket does not
+    wait beyond it.
     """
 
     client: str

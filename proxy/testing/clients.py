@@ -33,7 +33,7 @@ class ClientLog:
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
-        self.malformed: list[tuple[bytes, int]] = []
+        self.refused: list[tuple[bytes, Seen]] = []
         self.complaints: list[str] = []
 
     def __repr__(self) -> str:
@@ -58,7 +58,7 @@ class Client:
         log: ClientLog,
         patience: float,
     ) -> None:
-        self.name, self._source, self.key = name, source, key
+        self.name, self.owner, self._source, self._key = name, key or source, source, key
         self._gateway, self._network, self._random, self._log = gateway, network, random, log
         self._patience = patience
 
@@ -163,17 +163,15 @@ class Client:
     async def misbehaving(self, wire: Wire, asks: Sequence[Ask]) -> None:
         """Send what is not HTTP and wait for the refusal, which must come before the end."""
         message = self._random.choice(MALFORMED)
-        seen = Seen(asks[0], self.name, "", connection_number(wire))
+        seen = Seen(asks[0], self.name, self.owner, connection_number(wire))
         await wire.send_all(message)
         await self._read(Reader(wire), seen)
-        self._log.malformed.append((message, seen.status))
-        if seen.status < 400 and seen.connection not in self._network.struck:
-            self._log.complaints.append(f"{message[:60]!r} was answered {seen}")
+        self._log.refused.append((message, seen))
 
     # What manners are made of.
 
     def _begin(self, wire: Wire, ask: Ask) -> Seen:
-        seen = Seen(ask, self.name, self.key or "", connection_number(wire))
+        seen = Seen(ask, self.name, self.owner, connection_number(wire))
         self._log.seen.append(seen)
         return seen
 

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 
 from .evidence import Evidence
-from .knobs import FORBIDDEN_HOST
+from .knobs import FORBIDDEN_HOST, PROBER_HOST
 from .seen import Seen
 from .upstream import PROMPT_TOKENS, Start
 
@@ -49,7 +49,7 @@ def replies_do_not_just_stop(evidence: Evidence) -> Iterator[str]:
     for seen in evidence.clients.seen:
         if seen.ending == "whole" and seen.status == 200 and not seen.done and seen.error is None:
             yield f"{seen} was truncated in silence"
-        if seen.error in ("half an event", "an event after the last"):
+        if seen.error in ("half an event", "an event after the last", "not JSON"):
             yield f"{seen} has {seen.error}"
         if _undisturbed(evidence, seen):
             if seen.ending == "patience":
@@ -58,6 +58,13 @@ def replies_do_not_just_stop(evidence: Evidence) -> Iterator[str]:
                 yield f"{seen} was cut off"
             if seen.ending == "closed" and _is_first(evidence, seen) and _has_room(evidence):
                 yield f"{seen} got no answer"
+
+
+def nonsense_is_refused(evidence: Evidence) -> Iterator[str]:
+    """What is not HTTP gets an error that arrives, though its sender may have gone on sending."""
+    for message, seen in evidence.clients.refused:
+        if _undisturbed(evidence, seen) and _has_room(evidence) and not 400 <= seen.status < 600:
+            yield f"{message[:70]!r} was answered with {seen}"
 
 
 def content_ends_retries(evidence: Evidence) -> Iterator[str]:
@@ -128,7 +135,7 @@ def departures_end_work(evidence: Evidence) -> Iterator[str]:
         for start in evidence.servers.by_marker.get(seen.ask.marker, ()):
             if start.at > seen.ended + DEPARTURE:
                 yield f"{seen} left at {seen.ended:.3f}, and was started at {start.at:.3f}: {start}"
-            elif not _struck(evidence, start.connection) and (
+            elif not (start.done or _struck(evidence, start.connection)) and (
                 start.ended is None or start.ended > seen.ended + DEPARTURE
             ):
                 yield f"{seen} left at {seen.ended:.3f}, and {start} went on until {start.ended}"
@@ -137,7 +144,11 @@ def departures_end_work(evidence: Evidence) -> Iterator[str]:
 def limits_are_never_overspent(evidence: Evidence) -> Iterator[str]:
     """At no moment have servers seen more requests or tokens of a key than it was given since it was full."""
     config = evidence.plan.config
-    owners = {seen.ask.marker: seen.owner for seen in evidence.clients.seen if not seen.ask.shared}
+    owners = {
+        seen.ask.marker: seen.owner
+        for seen in evidence.clients.seen
+        if not seen.ask.shared and seen.owner != PROBER_HOST  # a loopback address has no limit
+    }
     failed = {record.request_id for record in evidence.records if record.error is not None}
     unpaid = {seen.ask.marker for seen in evidence.clients.seen if seen.ask.request_id in failed}
     requests: dict[str, int | None] = defaultdict(lambda: config.rate.anonymous_requests_per_minute or None)
@@ -171,6 +182,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     nothing_was_noticed,
     tokens_are_the_requests_own,
     replies_do_not_just_stop,
+    nonsense_is_refused,
     content_ends_retries,
     attempts_are_bounded,
     keys_share_nothing,

@@ -30,14 +30,14 @@ KNOBS: dict[str, dict[str, tuple[object, ...]]] = {
     "limits": {
         "request": (3.0, 10.0, 30.0),
         "connect": (0.5, 2.0),
-        "first_byte": (1.0, 5.0, 30.0),
+        "first_byte": (2.0, 5.0, 30.0),
         "idle": (0.5, 3.0, 20.0),
         "heartbeat": (0.3, 2.0, 15.0),
         "json_heartbeat": (0.0, 0.0, 0.5),
     },
     "retries": {"attempts": (1, 2, 3, 5), "budget": (0.0, 0.2, 1.0), "budget_floor": (0, 2, 20)},
     "drain": {"delay": (0.0, 0.0, 1.0), "timeout": (0.0, 0.5, 5.0, 30.0)},
-    "rate": {"anonymous_requests_per_minute": (0, 2, 60)},
+    "rate": {"anonymous_requests_per_minute": (0, 0, 3, 60)},
     "admission": {
         "queue": (0, 2, 512),
         "max_wait": (0.5, 5.0, 60.0),
@@ -70,13 +70,14 @@ KNOBS: dict[str, dict[str, tuple[object, ...]]] = {
     },
 }
 KEY_KNOBS: dict[str, tuple[object, ...]] = {
-    "requests_per_minute": (None, 1, 3, 20),
+    "requests_per_minute": (None, None, 3, 20),
     "tokens_per_minute": (None, None, 60, 150, 1000),
     "priority": ("critical", "high", "normal", "low"),
     "models": ((), (), ("alpha",)),
 }
-# A client with no limits, for questions that have to be answered.
-PROBER = "prober-key"
+# A client with no limits, for questions that have to be answered: a key, or where there are none a loopback address.
+PROBER_KEY = "prober-key"
+PROBER_HOST = "127.0.0.9"
 
 
 class ServerPlan(msgspec.Struct, frozen=True):
@@ -89,6 +90,7 @@ class ServerPlan(msgspec.Struct, frozen=True):
     max_concurrency: int | None
     weight: float
     sickness: float
+    reports: bool
 
     @property
     def domain(self) -> str:
@@ -126,7 +128,7 @@ def draw_plan(random: Random) -> Plan:
     servers = tuple(_server(random, number) for number in range(1, random.randint(2, 4) + 1))
     keys = [_key(random, number) for number in range(random.choice((0, 0, 1, 3)))]
     if keys:
-        keys.append({"name": "prober", "key": PROBER, "priority": "critical"})
+        keys.append({"name": "prober", "key": PROBER_KEY, "priority": "critical"})
     settings: dict[str, Any] = {
         section: {name: random.choice(values) for name, values in knobs.items()} for section, knobs in KNOBS.items()
     }
@@ -148,8 +150,10 @@ def draw_link(random: Random, storm: float) -> Link:
     if random.random() >= storm:
         return Link(there=there, back=back)
     fate = random.choice(("refused", "black_hole", "there", "back", "back", "back", "back"))
-    if fate == "refused" or fate == "black_hole":
-        return Link(fate, there, back)
+    if fate == "refused":
+        return Link("refused", there, back)
+    if fate == "black_hole":
+        return Link("black_hole", there, back)
     kind: FaultKind = random.choice(("reset", "eof", "stall"))
     fault = Fault(kind, random.choice((0, 1, 20, 90, 150, 200, 300, 500, 900, 1500)))
     if fate == "there":
@@ -173,7 +177,8 @@ def _server(random: Random, number: int) -> ServerPlan:
         fixed_models=random.choice((True, False)),
         max_concurrency=random.choice((None, 1, 2)),
         weight=random.choice((0.5, 1.0, 3.0)),
-        sickness=random.choice((0.0, 0.2, 0.6)),
+        sickness=random.choice((0.0, 0.3, 0.7)),
+        reports=random.choice((True, False)),
     )
 
 

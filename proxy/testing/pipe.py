@@ -177,7 +177,7 @@ class Pipe:
         """No fault will come any more; a stalled connection turns out to be gone."""
         self.fault = None
         if self.stalled:
-            self.stalled = False
+            self.stalled = self._ended = False
             self.reset()
             self.reverse.reset()
 

@@ -49,10 +49,12 @@ class Ask(msgspec.Struct, frozen=True):
 
 
 class Seen:
-    """What became of one request. Times are virtual; tokens are (marker, start, place)."""
+    """What became of one request. `owner` is who pays: a key, or an address. Times are virtual; tokens are (marker, start,
+    place).
+    """
 
-    def __init__(self, ask: Ask, client: str, key: str, connection: int) -> None:
-        self.ask, self.client, self.key, self.connection = ask, client, key, connection
+    def __init__(self, ask: Ask, client: str, owner: str, connection: int) -> None:
+        self.ask, self.client, self.owner, self.connection = ask, client, owner, connection
         self.asked: float | None = None
         self.status = 0
         self.fields: dict[bytes, bytes] = {}
@@ -96,14 +98,21 @@ class Seen:
         """The body is complete by its framing."""
         if not self.streamed and self._text:
             self.first_event = trio.current_time()
-            body = msgspec.json.decode(self._text)
-            self._note_error(body)
-            for choice in body.get("choices", ()):
-                self._note_tokens(choice["message"]["content"])
-                self.done = True
+            self._reply(self._text)
         elif self._text:
             self.error = "half an event"
         self.end("whole")
+
+    def _reply(self, text: str) -> None:
+        try:
+            content = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            self.error = "not JSON"
+            return
+        self._note_error(content)
+        for choice in content.get("choices", ()):
+            self._note_tokens(choice["message"]["content"])
+            self.done = True
 
     def _event(self, event: str) -> None:
         if event.startswith(":"):

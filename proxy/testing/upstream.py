@@ -124,10 +124,11 @@ class ModelServer:
         mood: Callable[[], Mood] = lambda: "ok",
         key: str | None = None,
         most: int | None = None,
+        reports: bool = False,
         port: int = 9000,
     ) -> None:
         self.name, self.hosts, self.port, self.models = name, tuple(hosts), port, tuple(models)
-        self.mood, self.key, self.most = mood, key, most
+        self.mood, self.key, self.most, self.reports = mood, key, most, reports
         self._network, self._random, self._log = network, random, log
         self._running: list[Start] = []
 
@@ -170,6 +171,8 @@ class ModelServer:
         self._check_head(request)
         if request.target == b"/v1/models":
             return await self._list_models(conversation)
+        if request.method == b"GET":
+            return await self._tell_load(conversation)
         try:
             chat = msgspec.json.decode(body, type=Chat)
         except msgspec.DecodeError as error:
@@ -202,6 +205,14 @@ class ModelServer:
         else:
             cards = [{"id": model, "object": "model"} for model in self.models]
             await conversation.reply(200, msgspec.json.encode({"object": "list", "data": cards}))
+        return conversation.next_cycle()
+
+    async def _tell_load(self, conversation: Conversation) -> bool:
+        """A page of figures, where there is one."""
+        if self.reports:
+            await conversation.reply(200, b"vllm:num_requests_running %d\n" % len(self._running))
+        else:
+            await conversation.reply(404, b"not found")
         return conversation.next_cycle()
 
     def _check_head(self, request: h11.Request) -> None:
@@ -278,7 +289,7 @@ async def _stream(conversation: Conversation, start: Start, chat: Chat, random: 
 
 async def _complete(conversation: Conversation, start: Start, chat: Chat, random: Random) -> bool:
     """A reply in one piece; whether it was whole."""
-    await conversation.pause(random.choice((0, 0.01, 0.3, 2)))
+    await conversation.pause(random.choice((0, 0.01, 0.3)))
     start.made = start.planned
     content = "".join(f"{start.marker}/{start.number}/{place} " for place in range(start.planned))
     choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}

@@ -30,7 +30,7 @@ def build_gateway() -> BuildGateway:
     def build(*health: Health, host: str = "127.0.0.1", keys: tuple[str, ...] = ()) -> Gateway:
         """A ready gateway with one scripted backend for each `health`."""
         config = Config(engine=Engine(bolt=False), server=Server(host=host), auth=Auth(keys=keys))
-        gateway = Gateway(config, fixed_world())
+        gateway = Gateway(config, fixed_world(), lambda batch: None, on_loopback=True)
         for number, state in enumerate(health):
             backend = ScriptedBackend(f"b{number}", [f"model-{number}"], silent)
             backend.health = state

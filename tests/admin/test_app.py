@@ -185,7 +185,7 @@ class BrokenGateway(Gateway):
 
 async def test_own_fault_tells_no_details(build_gateway: BuildGateway) -> None:
     sound = build_gateway()
-    gateway = BrokenGateway(sound.config, sound.world)
+    gateway = BrokenGateway(sound.config, sound.world, lambda batch: None, on_loopback=True)
     status, body, _ = await get(create_app(gateway), "/status")
     assert (status, body["error"]["code"]) == (500, "internal_error")
     assert "inner workings" not in str(body)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import h11
+import httptools
 import pytest
 from hypothesis import assume, given, settings
 from quiver.proxy.native import HttpError, RequestHead, RequestParser, ResponseHead, ResponseParser, encode_request
@@ -14,18 +15,31 @@ from .framing import (
     MAX_BODY,
     MAX_HEAD,
     ODD_REQUESTS,
+    ONE,
+    PLAIN,
     BadRequest,
     BadResponse,
     OddRequest,
     Verdict,
+    answer,
+    chunked,
+    chunked_answer,
+    fields,
+    line,
 )
-from .messages import METHODS
-from .readers import h11_first, httptools_request, read_first, read_requests
+from .messages import METHODS, Fields
+from .readers import HttptoolsRequest, Read, h11_first, httptools_request, read_first, read_requests
 
 NEXT = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
+SIZED = fields(b"A: b", ONE, body=b"a")
+CHUNKS = b"1;a=b\r\na\r\n0\r\nA: b\r\n\r\n"
+CHUNKED = chunked(CHUNKS)
+ABSOLUTE = line(b"GET http://a/v1?b HTTP/1.1")
+SIZED_ANSWER, CHUNKED_ANSWER = answer(ONE, body=b"a"), chunked_answer(CHUNKS)
 HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect"}
 )
+ReadMessage = tuple[bytes, bytes, Fields, bytes]
 OUTCOMES: dict[str, Verdict] = {"upstream_malformed": "malformed", "upstream_truncated": "truncated"}
 
 
@@ -95,14 +109,45 @@ def test_odd_request_is_read_alike(row: OddRequest) -> None:
         assert requests(pieces) == (2, None)
     ours = read_first(row.data + NEXT)
     assert ours.rest == NEXT
-    ((method, target, fields, body),) = ours.messages
+    ((_, target, fields, body),) = ours.messages
     assert (target, body) == (row.target, row.body)
     assert row.fields is None or fields == row.fields
-    assert httptools_request(row.data).messages == ours.messages
-    # h11 does not know the empty line before a request, and writes the coding in lower case.
+    check_read_alike(row.data + NEXT, ours)
+
+
+@pytest.mark.parametrize("base", [PLAIN, SIZED, CHUNKED, ABSOLUTE], ids=["plain", "sized", "chunked", "absolute"])
+def test_one_wrong_byte_misleads_nobody(base: bytes) -> None:
+    """Every byte put at or in front of every place: what we still accept, others read alike."""
+    accepted = 0
+    for data in damaged_once(base):
+        ours = read_first(data)
+        if ours.messages:
+            accepted += 1
+            check_read_alike(data, ours)
+    assert accepted > 256
+
+
+def damaged_once(base: bytes) -> Iterator[bytes]:
+    for at in range(len(base) + 1):
+        for byte in range(256):
+            yield base[:at] + bytes([byte]) + base[at:]
+            yield base[:at] + bytes([byte]) + base[at + 1 :]
+
+
+def check_read_alike(data: bytes, ours: Read) -> None:
+    # h11 does not know the empty line before a request.
+    other = h11_first(data.removeprefix(b"\r\n"), h11.SERVER)
+    assert (other.messages, other.rest) == (as_h11_writes(ours.messages), ours.rest)
+    # httptools knows a list of methods, and leaves a request that offers an upgrade to its caller.
+    ((method, _, fields, _),) = ours.messages
+    if method.decode() in METHODS and b"upgrade" not in dict(fields):
+        assert httptools_request(data[: len(data) - len(ours.rest)]).messages == ours.messages
+
+
+def as_h11_writes(read: list[ReadMessage]) -> list[ReadMessage]:
+    ((first, second, fields, body),) = read
     lower = [(name, value.lower() if name == b"transfer-encoding" else value) for name, value in fields]
-    other = h11_first(row.data.removeprefix(b"\r\n") + NEXT, h11.SERVER)
-    assert (other.messages, other.rest) == ([(method, target, lower, body)], NEXT)
+    return [(first, second, lower, body)]
 
 
 @pytest.mark.parametrize("row", BAD_RESPONSES, ids=lambda row: row.name)
@@ -113,6 +158,47 @@ def test_response_is_not_trusted(row: BadResponse) -> None:
         assert verdict == row.verdict
         # An error may overtake the bytes that came together with it.
         assert body == row.body or (verdict == "malformed" and row.body.startswith(body))
+
+
+@pytest.mark.parametrize("base", [SIZED_ANSWER, CHUNKED_ANSWER], ids=["sized", "chunked"])
+def test_one_wrong_byte_spoils_no_connection(base: bytes) -> None:
+    """After whatever response we reuse a connection, others find the same response and the same end."""
+    reused = 0
+    for data in damaged_once(base):
+        parser = ResponseParser(method="GET")
+        parser.receive(data)
+        try:
+            head = parser.head()
+            body = parser.body() if head else b""
+        except HttpError:
+            continue
+        if head and parser.reusable:
+            reused += 1
+            message = (b"%d" % head.status, head.reason, head.headers, body)
+            assert httptools_response(data) == [message]
+            assert h11_first(data, h11.CLIENT).messages == as_h11_writes([message])
+    assert reused > 256
+
+
+class HttptoolsResponse(HttptoolsRequest):
+    """Collects one response from httptools, without its trailer fields."""
+
+    reason = b""
+
+    def on_status(self, reason: bytes) -> None:
+        self.reason += reason
+
+
+def httptools_response(data: bytes) -> list[ReadMessage]:
+    """The response that ends with the last byte of the data, and not before."""
+    collected = HttptoolsResponse()
+    parser = httptools.HttpResponseParser(collected)
+    ends = []
+    for piece in (data[:-1], data[-1:]):
+        parser.feed_data(piece)
+        ends.append(collected.complete)
+    assert ends == [0, 1]
+    return [(b"%d" % parser.get_status_code(), collected.reason, collected.headers, collected.body)]
 
 
 @settings(deadline=None, max_examples=200)

@@ -1,28 +1,47 @@
-"""A gateway's exchange handler over scripted backends, with its records at hand."""
+"""A gateway's exchange handler over scripted backends, with its parts and its records at hand."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import pytest
+import trio
+from quiver.proxy.access.keys import KeyRing
 from quiver.proxy.accounting import Ledger
-from quiver.proxy.auth import KeyRing
+from quiver.proxy.admission.admission import Admission
 from quiver.proxy.exchange import ExchangeHandler
+from quiver.proxy.inference import Inference
 from quiver.proxy.metrics import Metrics
 from quiver.proxy.record import Record
 from quiver.proxy.registry import Backend, Registry
+from quiver.proxy.reuse.store import ReuseStore
 from quiver.proxy.testing import fixed_world
-from quiver.schemas.config import Limits
+from quiver.schemas.config import Auth, Config
 
 
 class RecordingLedger(Ledger):
     """Keeps the records it is given."""
 
     def __init__(self, metrics: Metrics) -> None:
-        super().__init__(metrics)
         self.records: list[Record] = []
+        super().__init__(metrics, lambda batch: None)
 
     def record(self, record: Record) -> None:
         self.records.append(record)
         super().record(record)
+
+
+class Exchanges(ExchangeHandler):
+    """Put together as `Gateway` does it, without what listens and what checks servers."""
+
+    def __init__(self, backends: Sequence[Backend], config: Config) -> None:
+        world, metrics = fixed_world(), Metrics()
+        registry = Registry(backends, config.routing)
+        self.admission: Admission[Backend] = Admission(config.admission, lambda backend: backend.load.returned())
+        registry.changed = self.admission.poke
+        self.reuse = ReuseStore(config.reuse)
+        inference = Inference(registry, self.admission, self.reuse, config, world.random)
+        keys = KeyRing(config.keys, config.auth.keys, config.rate)
+        super().__init__(registry, inference, keys, RecordingLedger(metrics), metrics, world)
 
 
 def records(handler: ExchangeHandler) -> list[Record]:
@@ -31,17 +50,19 @@ def records(handler: ExchangeHandler) -> list[Record]:
     return handler.ledger.records
 
 
-Build = Callable[..., ExchangeHandler]
+class Build(Protocol):
+    """Makes a handler and runs beside the test what has to run beside a handler."""
+
+    def __call__(
+        self, backends: Sequence[Backend], *, keys: Sequence[str] = (), config: Config | None = None
+    ) -> Exchanges: ...
 
 
 @pytest.fixture
-def build() -> Build:
-    def build(
-        backends: Sequence[Backend], *, keys: Sequence[str] = (), limits: Limits | None = None
-    ) -> ExchangeHandler:
-        metrics = Metrics()
-        return ExchangeHandler(
-            Registry(backends), KeyRing(keys), limits or Limits(), RecordingLedger(metrics), metrics, fixed_world()
-        )
+def build(nursery: trio.Nursery) -> Build:
+    def build(backends: Sequence[Backend], *, keys: Sequence[str] = (), config: Config | None = None) -> Exchanges:
+        handler = Exchanges(backends, config or Config(auth=Auth(keys=tuple(keys))))
+        nursery.start_soon(handler.run)
+        return handler
 
     return build

@@ -10,7 +10,6 @@ from quiver.proxy.registry import Call
 from quiver.proxy.reply import DownstreamGone, Reply
 from quiver.proxy.testing import RecordingDownstream, ScriptedBackend, request
 from quiver.schemas import errors
-from quiver.schemas.config import Limits
 from quiver.schemas.errors import ApiError, ErrorKind
 from quiver.schemas.openai import Usage
 
@@ -274,7 +273,7 @@ async def test_stopped_stream_ends_well(build: Build, autojump_clock: trio.abc.C
             await reply.send_events(b"data: more\n\n")
             await trio.sleep(1)
 
-    handler, downstream = build([ScriptedBackend("b1", ["m"], endless)], limits=Limits()), RecordingDownstream()
+    handler, downstream = build([ScriptedBackend("b1", ["m"], endless)]), RecordingDownstream()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(handler.handle, request("POST", CHAT, STREAM), downstream)
         await trio.sleep(3.5)

@@ -3,16 +3,16 @@
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import pytest
 import trio
 from quiver.proxy.exchange import ExchangeHandler
 from quiver.proxy.handover import HypercornControl
+from quiver.proxy.listener import Listener
+from quiver.proxy.network import KernelNetwork
 from quiver.proxy.registry import Call
 from quiver.proxy.reply import Reply
-from quiver.proxy.session import Session
 from quiver.proxy.testing import ScriptedBackend
 from quiver.schemas.config import Server
 
@@ -43,15 +43,11 @@ async def streamed(call: Call, reply: Reply) -> None:
 @asynccontextmanager
 async def connected(handler: ExchangeHandler, config: Server | None = None) -> AsyncIterator[trio.SocketStream]:
     config = config or Server()
-    control = HypercornControl(pages, handler, config)
-
-    async def serve(stream: trio.SocketStream) -> None:
-        await Session(stream, handler, control, config).run()
-
+    listener = Listener(handler, HypercornControl(pages, handler, config), handler.metrics, config)
+    acceptors = await KernelNetwork().listen("127.0.0.1", 0)
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
-        port = listeners[0].socket.getsockname()[1]
-        async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+        await nursery.start(listener.serve, acceptors, nursery)
+        async with await trio.open_tcp_stream("127.0.0.1", acceptors[0].address.port) as client:
             yield client
         nursery.cancel_scope.cancel()
 

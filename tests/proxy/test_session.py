@@ -2,21 +2,19 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
+from random import Random
 
 import pytest
 import trio
-import trio.testing
 from quiver.proxy.exchange import ExchangeHandler
+from quiver.proxy.network import Wire
 from quiver.proxy.registry import Call
 from quiver.proxy.reply import Reply
 from quiver.proxy.session import Session
-from quiver.proxy.testing import ScriptedBackend
+from quiver.proxy.testing import ScriptedBackend, SimulatedNetwork
 from quiver.schemas.config import Server
 
 from .conftest import Build, records
-
-Stream = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
 
 
 class RecordingControl:
@@ -25,9 +23,9 @@ class RecordingControl:
     def __init__(self) -> None:
         self.prefixes: list[bytes] = []
 
-    async def serve(self, stream: trio.SocketStream, prefix: bytes) -> None:
+    async def serve(self, wire: Wire, prefix: bytes) -> None:
         self.prefixes.append(prefix)
-        await stream.send_all(b"handed over")
+        await wire.send_all(b"handed over")
 
 
 async def whole(call: Call, reply: Reply) -> None:
@@ -52,25 +50,46 @@ STREAM = b'{"model": "m", "messages": [], "stream": true}'
 @asynccontextmanager
 async def connected(
     handler: ExchangeHandler, config: Server | None = None, control: RecordingControl | None = None
-) -> AsyncIterator[tuple[Stream, Session]]:
+) -> AsyncIterator[tuple[Wire, Session]]:
     """A client's end of a connection that a session serves; the session must have ended by the end of the block."""
-    client, server = trio.testing.memory_stream_pair()
-    session = Session(cast(trio.SocketStream, server), handler, control or RecordingControl(), config or Server())
+    client, server = await pair()
+    session = Session(server, handler, control or RecordingControl(), config or Server())
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(session.run)
-        yield client, session
-        with trio.fail_after(1000):
-            await client.aclose()
+        nursery.start_soon(expire_when_due, session)
+        async with trio.open_nursery() as sessions:
+            sessions.start_soon(session.run)
+            yield client, session
+            client.close()
+            sessions.cancel_scope.deadline = trio.current_time() + 1000
+        assert not sessions.cancel_scope.cancelled_caught, f"{session} goes on without its client"
+        nursery.cancel_scope.cancel()
 
 
-async def read_until_close(client: Stream) -> bytes:
+async def pair() -> tuple[Wire, Wire]:
+    """Both ends of a connection: the client's and the session's."""
+    network = SimulatedNetwork(Random(1))
+    (acceptor,) = await network.listen("127.0.0.1", 0)
+    client = await network.connect(acceptor.address)
+    (server,) = await acceptor.accept()
+    return client, server
+
+
+async def expire_when_due(session: Session) -> None:
+    """What a session's owner does."""
+    while True:
+        await trio.sleep(0.5)
+        if trio.current_time() >= session.due:
+            session.expire()
+
+
+async def read_until_close(client: Wire) -> bytes:
     received = b""
     while data := await client.receive_some():
         received += bytes(data)
     return received
 
 
-async def receive_reply(client: Stream) -> bytes:
+async def receive_reply(client: Wire) -> bytes:
     """Up to the end of one reply with a Content-Length."""
     received = b""
     while b"\r\n\r\n" not in received:
@@ -170,17 +189,15 @@ async def test_client_that_never_reads_is_dropped(build: Build, autojump_clock: 
             await reply.send_events(b"data: x\n\n")
             writes.append(trio.current_time())
 
-    async def stall() -> None:
-        await trio.sleep_forever()
-
-    client, server = trio.testing.memory_stream_pair()
-    server.send_stream.send_all_hook = stall
+    client, server = await pair()
     handler = build([ScriptedBackend("b", ["m"], flood)])
-    session = Session(cast(trio.SocketStream, server), handler, RecordingControl(), Server(write_timeout=30))
+    session = Session(server, handler, RecordingControl(), Server(write_timeout=30))
     await client.send_all(post(STREAM))
     with trio.fail_after(31):
         await session.run()
+    assert trio.current_time() - writes[-1] == pytest.approx(30)
     assert handler.in_flight == 0
+    assert [record.outcome for record in records(handler)] == ["client_gone"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import trio
 import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quiver.proxy.admission.admission import Admission, Place
+from quiver.proxy.admission.admission import MODELS, Admission, Place
 from quiver.proxy.admission.ticket import PRIORITIES, Ticket
 from quiver.schemas import config, errors
 from quiver.schemas.errors import ApiError
@@ -329,6 +329,15 @@ async def test_position_may_be_old(autojump_clock: trio.testing.MockClock) -> No
         assert servers.admission.place(second).position == 1
         assert servers.admission.place(first).position == 2
         nursery.cancel_scope.cancel()
+
+
+async def test_models_are_forgotten(autojump_clock: trio.testing.MockClock) -> None:
+    servers = Servers({f"model-{number}": 0 for number in range(MODELS + 50)}, config.Admission(max_wait=0.01))
+    for model in servers.free:
+        with pytest.raises(ApiError):
+            await servers.enter(Ticket("a", model))
+    assert len(servers.admission._paces) <= MODELS
+    assert len(servers.admission._standings) <= MODELS
 
 
 async def test_estimate_stays_below_max_wait(autojump_clock: trio.testing.MockClock) -> None:

@@ -249,12 +249,13 @@ async def test_producer_is_known_before_writing(autojump_clock: MockClock) -> No
     recording, listener, told = recorded(), Listener(), list[tuple[str | None, int, int]]()
 
     def begun() -> None:
-        told.append((recording.server_id, recording.status, len(listener.writes)))
+        told.append((recording.notes.server_id, recording.status, len(listener.writes)))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(recording.play, listener, begun)
         await wait_all_tasks_blocked()
-        recording.server_id = "b1"
+        recording.notes = producer = Reply(Client(), "req_1")
+        producer.server_id = "b1"
         await produce_stream(recording, 1.0)
     assert told == [("b1", 200, 0)]
 
