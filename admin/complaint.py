@@ -23,11 +23,17 @@ _WORDS = {
     "`null`": "nothing",
 }
 _URL = "an address such as `http://127.0.0.1:11434`, without user, query or fragment"
+_MODEL = "a model name of printable characters without blanks"
 _PATTERNS = {
-    "url": _URL,
-    "name": "a name of 1 to 64 letters, digits, dots, hyphens or underscores",
-    "id": "a model name of printable characters without blanks",
-    "models": "a model name of printable characters without blanks",
+    "backends.url": _URL,
+    "backends.name": "a name of 1 to 64 letters, digits, dots, hyphens or underscores",
+    "backends.models": _MODEL,
+    "backends.capabilities.endpoints": "a path below `/v1/` such as `chat/completions`",
+    "keys.name": "a name of 1 to 64 letters, digits, or `._@-`",
+    "keys.models": _MODEL,
+    "models.id": _MODEL,
+    "routing.aliases": _MODEL,
+    "routing.fallbacks": _MODEL,
 }
 
 
@@ -41,7 +47,8 @@ class SettingsError(Exception):
 
 def explain(source: str, error: msgspec.ValidationError) -> SettingsError:
     """`error`, raised for what was read from `source`, as a `SettingsError`."""
-    rule, _, place = str(error).partition(" - at `$")
+    # What is wrong with a name in a table is said of the table: "at `key` in `$.routing.aliases`".
+    rule, _, place = str(error).replace(" - at `key` in `$", " - at `$").partition(" - at `$")
     path = place.rstrip("`").removeprefix(".")
     if unknown := _quoted(rule, "unknown field `"):
         return unknown_setting(source, _join(path, unknown), known_names(path))
@@ -84,6 +91,8 @@ def _field(node: msgspec.inspect.Type | None, name: str) -> msgspec.inspect.Type
 
 
 def _item(node: msgspec.inspect.Type | None) -> msgspec.inspect.Type | None:
+    if isinstance(node, msgspec.inspect.DictType):
+        return _bare(node.value_type)
     return _bare(node.item_type) if isinstance(node, msgspec.inspect.VarTupleType) else None
 
 
@@ -101,7 +110,7 @@ def _expected(rule: str, path: str) -> str:
     if isinstance(node, msgspec.inspect.LiteralType):
         return "one of " + ", ".join(str(value) for value in node.values)
     if "matching regex" in rule:
-        return _PATTERNS.get(re.findall(r"[a-z_]+", path)[-1], "another form of text")
+        return _PATTERNS.get(re.sub(r"\[[^\]]*\]", "", path), "another form of text")
     words = rule.removeprefix("Expected ").replace(" | null`", "`")
     for name, word in _WORDS.items():
         words = words.replace(name, word)

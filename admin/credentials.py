@@ -1,4 +1,4 @@
-"""Keys that stand in files of their own: client keys, and the gateway's keys for other servers.
+"""Keys, and the files they may stand in: client keys, the operator's, and the gateway's keys for other servers.
 
 The files are read here and nowhere else. Messages name the setting, the file and the line, never what it holds.
 """
@@ -6,24 +6,28 @@ The files are read here and nowhere else. Messages name the setting, the file an
 from pathlib import Path
 
 import msgspec
-from quiver.schemas.config import Auth, Config, RemoteBackend
+from quiver.schemas.config import Auth, Config, Key, RemoteBackend
 
 from .complaint import SettingsError
+
+# How long a key that Quiver itself asks for may be: what the schema says of those that stand in the configuration.
+CLIENT_KEY = range(8, 257)
 
 
 def with_secrets(config: Config) -> Config:
     """`config` with the keys that stand in files of their own. Raises `SettingsError`."""
     backends = tuple(_with_credential(index, backend) for index, backend in enumerate(config.backends))
-    return msgspec.structs.replace(config, auth=_with_keys(config.auth), backends=backends)
+    keys = tuple(_with_key(index, key) for index, key in enumerate(config.keys))
+    return msgspec.structs.replace(config, auth=_with_keys(config.auth), keys=keys, backends=backends)
 
 
 def _with_keys(auth: Auth) -> Auth:
     for index, key in enumerate(auth.keys):
         if not _sendable(key):
             raise SettingsError(f"`auth.keys[{index}]`: expected printable ASCII characters without blanks")
-    if auth.keys_file is None:
-        return auth
-    return msgspec.structs.replace(auth, keys=(*auth.keys, *_keys_in(auth.keys_file)))
+    admin_key = _one_key("auth", "admin_key", auth.admin_key, auth.admin_key_file, CLIENT_KEY)
+    listed = () if auth.keys_file is None else _keys_in(auth.keys_file)
+    return msgspec.structs.replace(auth, keys=(*auth.keys, *listed), admin_key=admin_key)
 
 
 def _keys_in(file: str) -> list[str]:
@@ -33,7 +37,7 @@ def _keys_in(file: str) -> list[str]:
         key, _, comment = line.strip().partition(" ")
         if not key or key.startswith("#"):
             continue
-        if not 8 <= len(key) <= 256 or not _sendable(key) or (comment and not comment.lstrip().startswith("#")):
+        if len(key) not in CLIENT_KEY or not _sendable(key) or (comment and not comment.lstrip().startswith("#")):
             raise SettingsError(f"{file}, line {number}: expected one key of 8 to 256 printable characters")
         keys.append(key)
     if not keys:
@@ -41,17 +45,30 @@ def _keys_in(file: str) -> list[str]:
     return keys
 
 
+def _with_key(index: int, key: Key) -> Key:
+    place = f"keys[{index}]"
+    text = _one_key(place, "key", key.key, key.key_file, CLIENT_KEY)
+    if text is None:
+        raise SettingsError(f"`{place}` has no key", "set `key` or `key_file`")
+    return msgspec.structs.replace(key, key=text)
+
+
 def _with_credential(index: int, backend: RemoteBackend) -> RemoteBackend:
-    place = f"backends[{index}]"
-    if backend.api_key is not None and backend.api_key_file is not None:
-        raise SettingsError(f"`{place}` has both `api_key` and `api_key_file`", "keep one of them")
-    if backend.api_key_file is not None:
-        key = _secret_text(f"{place}.api_key_file", backend.api_key_file).strip()
-        backend = msgspec.structs.replace(backend, api_key=key)
-    if backend.api_key is not None and not _sendable(backend.api_key):
-        name = "api_key" if backend.api_key_file is None else "api_key_file"
-        raise SettingsError(f"`{place}.{name}`: expected one key of printable ASCII characters without blanks")
-    return backend
+    key = _one_key(f"backends[{index}]", "api_key", backend.api_key, backend.api_key_file)
+    return msgspec.structs.replace(backend, api_key=key)
+
+
+def _one_key(place: str, name: str, text: str | None, file: str | None, lengths: range | None = None) -> str | None:
+    """The key of the section at `place`, from its field `name` or the file that `name` with `_file` names."""
+    if text is not None and file is not None:
+        raise SettingsError(f"`{place}` has both `{name}` and `{name}_file`", "keep one of them")
+    if file is not None:
+        name += "_file"
+        text = _secret_text(f"{place}.{name}", file).strip()
+    if text is not None and not (_sendable(text) and (lengths is None or len(text) in lengths)):
+        long = "" if lengths is None else f"{lengths[0]} to {lengths[-1]} "
+        raise SettingsError(f"`{place}.{name}`: expected one key of {long}printable ASCII characters without blanks")
+    return text
 
 
 def _secret_text(setting: str, file: str) -> str:

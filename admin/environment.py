@@ -1,6 +1,6 @@
 """Settings from environment variables: `QUIVER_SECTION__FIELD`, such as `QUIVER_SERVER__PORT=9000`.
 
-Text is taken as it is, lists are JSON. An empty variable counts as not set, which is how compose files say so.
+Text is taken as it is, lists and tables are JSON. An empty variable counts as not set, which is how compose files say so.
 """
 
 import re
@@ -13,8 +13,8 @@ from quiver.schemas.config import Config
 from .complaint import SettingsError, explain, known_names, nearest, type_at
 
 PREFIX = "QUIVER_"
-# Variables that are not settings of the gateway: the client's, the data folder's, and the bootstrap script's.
-RESERVED = frozenset({"QUIVER_URL", "QUIVER_API_KEY", "QUIVER_DATA_DIR", "QUIVER_PYTHON"})
+# Variables that are not settings of the gateway: the clients', the data folder's, and the bootstrap script's.
+RESERVED = frozenset({"QUIVER_URL", "QUIVER_API_KEY", "QUIVER_ADMIN_KEY", "QUIVER_DATA_DIR", "QUIVER_PYTHON"})
 # Kubernetes puts these into every pod beside a service called `quiver`.
 _SERVICE_LINK = re.compile(r"QUIVER_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
 
@@ -46,7 +46,7 @@ def _setting(name: str, value: str) -> tuple[str, str | None, Any]:
     kind = type_at(path)
     if kind is None or isinstance(kind, msgspec.inspect.StructType):
         raise _unknown(source, name)
-    raw = _decoded(source, value) if isinstance(kind, msgspec.inspect.VarTupleType) else value
+    raw = _decoded(source, value, *_WRITTEN[type(kind)]) if type(kind) in _WRITTEN else value
     try:
         checked = msgspec.convert({section: {field: raw} if field else raw}, Config, strict=False)
     except msgspec.ValidationError as error:
@@ -55,11 +55,18 @@ def _setting(name: str, value: str) -> tuple[str, str | None, Any]:
     return section, field or None, found[field] if field else raw
 
 
-def _decoded(source: str, value: str) -> Any:
+# What is written as JSON, and what that looks like.
+_WRITTEN: dict[type[msgspec.inspect.Type], tuple[str, str]] = {
+    msgspec.inspect.VarTupleType: ("a list", '["first", "second"]'),
+    msgspec.inspect.DictType: ("a table", '{"name": "value"}'),
+}
+
+
+def _decoded(source: str, value: str, what: str, example: str) -> Any:
     try:
         return msgspec.json.decode(value)
     except msgspec.DecodeError:
-        raise SettingsError(f"{source}: expected a list as JSON", 'write it as `["first", "second"]`') from None
+        raise SettingsError(f"{source}: expected {what} as JSON", f"write it as `{example}`") from None
 
 
 def _unknown(source: str, name: str) -> SettingsError:

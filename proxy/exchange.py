@@ -212,6 +212,7 @@ class ExchangeHandler:
                 duration=trio.current_time() - progress.began,
                 first_byte=first,
                 usage=reply.usage,
+                estimated=reply.estimated,
             )
         )
 

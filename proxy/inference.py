@@ -21,7 +21,7 @@ from .admission.admission import Admission
 from .admission.ticket import LEVELS, PRIORITIES, Ticket
 from .decoding import decode_body, with_model
 from .record import Progress
-from .registry import Backend, Call, Registry, Target
+from .registry import BYTES_A_TOKEN, Backend, Call, Registry, Target
 from .reply import Reply
 from .request import Request
 from .retries import RetryBudget
@@ -34,8 +34,6 @@ from .watch import Watch
 
 # What a reply is taken to cost when its client did not bound it, in tokens.
 GUESSED_REPLY = 256
-# English text has about four bytes a token; a guess is all that is needed before the server has counted.
-BYTES_A_TOKEN = 4
 # How often a waiting client is told its place in the queue.
 PLACE_INTERVAL = 5.0
 OUT_OF_SERVICE = 3

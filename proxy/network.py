@@ -93,7 +93,7 @@ class Wire(trio.abc.HalfCloseableStream):
     ) -> None:
         self.socket, self.peer = sock, peer
         self.closed = False
-        # Longest time one `send_all` may take; the owner sets it. A peer that does not read must not hold a task.
+        # How long a peer may read nothing of what is sent; the owner sets it. Such a peer must not hold a task.
         self.write_timeout = inf
         self._recv, self._send = sock.recv, sock.send
         self._wait_readable, self._wait_writable, self._before_close = wait_readable, wait_writable, before_close
@@ -131,7 +131,7 @@ class Wire(trio.abc.HalfCloseableStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data`. Yields to other tasks only when the socket does not take it all at once.
 
-        Raises as `receive_some`, and `trio.BrokenResourceError` when it takes longer than `write_timeout`.
+        Raises as `receive_some`, and `trio.BrokenResourceError` when the peer has read nothing for `write_timeout`.
         """
         if self.closed:
             raise trio.ClosedResourceError
@@ -173,7 +173,7 @@ class Wire(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
     async def _send_rest(self, rest: memoryview) -> None:
-        with trio.move_on_after(self.write_timeout):
+        with trio.CancelScope(deadline=trio.current_time() + self.write_timeout) as stall:
             while rest:
                 await self._wait_writable()
                 try:
@@ -182,6 +182,7 @@ class Wire(trio.abc.HalfCloseableStream):
                     continue
                 except OSError as error:
                     raise self._translated() from error
+                stall.deadline = trio.current_time() + self.write_timeout
             return
         raise trio.BrokenResourceError("the peer does not read")
 
@@ -208,7 +209,8 @@ class KernelNetwork:
                 error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if error:
                 raise OSError(error, os.strerror(error))
-            return _wire(sock, address)
+            host, port, *_ = sock.getpeername()
+            return _wire(sock, Address(host, port))
         except BaseException:
             sock.close()
             raise

@@ -12,7 +12,7 @@ Source = Literal["server", "shared", "cache"]
 
 class Record(msgspec.Struct, frozen=True):
     """What is kept of one request. `at`: Unix time of its end; times else in seconds. No prompt, no key: `client` is a
-    key's name, or an address.
+    key's name, or an address. `estimated`: the usage is our guess.
     """
 
     request_id: str
@@ -31,6 +31,7 @@ class Record(msgspec.Struct, frozen=True):
     duration: float
     first_byte: float | None
     usage: Usage | None
+    estimated: bool
 
 
 class Progress:

@@ -16,6 +16,9 @@ from .watch import Watch
 
 Health = Literal["healthy", "unhealthy", "unknown"]
 
+# English text has about four bytes a token; where a server has not counted, a guess has to do.
+BYTES_A_TOKEN = 4
+
 
 class Call(msgspec.Struct, frozen=True):
     """One inference request as every backend takes it. `body` is the client's own but for the model's name, where that

@@ -55,9 +55,12 @@ class Downstream(Protocol):
 
 
 class Reply:
-    """Writes one reply. `started`: the head is out. `committed`: content is out, so no other backend may answer. `gone`: the
-    client is not there any more. `usage`: what it cost, set by the backend as soon as that is known. `extra`: headers that
-    come on top; `limits`: whose limits the headers tell of. `beat_due`: when silence has to be broken, on Trio's clock; `inf` until `beats` was called.
+    """Writes one reply.
+
+    `started`: the head is out. `committed`: content is out, so no other backend may answer. `gone`: the client is not there
+    any more. `usage`: what it cost, set by the backend as soon as that is known, or `estimated`. `extra`: headers that come
+    on top. `limits`: whose limits the headers tell of. `beat_due`: when silence has to be broken, on Trio's clock; `inf` until
+    `beats` was called.
     """
 
     # Most replies never change these: they stand here once instead of being set for each.
@@ -72,6 +75,7 @@ class Reply:
     finished = False
     gone = False
     usage: Usage | None = None
+    estimated = False
     _beating: trio.Event | None = None
     _comment: Callable[[], bytes] | None = None
     _interval = 0.0

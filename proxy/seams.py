@@ -46,7 +46,7 @@ class World:
         network: Network | None = None,
     ) -> None:
         self.wall_clock = wall_clock
-        self.random = random or Random()
+        self.random = random or Random()  # noqa: S311 - no secrets are drawn from it
         self.network = network or KernelNetwork()
         digits = f"{self.random.getrandbits(72):018x}"
         self._run = f"{digits[:8]}-{digits[8:12]}-4{digits[12:15]}-a{digits[15:]}-"

@@ -120,6 +120,8 @@ class Session:
             request = Request(head.method, head.path, head.headers, body, head.header, self._wire.peer.host)
             await self._handler.handle(request, exchange)
             if exchange.close or not exchange.finished or self._ended:
+                if exchange.finished:
+                    await self._linger(LAST_CALL)
                 return
 
     async def _wait_for_head(self) -> RequestHead | None:
@@ -172,18 +174,27 @@ class Session:
         """Answer a request that broke a rule; the connection cannot be used after it."""
         self._waits_for, self.due = None, inf
         await self._handler.refuse(error, _Exchange(self, self._wire, None), self._wire.peer.host)
-        # Closing with unread bytes would reset the connection and lose the answer (RFC 9112, 9.6).
-        with trio.move_on_after(LINGER), contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        await self._linger(LINGER)
+
+    async def _linger(self, seconds: float) -> None:
+        """Let the last reply arrive: closing with unread bytes would reset the connection and lose it (RFC 9112, 9.6)."""
+        with trio.move_on_after(seconds), contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._wire.send_eof()
-            while await self._wire.receive_some():
+            while not self._ended and await self._wire.receive_some():
                 pass
 
     async def send(self, data: bytes) -> None:
-        """Write, within the wire's time limit. Raises `DownstreamGone`."""
+        """Write, within the wire's time limit. Raises `DownstreamGone`.
+
+        A write that is broken off leaves the wire closed: nothing may follow half a message.
+        """
         try:
             await self._wire.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise DownstreamGone from None
+        except trio.Cancelled:
+            self._wire.close()
+            raise
 
 
 class _Exchange:

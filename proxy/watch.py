@@ -81,6 +81,10 @@ class Watch:
         if self._nap is not None and due < self._nap.deadline:
             self._nap.deadline = due
 
+    def came(self) -> None:
+        """What was expected has come."""
+        self.due = inf
+
     def end(self, cause: ApiError | DownstreamGone) -> None:
         """End the exchange: its present step and all later ones."""
         if self.cause is None:

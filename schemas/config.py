@@ -75,11 +75,16 @@ class Drain(_Section, frozen=True):
 
 
 class Auth(_Section, frozen=True):
-    """Client keys. Without any, only loopback addresses may be served, unless `open` says otherwise."""
+    """Client keys, and the operator's. Without client keys only loopback addresses may be served, unless `open` says otherwise."""
 
     keys: Annotated[tuple[Annotated[str, Meta(min_length=8, max_length=256)], ...], said("keys that are let in")] = ()
     keys_file: Annotated[str | None, said("a file with one key a line; `#` begins a comment")] = None
     open: Annotated[bool, said("let everyone in, on any address")] = False
+    admin_key: Annotated[
+        Annotated[str, Meta(min_length=8, max_length=256)] | None,
+        said("what the admin API asks for; without it only this machine may use that, on a loopback address"),
+    ] = None
+    admin_key_file: Annotated[str | None, said("a file that holds it instead")] = None
 
     def __repr__(self) -> str:
         return f"Auth({len(self.keys)} keys, open={self.open})"

@@ -46,6 +46,14 @@ INVALID_API_KEY = ErrorKind(
 MODEL_NOT_ALLOWED = ErrorKind(
     "model_not_allowed", 403, "permission_error", "client", False, "The key may not use this model."
 )
+ADMIN_FORBIDDEN = ErrorKind(
+    "admin_forbidden",
+    403,
+    "permission_error",
+    "client",
+    False,
+    "The admin API takes `auth.admin_key`, or when none is set requests from the gateway's own machine.",
+)
 MODEL_NOT_FOUND = _client("model_not_found", 404, "No server offers this model.")
 NOT_FOUND = _client("not_found", 404, "No such path.")
 METHOD_NOT_ALLOWED = _client("method_not_allowed", 405, "The path exists, but not for this method.")
@@ -80,6 +88,9 @@ ENGINE_ERROR = _gateway("engine_error", 500, "The built-in engine failed on this
 MODEL_NOT_LOADED = _gateway("model_not_loaded", 503, "The model's file could not be loaded; the log says why.")
 ENGINE_STOPPED = _gateway("engine_stopped", 503, "The built-in engine is shutting down.")
 NO_HEALTHY_BACKEND = _gateway("no_healthy_backend", 503, "Servers offer the model, but none can be reached.")
+CHECK_FAILED = _client(
+    "check_failed", 503, "The server to be registered failed its first check; nothing was stored.", retryable=True
+)
 QUEUE_TIMEOUT = _gateway("queue_timeout", 503, "No server became free in time.")
 SHUTTING_DOWN = _gateway("shutting_down", 503, "The gateway is draining and takes no new requests.")
 UPSTREAM_UNREACHABLE = _upstream("upstream_unreachable", 502, "The server could not be connected to.")

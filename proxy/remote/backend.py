@@ -18,7 +18,7 @@ from quiver.schemas.errors import ApiError, ErrorEnvelope, ErrorKind
 from quiver.schemas.openai import ModelName, RemoteModelList, Usage, UsageOnly
 
 from ..native import SseScanner, encode_request
-from ..registry import BackendStatus, Call, Health
+from ..registry import BYTES_A_TOKEN, BackendStatus, Call, Health
 from ..reply import JSON_TYPE, Reply
 from ..routing.load import Load
 from ..routing.reports import reported_load
@@ -33,7 +33,7 @@ MAX_REPLY = 64 * 1024 * 1024
 MAX_ERROR = 64 * 1024
 MAX_METRICS = 1024 * 1024
 # How long the end of a stream is waited for after its last event, to keep the connection for the next request.
-TAIL = 1.0
+TAIL = 0.25
 # The pause of a server that answers 429 without saying how long.
 DEFAULT_PAUSE = 1.0
 UUID_FORM = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -122,9 +122,13 @@ class RemoteServer:
         """See `Backend.forward`. What the server does wrong goes into its circuit; a client's mistake is the client's."""
         circuit, began = self.circuit, trio.current_time()
         trial = circuit.begin_trial(began)
+        response: Response | None = None
         try:
             with watch:
-                await self._forward(call, reply, watch)
+                response = await self._ask(call, watch)
+                await self._pass_on(response, call, reply, began)
+            if not response.ended:
+                await response.wait_end(TAIL)
         except UpstreamRefusal as refusal:
             self._blame(refusal, refusal.status, call, began)
             if refusal.kind.fault == "upstream":
@@ -137,6 +141,8 @@ class RemoteServer:
         else:
             circuit.passed(trio.current_time(), began=began)
         finally:
+            if response is not None:
+                response.finish()
             if trial:
                 circuit.end_trial(began)
 
@@ -171,24 +177,23 @@ class RemoteServer:
         finally:
             response.finish()
 
-    async def _forward(self, call: Call, reply: Reply, watch: Watch) -> None:
+    async def _ask(self, call: Call, watch: Watch) -> Response:
         headers = [*self._own_headers, *forwardable(call.headers), *_request_id(call)]
         request = encode_request("POST", f"{self._upstream.origin.base}/{call.endpoint}", headers, call.body)
-        began = trio.current_time()
-        response = await self._upstream.request(request, "POST", watch)
-        try:
-            head = response.head
-            if head.status >= 400:
-                raise await _refusal(response)
-            content_type = head.header(b"content-type")
-            if content_type is not None and content_type.startswith(b"text/event-stream"):
-                await _relay_events(response, reply, self.load, began)
-                return
-            body = await response.read(MAX_REPLY)
-        finally:
-            response.finish()
+        return await self._upstream.request(request, "POST", watch)
+
+    async def _pass_on(self, response: Response, call: Call, reply: Reply, began: float) -> None:
+        head = response.head
+        if head.status >= 400:
+            raise await _refusal(response)
+        content_type = head.header(b"content-type")
+        if content_type is not None and content_type.startswith(b"text/event-stream"):
+            await _relay_events(response, call, reply, self.load, began)
+            return
+        body = await response.read(MAX_REPLY)
         self.load.first_token.observe(trio.current_time() - began, began)
-        reply.usage = _usage(body)
+        if content_type is None or content_type.startswith(b"application/json"):
+            reply.usage = _usage_of_reply(body)
         await reply.complete(
             head.status, body, (JSON_TYPE if content_type is None else (b"content-type", content_type),)
         )
@@ -221,41 +226,52 @@ def _request_id(call: Call) -> list[tuple[bytes, bytes]]:
     return [(b"x-request-id", call.request_id.encode())] if UUID_FORM.fullmatch(call.request_id) else []
 
 
-async def _relay_events(response: Response, reply: Reply, load: Load, began: float) -> None:
+async def _relay_events(response: Response, call: Call, reply: Reply, load: Load, began: float) -> None:
     """Pass whole events on as they arrive, so that an error can still be told between two of them."""
     scanner = SseScanner()
-    while data := await response.receive():
-        events = scanner.feed(data)
-        if events:
-            if not reply.committed:
-                load.first_token.observe(trio.current_time() - began, began)
-            if scanner.done:
-                reply.usage = _stream_usage(scanner)
-                await reply.end_stream(events)
-                await _drain(response)
-                return
-            await reply.send_events(events)
-    reply.usage = _stream_usage(scanner)
-    if scanner.rest().strip():
-        raise ApiError(errors.UPSTREAM_TRUNCATED, "The server ended its stream inside an event")
-    await reply.end_stream()
+    try:
+        while data := await response.receive():
+            events = scanner.feed(data)
+            if events:
+                if not reply.committed:
+                    load.first_token.observe(trio.current_time() - began, began)
+                if scanner.done:
+                    reply.usage = _usage(scanner.usage)
+                    await reply.end_stream(events)
+                    return
+                await reply.send_events(events)
+        reply.usage = _usage(scanner.usage)
+        if scanner.rest().strip():
+            raise ApiError(errors.UPSTREAM_TRUNCATED, "The server ended its stream inside an event")
+        if not response.delimited:
+            raise ApiError(errors.UPSTREAM_TRUNCATED, "The server's stream broke off before `[DONE]`")
+        await reply.end_stream()
+    finally:
+        if reply.usage is None and scanner.events:
+            _estimate(reply, call, scanner)
 
 
-async def _drain(response: Response) -> None:
-    """The client has all it gets; let the server end its reply too, lest its connection is lost."""
-    with trio.move_on_after(TAIL):
-        try:
-            while await response.receive():
-                pass
-        except ApiError:
-            return
+def _estimate(reply: Reply, call: Call, scanner: SseScanner) -> None:
+    """What a stream has cost whose server did not say, or was not heard to its end: servers send about a token an event."""
+    reply.usage = _usage(scanner.usage)
+    if reply.usage is None:
+        prompt = len(call.body) // BYTES_A_TOKEN
+        reply.usage, reply.estimated = Usage(prompt, scanner.events, prompt + scanner.events), True
 
 
-def _stream_usage(scanner: SseScanner) -> Usage | None:
-    return _usage(scanner.usage) if scanner.usage is not None else None
+def _usage_of_reply(body: bytes) -> Usage | None:
+    """Raises `ApiError` when the reply is not JSON: another server may do better."""
+    try:
+        return _decode_usage(body).usage
+    except msgspec.ValidationError:
+        return None  # JSON all the same, with figures in a form of its own
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ApiError(errors.UPSTREAM_MALFORMED, f"The server's reply is not JSON: {error}") from error
 
 
-def _usage(body: bytes) -> Usage | None:
+def _usage(body: bytes | None) -> Usage | None:
+    if body is None:
+        return None
     try:
         return _decode_usage(body).usage
     except msgspec.DecodeError:

@@ -4,6 +4,7 @@ HTTP/1.1 with keep-alive and TLS. The server's bytes are as untrusted as a clien
 reused connection that fails before the reply's first byte is replaced by a fresh one at once, without counting as a failure.
 """
 
+import contextlib
 import os
 import ssl
 from collections import deque
@@ -100,6 +101,7 @@ class Response:
                 self._watch.expect(self._idle, _silent)
                 parser.receive(bytes(await self._connection.stream.receive_some(CHUNK)))
                 data = parser.body()
+            self._watch.came()
             return data
         except (HttpError, *BROKEN) as error:
             raise _translated(error) from error
@@ -117,6 +119,24 @@ class Response:
                 raise ApiError(errors.UPSTREAM_MALFORMED, f"The server's reply is over {limit} bytes")
             pieces.append(data)
         return b"".join(pieces)
+
+    @property
+    def delimited(self) -> bool:
+        """Whether its end is marked, so that it cannot be mistaken for a connection that broke."""
+        return self.head.chunked or self.head.content_length is not None
+
+    async def wait_end(self, seconds: float) -> None:
+        """Wait a little for the end of a reply whose rest nobody needs, so that its connection can be kept."""
+        parser = self._parser
+        with trio.move_on_after(seconds), contextlib.suppress(HttpError, *BROKEN):
+            while not parser.complete:
+                parser.receive(bytes(await self._connection.stream.receive_some(CHUNK)))
+                parser.body()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the whole reply is here."""
+        return self._parser.complete
 
     def finish(self) -> None:
         """Give the connection back, or close it."""
@@ -204,6 +224,7 @@ class Upstream:
                 parser.receive(data)
                 head = parser.head()
                 if head is not None:
+                    watch.came()
                     return Response(self, connection, parser, head, self._limits.idle, watch)
         except BROKEN as error:
             connection.close()

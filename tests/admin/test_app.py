@@ -103,6 +103,7 @@ class IllModel:
     """A model whose file could not be loaded."""
 
     id, models, health = "engine:m", ("m",), "unhealthy"
+    endpoints = ("chat/completions",)
 
     def status(self) -> BackendStatus:
         reason = "/home/Ada Lovelace/models/m.gguf: metadata key `x` is missing"
