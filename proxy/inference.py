@@ -124,7 +124,8 @@ class Inference:
             try:
                 await recording.play(reply, begun)
             finally:
-                reply.usage, reply.server_id = recording.notes.usage, recording.notes.server_id
+                notes = recording.notes
+                reply.usage, reply.estimated, reply.server_id = notes.usage, notes.estimated, notes.server_id
 
     def _recording(self, key: bytes, job: "_Job", wanted: Directives, reply: Reply, progress: Progress) -> Recording:
         """The answer with this identity; one that is not there yet is being made from now on."""

@@ -57,10 +57,10 @@ class Downstream(Protocol):
 class Reply:
     """Writes one reply.
 
-    `started`: the head is out. `committed`: content is out, so no other backend may answer. `gone`: the client is not there
-    any more. `usage`: what it cost, set by the backend as soon as that is known, or `estimated`. `extra`: headers that come
-    on top. `limits`: whose limits the headers tell of. `beat_due`: when silence has to be broken, on Trio's clock; `inf` until
-    `beats` was called.
+    `started`: the head is out. `committed`: content is out, so no other backend may answer. `status`: what the client is told,
+    be it inside a stream. `gone`: the client is not there any more. `usage`: what it cost, set by the backend as soon as that
+    is known, or `estimated`. `extra`: headers that come on top. `limits`: whose limits the headers tell of. `beat_due`: when
+    silence has to be broken, on Trio's clock; `inf` until `beats` was called.
     """
 
     # Most replies never change these: they stand here once instead of being set for each.
@@ -78,6 +78,7 @@ class Reply:
     estimated = False
     _beating: trio.Event | None = None
     _comment: Callable[[], bytes] | None = None
+    _comment_interval = inf
     _interval = 0.0
     _streams = False
     _writing = False
@@ -94,21 +95,20 @@ class Reply:
         self._interval, self._streams = interval, stream
         self.beat_due = trio.current_time() + interval
 
-    def say_meanwhile(self, comment: Callable[[], bytes] | None, interval: float = 0.0) -> None:
-        """While there is a `comment`, it breaks the silence of a stream in the heartbeat's place, every `interval`."""
-        self._comment = comment
+    def say_meanwhile(self, comment: Callable[[], bytes] | None, interval: float = inf) -> None:
+        """While there is a `comment`, it breaks the silence of a stream in the heartbeat's place, every `interval` seconds."""
+        self._comment, self._comment_interval = comment, interval
         if self._streams and comment is not None:
             self.beat_due = min(self.beat_due, trio.current_time() + interval)
 
     async def complete(self, status: int, body: bytes, headers: Headers = JSON_HEADERS) -> None:
         """Send a whole reply. Where a heartbeat has promised a stream, `body` (JSON) becomes its last event."""
         await self._begin_write()
-        promised, self.started, self.finished = self.started, True, True
+        promised, self.started, self.finished, self.status = self.started, True, True, status
         try:
             if promised:
                 await self._downstream.send_end(_last_event(status, body) if self._streams else body)
                 return
-            self.status = status
             await self._downstream.send_response(status, self._with_standard(headers), body)
         except DownstreamGone:
             self.gone = True
@@ -150,7 +150,7 @@ class Reply:
 
     async def beat(self) -> None:
         """Break the silence, so that no proxy on the way gives up. For the exchange's guard, beside whatever writes."""
-        self.beat_due = trio.current_time() + self._interval
+        self.beat_due = trio.current_time() + min(self._interval, self._comment_interval)
         if self._writing:
             return
         self._beating = beating = trio.Event()
@@ -172,10 +172,14 @@ class Reply:
         await self._downstream.send_response(200, self._with_standard(headers), None)
 
     async def _begin_write(self) -> None:
-        """Content is about to go out: wait for a heartbeat that is on its way, keep further ones back."""
-        if self._beating is not None:
-            await self._beating.wait()
+        """Content is about to go out: keep further heartbeats back, and wait for one that is on its way."""
         self._writing = True
+        if self._beating is not None:
+            try:
+                await self._beating.wait()
+            except trio.Cancelled:
+                self._writing = False  # another attempt may follow this one
+                raise
         if not self.committed:
             self.committed = True
             self.committed_at = trio.current_time()

@@ -70,7 +70,7 @@ class Gateway:
         self._checks: trio.Nursery | None = None
         self._checking: dict[str, trio.CancelScope] = {}
         self.local = [EngineModel(model, config.engine, world) for model in _local_models(config)]
-        self.registry = Registry([*self.local, *map(self._server, config.backends)], config.routing)
+        self.registry = Registry([*self.local, *map(self.candidate, config.backends)], config.routing)
         self.keys = KeyRing(config.keys, config.auth.keys, config.rate)
         self.admission: Admission[Backend] = Admission(
             config.admission, give_back=lambda backend: backend.load.returned()
@@ -87,12 +87,25 @@ class Gateway:
         """The state of every backend."""
         return [backend.status() for backend in self.registry]
 
+    def candidate(self, backend: RemoteBackend) -> RemoteServer:
+        """A server that gets no requests yet, to check first and then `adopt`, or `close`. Raises `ValueError` when its
+        URL cannot be used.
+        """
+        server = RemoteServer(backend, self.config.limits, self.config.health, self.world, self._open_wire)
+        server.found = lambda: self.registry.refresh()
+        return server
+
     def register(self, backend: RemoteBackend) -> RemoteServer:
+        """`adopt` a server that nobody has checked. Raises `ValueError` as `candidate` and `adopt` do."""
+        server = self.candidate(backend)
+        self.adopt(server)
+        return server
+
+    def adopt(self, server: RemoteServer) -> None:
         """Add a server, or put it in the place of the one with the same id, whose calls go on. It is checked at once.
 
-        Raises `ValueError` when its URL cannot be used, or the id is the engine's.
+        Raises `ValueError` when the id is the engine's.
         """
-        server = self._server(backend)
         before = self.registry.get(server.id)
         if isinstance(before, EngineModel):
             raise ValueError(f"`{server.id}` is a model of the built-in engine")
@@ -100,7 +113,6 @@ class Gateway:
         if isinstance(before, RemoteServer):
             self._let_go(before)
         self._watch(server)
-        return server
 
     def deregister(self, id: str) -> bool:
         """Take a server out of the registry; whether it was there. It gets no new calls; those on it go on."""
@@ -118,11 +130,6 @@ class Gateway:
                 if isinstance(backend, RemoteServer):
                     self._watch(backend)
             await trio.sleep_forever()
-
-    def _server(self, backend: RemoteBackend) -> RemoteServer:
-        server = RemoteServer(backend, self.config.limits, self.config.health, self.world, self._open_wire)
-        server.found = lambda: self.registry.refresh()
-        return server
 
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await open_wire(self.world.network, self._egress, host, port)

@@ -37,10 +37,14 @@ class Notes(Protocol):
     @property
     def usage(self) -> Usage | None: ...
 
+    @property
+    def estimated(self) -> bool: ...
+
 
 class _NothingKnown:
     server_id: str | None = None
     usage: Usage | None = None
+    estimated = False
 
 
 NOTHING_KNOWN: Notes = _NothingKnown()

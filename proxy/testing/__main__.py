@@ -7,43 +7,15 @@ import argparse
 import multiprocessing
 import os
 import sys
-import traceback
 from collections import Counter
 from timeit import default_timer
 
+from .findings import Findings, try_seed
 from .scenario import simulate
 
 # Seeds that a process takes at a time: enough to make handing them out cheap.
 BATCH = 4
 SECONDS_AN_HOUR = 3600
-
-
-class Findings:
-    """What one seed found, in a form that travels between processes."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.violations: list[str] = []
-        self.faults: Counter[str] = Counter()
-        self.outcomes: Counter[str] = Counter()
-        self.virtual_seconds = 0.0
-
-    def __repr__(self) -> str:
-        return f"<Findings seed={self.seed}: {len(self.violations)} violations>"
-
-
-def try_seed(seed: int) -> Findings:
-    """Run one seed. A run that breaks off counts as a violation."""
-    findings = Findings(seed)
-    try:
-        result = simulate(seed)
-    except Exception:
-        findings.violations.append("the run broke off:\n" + traceback.format_exc())
-    else:
-        findings.violations = result.violations
-        findings.faults, findings.outcomes = result.evidence.faults(), result.evidence.outcomes()
-        findings.virtual_seconds = result.evidence.virtual_seconds
-    return findings
 
 
 def run_seeds(first: int, count: int, jobs: int) -> int:

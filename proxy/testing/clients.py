@@ -97,7 +97,10 @@ class Client:
         """All requests at once, then all replies."""
         reader = Reader(wire)
         waiting = [self._begin(wire, ask) for ask in asks]
+        began = trio.current_time()
         await wire.send_all(b"".join(b"".join(seen.ask.head_and_body()) for seen in waiting))
+        for seen in waiting:
+            seen.attentive = trio.current_time() == began  # who is busy writing does not read
         for seen in waiting:
             seen.asked = trio.current_time()
             if not await self._read(reader, seen):

@@ -14,6 +14,7 @@ GRACE = 5.0
 DEPARTURE = 1.0
 MINUTE = 60.0
 EPSILON = 1e-6
+OUT_OF_TIME = ("deadline_exceeded", "shutting_down")
 
 Invariant = Callable[[Evidence], Iterator[str]]
 
@@ -54,7 +55,7 @@ def replies_do_not_just_stop(evidence: Evidence) -> Iterator[str]:
         if _undisturbed(evidence, seen):
             if seen.ending == "patience":
                 yield f"{seen} waited in vain"
-            if seen.ending == "cut":
+            if seen.ending == "cut" and not _ended_inside_write(evidence, seen):
                 yield f"{seen} was cut off"
             if seen.ending == "closed" and _is_first(evidence, seen) and _has_room(evidence):
                 yield f"{seen} got no answer"
@@ -207,6 +208,12 @@ def _struck(evidence: Evidence, connection: int) -> bool:
 
 def _undisturbed(evidence: Evidence, seen: Seen) -> bool:
     return seen.attentive and not _struck(evidence, seen.connection)
+
+
+def _ended_inside_write(evidence: Evidence, seen: Seen) -> bool:
+    """Whether its time was up, perhaps while a part of it was still to be written: then only cutting it is left."""
+    ended = {record.request_id for record in evidence.records if record.error in OUT_OF_TIME}
+    return seen.connection in evidence.network.narrow and seen.ask.request_id in ended
 
 
 def _is_first(evidence: Evidence, seen: Seen) -> bool:

@@ -24,6 +24,8 @@ from .pipe import Direction, FaultKind, Pipe
 CONNECT_TIMEOUT = 127.0
 FIRST_FREE_PORT = 40_000
 BACKLOG = 64
+# A window below this does not take a whole reply, so that writing it has to wait for the reader.
+NARROW = 4096
 LOOPBACK = "127.0.0.1"
 
 
@@ -109,7 +111,7 @@ class SimulatedNetwork:
     """Implements `Network`. `plan` decides what becomes of each connection.
 
     `trace` tells what happened, each entry beginning with the virtual time and what it is about. `struck` has the fault
-    that befell each connection, by its number.
+    that befell each connection, by its number; the numbers in `narrow` take less than a usual message at a time.
     """
 
     def __init__(self, random: Random, plan: Callable[[Address, str], Link] = fair_weather) -> None:
@@ -119,7 +121,9 @@ class SimulatedNetwork:
         self._ends: dict[tuple[int, str], Address] = {}
         self._pipes: dict[int, tuple[Pipe, Pipe]] = {}
         self._connections = 0
+        self._healed = False
         self._ports = FIRST_FREE_PORT
+        self.narrow: set[int] = set()
         self.struck: dict[int, FaultKind] = {}
         self.trace: list[tuple[object, ...]] = []
 
@@ -144,7 +148,7 @@ class SimulatedNetwork:
 
     def heal(self) -> None:
         """From now on nothing breaks; connections that had stalled are reset."""
-        self._plan = fair_weather
+        self._plan, self._healed = fair_weather, True
         for pipes in list(self._pipes.values()):
             for pipe in pipes:
                 pipe.heal()
@@ -205,6 +209,11 @@ class SimulatedNetwork:
         back = Pipe(link.back, self._random, partial(self._strike, number, "back"))
         there.reverse, back.reverse = back, there
         self._pipes[number] = there, back
+        if self._healed:  # it had its fate from before
+            there.heal()
+            back.heal()
+        if min(link.there.window, link.back.window) < NARROW:
+            self.narrow.add(number)
         ends = (("near", source, target, back, there), ("far", target, source, there, back))
         for side, own, peer, incoming, outgoing in ends:
             self._ends[number, side] = own

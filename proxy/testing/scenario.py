@@ -209,6 +209,7 @@ class _Scenario:
             return
         if action == "deregister":
             gateway.deregister(machine.plan.name)
+            machine.forgive_crowds()
             await trio.sleep(pause)
         gateway.register(machine.plan.registration())
 
@@ -319,6 +320,10 @@ class Machine:
                 await self._server.run(task_status)
             task_status = trio.TASK_STATUS_IGNORED
             await trio.sleep(self._pause)
+
+    def forgive_crowds(self) -> None:
+        """Its calls go on, but a gateway that was told to forget it does not count them any more."""
+        self._server.most = None
 
     async def crash(self, pause: float) -> None:
         """End the server in the middle of everything; it is back after `pause` seconds."""
