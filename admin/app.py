@@ -1,6 +1,7 @@
-"""The control plane's web application, beside the inference API on the same port: health, status, metrics, API page.
+"""The control plane's web application, beside the inference API on the same port: health, status, metrics, API page, and
+the admin API of `servers`.
 
-A Quart-Trio application over one running `Gateway`, which it only looks at. Errors are OpenAI's envelope here too.
+A Quart-Trio application over one running `Gateway`. Errors are OpenAI's envelope here too.
 """
 
 import msgspec
@@ -18,8 +19,10 @@ from quiver.schemas.errors import ApiError, ErrorKind
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from . import openapi
+from .answers import json_reply
 from .loopback import is_loopback
 from .report import HealthReport, VersionReport, report_on
+from .servers import admin_api
 
 # Swagger UI sets styles through the DOM and uses images inside its style sheet; nothing comes from another host.
 PAGE_POLICY = (
@@ -35,7 +38,9 @@ def create_app(gateway: Gateway) -> QuartTrio:
     # File names carry no version, so browsers ask each time whether theirs is still the right one.
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 0
     _add_health(app, gateway)
-    _add_figures(app, gateway, trio.current_time())
+    began = trio.current_time()
+    _add_figures(app, gateway, began)
+    app.register_blueprint(admin_api(gateway, began))
     _add_pages(app, gateway)
     _add_errors(app)
     _add_headers(app, gateway)
@@ -45,20 +50,20 @@ def create_app(gateway: Gateway) -> QuartTrio:
 def _add_health(app: QuartTrio, gateway: Gateway) -> None:
     @app.get("/health")
     async def health() -> Response:
-        return _json(HealthReport("ok" if gateway.state == "ready" else gateway.state, quiver.__version__))
+        return json_reply(HealthReport("ok" if gateway.state == "ready" else gateway.state, quiver.__version__))
 
     @app.get("/healthz")
     async def alive() -> Response:
-        return _json(HealthReport("ok", quiver.__version__))
+        return json_reply(HealthReport("ok", quiver.__version__))
 
     @app.get("/readyz")
     async def ready() -> Response:
         refuse_unless_ready(gateway)
-        return _json(HealthReport("ok", quiver.__version__))
+        return json_reply(HealthReport("ok", quiver.__version__))
 
     @app.get("/version")
     async def version() -> Response:
-        return _json(VersionReport(quiver.__version__))
+        return json_reply(VersionReport(quiver.__version__))
 
 
 def refuse_unless_ready(gateway: Gateway) -> None:
@@ -86,7 +91,7 @@ def _add_figures(app: QuartTrio, gateway: Gateway, began: float) -> None:
     @app.get("/status")
     async def status() -> Response:
         authenticate()
-        return _json(report_on(gateway, trio.current_time() - began))
+        return json_reply(report_on(gateway, trio.current_time() - began))
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -100,7 +105,11 @@ def _header(name: bytes) -> bytes | None:
 
 
 def _add_pages(app: QuartTrio, gateway: Gateway) -> None:
-    document = msgspec.json.encode(openapi.description(keys_required=gateway.keys.required))
+    document = msgspec.json.encode(
+        openapi.description(
+            keys_required=gateway.keys.required, admin_key_required=gateway.config.auth.admin_key is not None
+        )
+    )
 
     @app.get("/")
     async def index() -> ResponseReturnValue:
@@ -121,7 +130,7 @@ def _add_errors(app: QuartTrio) -> None:
     @app.errorhandler(ApiError)
     async def told(error: ApiError) -> Response:
         headers = {name.decode(): value.decode() for name, value in error.headers()}
-        return _json(error.envelope(), error.kind.status, headers)
+        return json_reply(error.envelope(), error.kind.status, headers)
 
     @app.errorhandler(HTTPException)
     async def refused(error: HTTPException) -> ResponseReturnValue:
@@ -169,7 +178,3 @@ def _add_headers(app: QuartTrio, gateway: Gateway) -> None:
         if request.endpoint != "static":
             headers["Cache-Control"] = "no-store"
         return response
-
-
-def _json(value: msgspec.Struct, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(value), status, headers, content_type="application/json")

@@ -5,19 +5,19 @@ Heavy imports stand in the commands that need them, so that asking a question do
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-import msgspec
 import quiver
 import typer
 from quiver.schemas.openai import ModelList
 
 from .chat import Answer, Question
-from .client import DEFAULT_URL, Client, ClientError
+from .client import DEFAULT_URL, Client, decoded
 from .console import print_json, print_table
 from .failures import failures_explained
+from .options import ApiKey, Json, Url
 from .report import COLUMNS, StatusReport, row, summary
-from .settings import Tree, load
+from .server_commands import deregister, register, servers
 
 app = typer.Typer(
     name="quiver",
@@ -27,14 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One OpenAI-compatible address for every model server you run, with an engine of its own.",
 )
-
-Url = Annotated[str, typer.Option("--url", envvar="QUIVER_URL", help="The gateway to talk to.", metavar="URL")]
-ApiKey = Annotated[
-    str | None,
-    typer.Option("--api-key", envvar="QUIVER_API_KEY", help="Your key for the gateway.", metavar="KEY"),
-]
-T = TypeVar("T")
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main() -> None:
@@ -79,6 +71,7 @@ def serve(
       quiver serve --port 9000 --model models/qwen3-0.6b.gguf
     """
     from .serve import serve as run
+    from .settings import load
 
     with failures_explained():
         flags = _flags(host, port, log_level)
@@ -130,7 +123,7 @@ def models(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False
       quiver models --json
     """
     with failures_explained():
-        found = _decoded(Client(url, api_key, timeout=10).get("/v1/models"), ModelList)
+        found = decoded(Client(url, api_key, timeout=10).get("/v1/models"), ModelList)
     if as_json:
         print_json(found)
     else:
@@ -146,7 +139,7 @@ def status(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False
       quiver status --url http://gateway.lab:8080
     """
     with failures_explained():
-        report = _decoded(Client(url, api_key, timeout=10).get("/status"), StatusReport)
+        report = decoded(Client(url, api_key, timeout=10).get("/status"), StatusReport)
     if as_json:
         print_json(report)
         return
@@ -154,7 +147,12 @@ def status(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False
     print_table(COLUMNS, [row(backend) for backend in report.backends])
 
 
-def _flags(host: str | None, port: int | None, log_level: str | None) -> dict[str, Tree]:
+app.command()(register)
+app.command()(deregister)
+app.command()(servers)
+
+
+def _flags(host: str | None, port: int | None, log_level: str | None) -> dict[str, dict[str, Any]]:
     """The flags that were given, each with the setting it stands for."""
     given: dict[str, tuple[str, str, Any]] = {
         "--host": ("server", "host", host),
@@ -162,10 +160,3 @@ def _flags(host: str | None, port: int | None, log_level: str | None) -> dict[st
         "--log-level": ("log", "level", log_level and log_level.lower()),
     }
     return {flag: {section: {field: value}} for flag, (section, field, value) in given.items() if value is not None}
-
-
-def _decoded(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError:
-        raise ClientError("what answered is no Quiver gateway", "check `--url` or QUIVER_URL") from None

@@ -9,11 +9,13 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 from quiver.schemas.errors import ErrorBody, ErrorEnvelope
 
+T = TypeVar("T")
 DEFAULT_URL = "http://127.0.0.1:8080"
 # The gateway sends a heartbeat every 15 s while it works, so a stream that is silent for longer than this is dead.
 TIMEOUT = 60.0
@@ -71,7 +73,11 @@ class Client:
 
     def get(self, path: str) -> bytes:
         """The body of a successful reply. Raises `ClientError`, `RequestFailed`."""
-        with self._response("GET", path) as response:
+        return self.send("GET", path)
+
+    def send(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """The body of a successful reply to `body`, which is JSON. Raises `ClientError`, `RequestFailed`."""
+        with self._response(method, path, body) as response:
             return response.read()
 
     def stream(self, path: str, body: bytes) -> Iterator[bytes]:
@@ -124,6 +130,14 @@ class Client:
             raise ClientError(f"{self.url} does not answer in HTTP", "check `--url` or QUIVER_URL") from None
         except OSError as error:
             raise ClientError(f"the connection to {self.url} failed: {error.strerror or error}") from None
+
+
+def decoded(body: bytes, kind: type[T]) -> T:
+    """What a gateway's reply says. Raises `ClientError` when it is no gateway's."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError:
+        raise ClientError("what answered is no Quiver gateway", "check `--url` or QUIVER_URL") from None
 
 
 def _event_data(line: bytes) -> bytes | None:

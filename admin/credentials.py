@@ -63,12 +63,20 @@ def _one_key(place: str, name: str, text: str | None, file: str | None, lengths:
     if text is not None and file is not None:
         raise SettingsError(f"`{place}` has both `{name}` and `{name}_file`", "keep one of them")
     if file is not None:
-        name += "_file"
-        text = _secret_text(f"{place}.{name}", file).strip()
-    if text is not None and not (_sendable(text) and (lengths is None or len(text) in lengths)):
+        return key_in(f"{place}.{name}_file", file, lengths)
+    return None if text is None else _checked(f"{place}.{name}", text, lengths)
+
+
+def key_in(setting: str, file: str, lengths: range | None = None) -> str:
+    """The one key in `file`, which `setting` names. Raises `SettingsError`."""
+    return _checked(setting, _secret_text(setting, file).strip(), lengths)
+
+
+def _checked(setting: str, key: str, lengths: range | None) -> str:
+    if not _sendable(key) or (lengths is not None and len(key) not in lengths):
         long = "" if lengths is None else f"{lengths[0]} to {lengths[-1]} "
-        raise SettingsError(f"`{place}.{name}`: expected one key of {long}printable ASCII characters without blanks")
-    return text
+        raise SettingsError(f"`{setting}`: expected one key of {long}printable ASCII characters without blanks")
+    return key
 
 
 def _secret_text(setting: str, file: str) -> str:

@@ -12,8 +12,10 @@ from .console import fail
 
 
 @contextmanager
-def failures_explained() -> Iterator[None]:
-    """Turn the errors a command can meet into `error:` and `hint:` lines and an exit code."""
+def failures_explained(credential: str = "your key with --api-key or QUIVER_API_KEY") -> Iterator[None]:
+    """Turn the errors a command can meet into `error:` and `hint:` lines and an exit code. `credential`: what opens the
+    gateway to the command, and where it is given.
+    """
     try:
         yield
     except SettingsError as error:
@@ -21,14 +23,20 @@ def failures_explained() -> Iterator[None]:
     except ClientError as error:
         fail(error.message, error.hint)
     except RequestFailed as failure:
-        fail(f"{failure.error.message} ({failure.error.code})", _advice(failure))
+        fail(f"{failure.error.message} ({failure.error.code})", _advice(failure, credential))
 
 
-def _advice(failure: RequestFailed) -> str | None:
+def _advice(failure: RequestFailed, credential: str) -> str | None:
     """What to do about an error from the gateway."""
     match failure.error.code:
         case "invalid_api_key":
-            return "give your key with --api-key or QUIVER_API_KEY"
+            return f"give {credential}"
+        case "admin_forbidden":
+            return f"run this on the gateway's machine, or give {credential}"
+        case "check_failed":
+            return "start the server first, and give its address as the gateway's machine sees it"
+        case "not_found":
+            return "`quiver servers` lists what is registered"
         case "model_not_found":
             return "`quiver models` lists what is on offer"
         case "no_healthy_backend" | "model_not_loaded":

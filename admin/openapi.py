@@ -1,136 +1,29 @@
-"""The API's description, `/openapi.json`: made from the types that requests are decoded with and the error catalogue.
+"""The API's description, `/openapi.json`: made from the table of operations and the error catalogue."""
 
-Operations are one table. What a path takes and gives is a type from it; what can go wrong is a status of the catalogue.
-"""
-
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import quiver
 from quiver.schemas import errors
 from quiver.schemas.errors import ErrorEnvelope
-from quiver.schemas.openai import (
-    ChatChunk,
-    ChatCompletion,
-    ChatRequest,
-    CompletionRequest,
-    ModelCard,
-    ModelList,
-    TextCompletion,
-)
 
-from .report import HealthReport, StatusReport, VersionReport
+from .operations import EVERY_STATUS, OPERATIONS, Operation
 
 Json = dict[str, Any]
 REFERENCE = "#/components/schemas/{name}"
-
-EVERY_STATUS = tuple(sorted({kind.status for kind in errors.CATALOGUE}))
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One method of one path. `stream`: the type of its server-sent events, when it can stream."""
-
-    id: str
-    method: Literal["get", "post"]
-    path: str
-    summary: str
-    tag: Literal["inference", "operation"]
-    reply: type[msgspec.Struct] | str  # a content type for what is not JSON
-    request: type[msgspec.Struct] | None = None
-    stream: type[msgspec.Struct] | None = None
-    failures: tuple[int, ...] = (500,)
-    locked: bool = False
-    example: object = None
-
-
-_HELLO = {"model": "bolt", "messages": [{"role": "user", "content": "What is Quiver?"}]}
-
-OPERATIONS = (
-    Operation(
-        "createChatCompletion",
-        "post",
-        "/v1/chat/completions",
-        "Answer a conversation",
-        "inference",
-        ChatCompletion,
-        request=ChatRequest,
-        stream=ChatChunk,
-        failures=EVERY_STATUS,
-        locked=True,
-        example=_HELLO,
-    ),
-    Operation(
-        "createCompletion",
-        "post",
-        "/v1/completions",
-        "Continue a text",
-        "inference",
-        TextCompletion,
-        request=CompletionRequest,
-        stream=TextCompletion,
-        failures=EVERY_STATUS,
-        locked=True,
-        example={"model": "bolt", "prompt": "Quiver is", "max_tokens": 16},
-    ),
-    Operation(
-        "listModels",
-        "get",
-        "/v1/models",
-        "List the models on offer",
-        "inference",
-        ModelList,
-        failures=(401, 500, 503),
-        locked=True,
-    ),
-    Operation(
-        "getModel",
-        "get",
-        "/v1/models/{id}",
-        "Show one model",
-        "inference",
-        ModelCard,
-        failures=(401, 404, 500, 503),
-        locked=True,
-    ),
-    Operation("getHealth", "get", "/health", "Status and version", "operation", HealthReport),
-    Operation("isAlive", "get", "/healthz", "Whether the process answers", "operation", HealthReport),
-    Operation("isReady", "get", "/readyz", "Whether it takes requests", "operation", HealthReport, failures=(500, 503)),
-    Operation("getVersion", "get", "/version", "The gateway's version", "operation", VersionReport),
-    Operation(
-        "getStatus",
-        "get",
-        "/status",
-        "The backends, their health, and what is in flight",
-        "operation",
-        StatusReport,
-        failures=(401, 500),
-        locked=True,
-    ),
-    Operation(
-        "getMetrics",
-        "get",
-        "/metrics",
-        "Metrics in Prometheus' text format",
-        "operation",
-        "text/plain",
-        failures=(401, 500),
-        locked=True,
-    ),
-)
 
 _TYPES: list[Any] = [ErrorEnvelope]
 for _operation in OPERATIONS:
     _TYPES += [kind for kind in (_operation.request, _operation.reply, _operation.stream) if isinstance(kind, type)]
 
 
-def description(*, keys_required: bool) -> Json:
+def description(*, keys_required: bool, admin_key_required: bool) -> Json:
     """The whole document."""
+    required = {"none": True, "client": keys_required, "operator": admin_key_required}
     _, schemas = msgspec.json.schema_components(list(dict.fromkeys(_TYPES)), ref_template=REFERENCE)
     paths: Json = {}
     for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method] = _operation_object(operation, keys_required)
+        paths.setdefault(operation.path, {})[operation.method] = _operation_object(operation, required[operation.lock])
     return {
         "openapi": "3.1.0",
         "info": {
@@ -142,7 +35,12 @@ def description(*, keys_required: bool) -> Json:
         "servers": [{"url": "/"}],
         "tags": [
             {"name": "inference", "description": "What an OpenAI client uses."},
-            {"name": "operation", "description": "What whoever runs the gateway uses."},
+            {"name": "operation", "description": "What whoever runs the gateway looks at."},
+            {
+                "name": "administration",
+                "description": "Servers, registered while the gateway runs. Takes `auth.admin_key`; when none is set it "
+                "answers its own machine only, on a loopback address. What is registered here is gone after a restart.",
+            },
         ],
         "paths": paths,
         "components": {
@@ -156,13 +54,16 @@ def description(*, keys_required: bool) -> Json:
     }
 
 
-def _operation_object(operation: Operation, keys_required: bool) -> Json:
+def _operation_object(operation: Operation, key_required: bool) -> Json:
     found: Json = {
         "operationId": operation.id,
         "summary": operation.summary,
         "tags": [operation.tag],
         "responses": {
-            "200": {"description": "OK", "headers": _headers(operation), "content": _content(operation)},
+            **{
+                str(status): {"description": said, "headers": _headers(operation), "content": _content(operation)}
+                for status, said in operation.successes.items()
+            },
             **{str(status): {"$ref": f"#/components/responses/Error{status}"} for status in operation.failures},
         },
     }
@@ -171,8 +72,8 @@ def _operation_object(operation: Operation, keys_required: bool) -> Json:
     if operation.request is not None:
         media = {"schema": _reference(operation.request), "example": operation.example}
         found["requestBody"] = {"required": True, "content": {"application/json": media}}
-    if operation.locked:
-        found["security"] = [*([] if keys_required else [{}]), {"bearer": []}, {"apiKey": []}]
+    if operation.lock != "none":
+        found["security"] = [*([] if key_required else [{}]), {"bearer": []}, {"apiKey": []}]
     return found
 
 
@@ -187,7 +88,7 @@ def _content(operation: Operation) -> Json:
 
 def _headers(operation: Operation) -> Json:
     headers = {"X-Request-ID": "Names this request in the log."}
-    if operation.request is not None:
+    if operation.tag == "inference" and operation.request is not None:
         headers["X-Gateway-Server-ID"] = "Which backend answered."
     return {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
 

@@ -21,10 +21,14 @@ def decode_body(body: bytes, decode: Callable[[bytes], S]) -> S:
 
 
 def with_model(body: bytes, model: str) -> bytes:
-    """`body`, a JSON object, asking for `model`. All other values keep their bytes; a name that stands twice stands once."""
+    """`body`, a JSON object, asking for `model`. All other values keep their bytes.
+
+    A name that stands twice stands once, and none is left that only a reader without regard to case would take for `model`.
+    """
     members = _decode_members(body)
-    members["model"] = msgspec.Raw(msgspec.json.encode(model))
-    return msgspec.json.encode(members)
+    named = {name: value for name, value in members.items() if name == "model" or name.lower() != "model"}
+    named["model"] = msgspec.Raw(msgspec.json.encode(model))
+    return msgspec.json.encode(named)
 
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

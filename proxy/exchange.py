@@ -124,7 +124,7 @@ class ExchangeHandler:
         error: ApiError
         try:
             await self._dispatch(request, reply, progress, watch)
-            progress.outcome = "completed" if reply.status < 400 else "failed"
+            progress.outcome = "failed" if reply.refused else "completed"
             return
         except ApiError as caught:
             error = caught
@@ -223,7 +223,7 @@ def _shutting_down() -> ApiError:
 
 def _outcome(progress: Progress, reply: Reply) -> Outcome:
     """A client may close the moment it has the last byte: a reply that was finished is completed all the same."""
-    if progress.error is None and reply.finished and not reply.gone and reply.status < 400:
+    if progress.error is None and reply.finished and not reply.gone and not reply.refused:
         return "completed"
     return "failed" if progress.error else progress.outcome
 

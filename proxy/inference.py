@@ -37,6 +37,8 @@ GUESSED_REPLY = 256
 # How often a waiting client is told its place in the queue.
 PLACE_INTERVAL = 5.0
 OUT_OF_SERVICE = 3
+# What keeps a model's servers from taking a request, though another model's may.
+ELSEWHERE = (errors.UPSTREAM_BUSY, errors.QUEUE_FULL)
 REQUIRED = {"chat/completions": "messages", "completions": "prompt", "embeddings": "input"}
 
 
@@ -89,14 +91,18 @@ class Inference:
         )
         job = _Job(call, chain, client, _priority(request, client), self._affinity(request, peek))
         reservation = client.tokens.reserve(call.tokens, watch.began) if client.tokens is not None else None
+        refused = False
         try:
             if repeatable(peek.temperature, peek.seed, peek.n) and self._productions is not None:
                 await self._reused(job, request, reply, progress, watch)
             else:
                 await self._carry_out(job, reply, progress, watch)
+        except ApiError:
+            refused = True
+            raise
         finally:
             if reservation is not None:
-                reservation.settle(_spent(reply, progress), trio.current_time())
+                reservation.settle(_spent(reply, progress, refused or reply.refused), trio.current_time())
 
     def _chain(self, model: str, client: Client) -> tuple[Target, ...]:
         chain = self._registry.chain(model)
@@ -168,7 +174,13 @@ class Inference:
             tried: list[Backend] = []
             while True:
                 ticket = Ticket(job.client.scope, call.model, job.priority, float(call.tokens), watch.deadline)
-                backend = await self._enter(job, call, target, tried, ticket, reply, progress, watch)
+                try:
+                    backend = await self._enter(job, call, target, tried, ticket, reply, progress, watch)
+                except ApiError as error:
+                    if error.kind not in ELSEWHERE:
+                        raise
+                    failures.append(error)
+                    break
                 if backend is None:
                     break
                 tried.append(backend)
@@ -181,6 +193,8 @@ class Inference:
                     if reply.committed or watch.cause is not None or error.kind.fault == "client":
                         raise
                     failures.append(error)
+                    if error.kind is errors.UPSTREAM_BUSY and self._productions is not None:
+                        self._productions.start_soon(self._wake_queue, backend.paused_until(call.model))
                     self._log.warning("attempt failed", request_id=call.request_id, server=backend.id, error=str(error))
                 finally:
                     backend.load.returned()
@@ -215,8 +229,12 @@ class Inference:
             return backend
 
         def choose() -> Backend | None:
+            """Servers may have come and gone meanwhile."""
             later = trio.current_time()
-            return self._choose(_worth_trying(target, call, tried, later), call.model, affinity, later)
+            offering = Target(target.model, self._registry.offering(target.model))
+            if not offering.backends:
+                raise ApiError(errors.NO_HEALTHY_BACKEND, f"No server offers `{target.model}` any more", retry_after=5)
+            return self._choose(_worth_trying(offering, call, tried, later), call.model, affinity, later)
 
         if all(backend.paused_until(call.model) > now for backend in candidates):
             raise _paused(call.model, min(backend.paused_until(call.model) for backend in candidates) - now)
@@ -229,6 +247,11 @@ class Inference:
             reply.say_meanwhile(None)
             progress.queued += trio.current_time() - now
         return backend
+
+    async def _wake_queue(self, at: float) -> None:
+        """A server's pause ends without anybody leaving or coming."""
+        await trio.sleep_until(at)
+        self._admission.poke()
 
     def _choose(self, candidates: Sequence[Backend], model: str, affinity: int, now: float) -> Backend | None:
         """One of the most trusted that have a free place, which is then taken."""
@@ -300,13 +323,13 @@ def _peek(endpoint: str, body: bytes) -> Peek:
     return peek
 
 
-def _spent(reply: Reply, progress: Progress) -> int | None:
-    """What a request is charged; None when it began to be answered and nobody said at what cost."""
-    if progress.source != "server" or not reply.committed:
+def _spent(reply: Reply, progress: Progress, refused: bool) -> int | None:
+    """What a request is charged; None when it was answered and nobody said at what cost."""
+    if progress.source != "server":
         return 0
     if reply.usage is not None:
         return reply.usage.total_tokens
-    return None if progress.error is None else 0
+    return 0 if refused or not reply.committed else None
 
 
 def _priority(request: Request, client: Client) -> Priority:

@@ -166,6 +166,10 @@ class Registry:
                 self._chains[name] = chain
         return chain
 
+    def offering(self, model: str) -> tuple[Backend, ...]:
+        """The backends that offer exactly this model."""
+        return tuple(backend for backend in self._backends.values() if model in backend.models)
+
     def models(self) -> dict[str, str]:
         """Every name a client may ask for, and the id of the first backend that answers to it."""
         owners: dict[str, str] = {}
@@ -182,12 +186,9 @@ class Registry:
         first = self._own(name)
         fallbacks = (self._own(other) for other in routing.fallbacks.get(name, routing.fallbacks.get(first, ())))
         models = dict.fromkeys([first, *fallbacks])
-        targets = (Target(model, self._offering(model)) for model in models)
+        targets = (Target(model, self.offering(model)) for model in models)
         return tuple(target for target in targets if target.backends)
 
     def _own(self, name: str) -> str:
         """The model behind an alias. A model of that name comes first, and aliases do not lead to aliases."""
-        return name if self._offering(name) else self._routing.aliases.get(name, name)
-
-    def _offering(self, model: str) -> tuple[Backend, ...]:
-        return tuple(backend for backend in self._backends.values() if model in backend.models)
+        return name if self.offering(name) else self._routing.aliases.get(name, name)

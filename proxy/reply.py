@@ -57,8 +57,8 @@ class Downstream(Protocol):
 class Reply:
     """Writes one reply.
 
-    `started`: the head is out. `committed`: content is out, so no other backend may answer. `status`: what the client is told,
-    be it inside a stream. `gone`: the client is not there any more. `usage`: what it cost, set by the backend as soon as that
+    `started`: the head, which has `status`, is out. `committed`: content is out, so no other backend may answer. `refused`: the
+    content is an error. `gone`: the client is not there any more. `usage`: what it cost, set by the backend as soon as that
     is known, or `estimated`. `extra`: headers that come on top. `limits`: whose limits the headers tell of. `beat_due`: when
     silence has to be broken, on Trio's clock; `inf` until `beats` was called.
     """
@@ -73,6 +73,7 @@ class Reply:
     committed = False
     committed_at: float | None = None
     finished = False
+    refused = False
     gone = False
     usage: Usage | None = None
     estimated = False
@@ -104,11 +105,12 @@ class Reply:
     async def complete(self, status: int, body: bytes, headers: Headers = JSON_HEADERS) -> None:
         """Send a whole reply. Where a heartbeat has promised a stream, `body` (JSON) becomes its last event."""
         await self._begin_write()
-        promised, self.started, self.finished, self.status = self.started, True, True, status
+        promised, self.started, self.finished, self.refused = self.started, True, True, status >= 400
         try:
             if promised:
                 await self._downstream.send_end(_last_event(status, body) if self._streams else body)
                 return
+            self.status = status
             await self._downstream.send_response(status, self._with_standard(headers), body)
         except DownstreamGone:
             self.gone = True

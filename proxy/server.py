@@ -109,9 +109,11 @@ class Gateway:
         before = self.registry.get(server.id)
         if isinstance(before, EngineModel):
             raise ValueError(f"`{server.id}` is a model of the built-in engine")
-        self.registry.replace(server)
         if isinstance(before, RemoteServer):
+            server.succeed(before)
             self._let_go(before)
+        self.registry.replace(server)
+        self.reuse.clear(trio.current_time())
         self._watch(server)
 
     def deregister(self, id: str) -> bool:
@@ -121,6 +123,7 @@ class Gateway:
             return False
         self.registry.remove(id)
         self._let_go(server)
+        self.reuse.clear(trio.current_time())
         return True
 
     async def check_servers(self) -> None:

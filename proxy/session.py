@@ -191,6 +191,7 @@ class Session:
         try:
             await self._wire.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._wire.close()
             raise DownstreamGone from None
         except trio.Cancelled:
             self._wire.close()

@@ -14,6 +14,7 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Patience = Annotated[float, Meta(ge=0, le=3600)]
 Priority = Literal["critical", "high", "normal", "low"]
 Policy = Literal["round_robin", "weighted", "least_in_flight", "peak_ewma", "prefix_affinity", "session_affinity"]
+ServerName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 ServedEndpoint = Annotated[str, Meta(pattern=r"^[a-z0-9_-]+(/[a-z0-9_-]+)*$", max_length=64)]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", max_length=2048)]
 
@@ -75,7 +76,7 @@ class Drain(_Section, frozen=True):
 
 
 class Auth(_Section, frozen=True):
-    """Client keys, and the operator's. Without client keys only loopback addresses may be served, unless `open` says otherwise."""
+    """Client keys, and the operator's. Without client keys only loopback is served, unless `open` says otherwise."""
 
     keys: Annotated[tuple[Annotated[str, Meta(min_length=8, max_length=256)], ...], said("keys that are let in")] = ()
     keys_file: Annotated[str | None, said("a file with one key a line; `#` begins a comment")] = None
@@ -205,10 +206,7 @@ class RemoteBackend(_Section, frozen=True):
     """A model server: Ollama, llama.cpp, vLLM, LM Studio, another Quiver."""
 
     url: Annotated[HttpUrl, said("its address, with or without `/v1`")]
-    name: Annotated[
-        Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None,
-        said("told in `X-Gateway-Server-ID`; host and port if unset"),
-    ] = None
+    name: Annotated[ServerName | None, said("told in `X-Gateway-Server-ID`; host and port if unset")] = None
     models: Annotated[tuple[ModelName, ...], said("what it offers; asked from its `/v1/models` if unset")] = ()
     api_key: Annotated[str | None, said("the key it wants")] = None
     api_key_file: Annotated[str | None, said("a file that holds that key")] = None

@@ -71,10 +71,10 @@ def nonsense_is_refused(evidence: Evidence) -> Iterator[str]:
 def content_ends_retries(evidence: Evidence) -> Iterator[str]:
     """A generation of which a client has seen anything is that request's last."""
     for seen in evidence.clients.seen:
-        if seen.ask.shared or seen.first_event is None:
+        if seen.ask.shared or seen.first_content is None:
             continue
         starts = evidence.servers.by_marker.get(seen.ask.marker, [])
-        late = [start for start in starts if start.at > seen.first_event]
+        late = [start for start in starts if start.at > seen.first_content]
         if late or (seen.tokens and seen.tokens[0][1] != len(starts) - 1):
             yield f"{seen} had content already when it was started again: {starts}"
 
@@ -150,8 +150,6 @@ def limits_are_never_overspent(evidence: Evidence) -> Iterator[str]:
         for seen in evidence.clients.seen
         if not seen.ask.shared and seen.owner != PROBER_HOST  # a loopback address has no limit
     }
-    failed = {record.request_id for record in evidence.records if record.error is not None}
-    unpaid = {seen.ask.marker for seen in evidence.clients.seen if seen.ask.request_id in failed}
     requests: dict[str, int | None] = defaultdict(lambda: config.rate.anonymous_requests_per_minute or None)
     requests |= {str(key.key): key.requests_per_minute for key in config.keys}
     tokens = {str(key.key): key.tokens_per_minute for key in config.keys}
@@ -166,7 +164,7 @@ def limits_are_never_overspent(evidence: Evidence) -> Iterator[str]:
         if limit is not None and asked[owner] > limit * (1 + start.at / MINUTE) + EPSILON:
             yield f"{owner} may ask {limit} times a minute, and had {asked[owner]} by {start.at:.3f}"
         last = evidence.servers.by_marker[start.marker][-1] is start
-        if budget is not None and last and start.marker not in unpaid and start.ended is not None:
+        if budget is not None and last and start.ended is not None:
             spent[owner] += start.made + PROMPT_TOKENS
             if spent[owner] > budget * (1 + start.ended / MINUTE) + EPSILON:
                 yield f"{owner} may spend {budget} tokens a minute, and had {spent[owner]} by {start.ended:.3f}"

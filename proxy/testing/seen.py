@@ -58,7 +58,7 @@ class Seen:
         self.asked: float | None = None
         self.status = 0
         self.fields: dict[bytes, bytes] = {}
-        self.first_event: float | None = None
+        self.first_content: float | None = None
         self.tokens: list[tuple[str, int, int]] = []
         self.done = False
         self.error: str | None = None
@@ -97,7 +97,6 @@ class Seen:
     def whole(self) -> None:
         """The body is complete by its framing."""
         if not self.streamed and self._text:
-            self.first_event = trio.current_time()
             self._reply(self._text)
         elif self._text:
             self.error = "half an event"
@@ -117,7 +116,6 @@ class Seen:
     def _event(self, event: str) -> None:
         if event.startswith(":"):
             return
-        self.first_event = self.first_event or trio.current_time()
         payload = event.removeprefix("data: ")
         if self.done or self.error:
             self.error = "an event after the last"
@@ -132,6 +130,8 @@ class Seen:
     def _note_error(self, content: dict[str, dict[str, str]]) -> None:
         if "error" in content:
             self.error = content["error"].get("code") or content["error"]["message"]
+        elif self.first_content is None:
+            self.first_content = trio.current_time()
 
     def _note_tokens(self, text: str) -> None:
         self.tokens += [(marker, int(start), int(place)) for marker, start, place in TOKEN.findall(text)]

@@ -27,9 +27,11 @@ async def silent(call: Call, reply: Reply) -> None:
 
 @pytest.fixture
 def build_gateway() -> BuildGateway:
-    def build(*health: Health, host: str = "127.0.0.1", keys: tuple[str, ...] = ()) -> Gateway:
+    def build(
+        *health: Health, host: str = "127.0.0.1", keys: tuple[str, ...] = (), admin_key: str | None = None
+    ) -> Gateway:
         """A ready gateway with one scripted backend for each `health`."""
-        config = Config(engine=Engine(bolt=False), server=Server(host=host), auth=Auth(keys=keys))
+        config = Config(engine=Engine(bolt=False), server=Server(host=host), auth=Auth(keys=keys, admin_key=admin_key))
         gateway = Gateway(config, fixed_world(), lambda batch: None, on_loopback=True)
         for number, state in enumerate(health):
             backend = ScriptedBackend(f"b{number}", [f"model-{number}"], silent)

@@ -41,7 +41,10 @@ STATUS = {
 
 def quiver_command(*arguments: str, stdin: str | None = None, **environ: str) -> Result:
     return CliRunner().invoke(
-        app, list(arguments), input=stdin, env={"QUIVER_URL": "", "QUIVER_API_KEY": "", **environ}
+        app,
+        list(arguments),
+        input=stdin,
+        env={"QUIVER_URL": "", "QUIVER_API_KEY": "", "QUIVER_ADMIN_KEY": "", **environ},
     )
 
 
@@ -59,7 +62,7 @@ def test_version_is_printed() -> None:
     assert (result.exit_code, result.stdout) == (0, f"quiver {quiver.__version__}\n")
 
 
-@pytest.mark.parametrize("command", ["serve", "chat", "models", "status"])
+@pytest.mark.parametrize("command", ["serve", "chat", "models", "status", "register", "deregister", "servers"])
 def test_help_holds_example(command: str) -> None:
     result = quiver_command(command, "--help")
     assert result.exit_code == 0
@@ -75,7 +78,7 @@ SERVE_ERRORS = [
     (
         ["--host", "0.0.0.0"],
         "error: `server.host` is `0.0.0.0`, which other machines can reach, and no client keys are set\n"
-        "hint: set `auth.keys` or `auth.keys_file`, listen on 127.0.0.1, or let everyone in with `auth.open = true`\n",
+        "hint: set `auth.keys` or `[[keys]]`, listen on 127.0.0.1, or let everyone in with `auth.open = true`\n",
     ),
     (["--config", "gone.toml"], "error: there is no configuration file `gone.toml`\n"),
     (
@@ -189,7 +192,140 @@ def test_status_is_shown(speak: Speak) -> None:
     assert lines[3].split() == ["lab", "unhealthy", "1", "http://lab:8000/v1", "a,", "b", "no", "answer"]
 
 
-@pytest.mark.parametrize("command", ["models", "status"])
+REGISTERED = b'{"registration_id": "lab", "status": "registered", "health_status": "healthy"}'
+DEREGISTERED = b'{"registration_id": "a b/c", "status": "deregistered"}'
+
+LAB = {
+    "id": "lab",
+    "url": "http://lab:8000/v1",
+    "models": ["a", "b"],
+    "health": "unhealthy",
+    "state": "ejected",
+    "reason": "no answer",
+    "since": 1_700_000_000.0,
+    "until": 1_700_000_005.0,
+    "failures": 3,
+    "checked_at": 1_700_000_000.0,
+    "success_rate": 0.5,
+    "mean_seconds": 0.0123,
+    "uptime": None,
+    "in_flight": 1,
+    "reported_load": None,
+    "weight": 1.0,
+    "max_concurrency": 4,
+    "connections": {"busy": 1, "idle": 2},
+}
+HISTORY = [
+    {"at": 1_700_000_000.0 + number, "ok": number < 11, "seconds": 0.25, "reason": None, "source": "check"}
+    for number in range(12)
+]
+DETAILS = {**LAB, "capabilities": {}, "has_key": True, "history": HISTORY}
+
+
+def test_server_is_registered(speak: Speak) -> None:
+    Path("lab.key").write_text("the-key\n")
+    speaker = speak(reply("201 Created", REGISTERED))
+    arguments = ["register", "10.0.0.2:8000", "--name", "lab", "--model", "a", "--model", "b"]
+    limits = ["--api-key-file", "lab.key", "--weight", "2", "--max-concurrency", "4"]
+    result = quiver_command(*arguments, *limits, QUIVER_URL=speaker.url, QUIVER_ADMIN_KEY="the-admin-key")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "registered `lab` (healthy)\n", "")
+    head, body = speaker.requests[0].split(b"\n\n", 1)
+    assert head.startswith(b"POST /admin/register ")
+    assert b"Authorization: Bearer the-admin-key" in head
+    assert json.loads(body) == {
+        "endpoint_url": "http://10.0.0.2:8000",
+        "name": "lab",
+        "models": ["a", "b"],
+        "api_key": "the-key",
+        "weight": 2.0,
+        "max_concurrency": 4,
+    }
+
+
+def test_unset_options_are_not_sent(speak: Speak) -> None:
+    speaker = speak(reply("200 OK", REGISTERED))
+    result = quiver_command("register", "https://lab/v1", "--json", "--url", speaker.url)
+    assert json.loads(result.stdout) == json.loads(REGISTERED)
+    assert json.loads(speaker.requests[0].split(b"\n\n", 1)[1]) == {"endpoint_url": "https://lab/v1"}
+
+
+def test_server_is_deregistered(speak: Speak) -> None:
+    speaker = speak(reply("200 OK", DEREGISTERED))
+    result = quiver_command("deregister", "a b/c", "--url", speaker.url)
+    assert (result.exit_code, result.stdout) == (0, "deregistered `a b/c`\n")
+    assert speaker.requests[0].startswith(b"DELETE /admin/register/a%20b%2Fc ")
+
+
+def test_servers_are_listed(speak: Speak) -> None:
+    speaker = speak(reply("200 OK", json.dumps({"servers": [LAB]}).encode()))
+    assert json.loads(quiver_command("servers", "--json", "--url", speaker.url).stdout) == {"servers": [LAB]}
+    lines = quiver_command("servers", "--url", speaker.url).stdout.splitlines()
+    assert [line.split() for line in lines] == [
+        ["SERVER", "STATE", "IN", "FLIGHT", "ADDRESS", "MODELS", "REASON"],
+        ["lab", "ejected", "1", "of", "4", "http://lab:8000/v1", "a,", "b", "no", "answer"],
+    ]
+
+
+def test_no_servers_is_said(speak: Speak) -> None:
+    result = quiver_command("servers", "--url", speak(reply("200 OK", b'{"servers": []}')).url)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "no servers are registered\nhint: add one with `quiver register URL`\n"
+
+
+def test_one_server_is_shown(speak: Speak) -> None:
+    speaker = speak(reply("200 OK", json.dumps(DETAILS).encode()))
+    lines = quiver_command("servers", "lab", "--url", speaker.url).stdout.splitlines()
+    figures = [" ".join(line.split()) for line in lines]
+    for line in (
+        "failures in a row 3",
+        "uptime -",
+        "checks passed 50.0%",
+        "connections 1 busy, 2 idle",
+        "has a key yes",
+    ):
+        assert line in figures
+    results = [line.split()[1:] for line in lines[-10:]]
+    assert results == [["check", "failed", "0.250"], *([["check", "ok", "0.250"]] * 9)]
+    assert json.loads(quiver_command("servers", "lab", "--json", "--url", speaker.url).stdout)["id"] == "lab"
+    assert speaker.requests[0].startswith(b"GET /admin/servers/lab ")
+
+
+SERVER_ERRORS = [
+    (
+        reply("401 Unauthorized", envelope("invalid_api_key", "No API key was sent")),
+        "error: No API key was sent (invalid_api_key)\nhint: give the admin key with --admin-key or QUIVER_ADMIN_KEY\n",
+    ),
+    (
+        reply("403 Forbidden", envelope("admin_forbidden", "Set `auth.admin_key`")),
+        "error: Set `auth.admin_key` (admin_forbidden)\n"
+        "hint: run this on the gateway's machine, or give the admin key with --admin-key or QUIVER_ADMIN_KEY\n",
+    ),
+    (
+        reply("503 Service Unavailable", envelope("check_failed", "The server failed its first check: no answer")),
+        "error: The server failed its first check: no answer (check_failed)\n"
+        "hint: start the server first, and give its address as the gateway's machine sees it\n",
+    ),
+    (
+        reply("404 Not Found", envelope("not_found", "No server is registered as `lab`")),
+        "error: No server is registered as `lab` (not_found)\nhint: `quiver servers` lists what is registered\n",
+    ),
+]
+
+
+@pytest.mark.parametrize(("raw", "text"), SERVER_ERRORS)
+@pytest.mark.parametrize("command", [["register", "http://lab"], ["deregister", "lab"], ["servers", "lab"]])
+def test_server_commands_explain_errors(speak: Speak, raw: bytes, text: str, command: list[str]) -> None:
+    result = quiver_command(*command, "--url", speak(raw).url)
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", text)
+
+
+def test_missing_key_file_is_named() -> None:
+    result = quiver_command("register", "http://lab", "--api-key-file", "gone", "--url", "http://127.0.0.1:9")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: `--api-key-file`: `gone` cannot be read: No such file or directory\n"
+
+
+@pytest.mark.parametrize("command", ["models", "status", "servers"])
 def test_foreign_server_is_recognised(speak: Speak, command: str) -> None:
     result = quiver_command(command, "--url", speak(reply("200 OK", b'{"hello": 1}')).url)
     assert (result.exit_code, result.stdout) == (1, "")

@@ -31,6 +31,18 @@ CREDENTIAL_FILES: list[tuple[str, str | None]] = [
 ]
 
 
+CLIENT_KEY_FILES: list[tuple[str, str | None]] = [
+    ("the-key-of-ada", "the-key-of-ada"),
+    ("the-key-of-ada\r\n", "the-key-of-ada"),
+    ("\ufeffthe-key-of-ada", "the-key-of-ada"),
+    ("", None),
+    ("short", None),
+    ("x" * 257, None),
+    ("one-long-key\nand-another\n", None),
+    ("schlüssel-eins", None),
+]
+
+
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -64,3 +76,39 @@ def test_credential_file_holds_one_key(text: str, key: str | None) -> None:
     with pytest.raises(SettingsError) as caught:
         load(environ=environ)
     assert caught.value.message == BACKEND_EXPECTED
+
+
+@pytest.mark.parametrize(("text", "key"), CLIENT_KEY_FILES)
+@pytest.mark.parametrize(
+    ("environ", "setting"),
+    [
+        ({"QUIVER_KEYS": '[{"name": "ada", "key_file": "key"}]'}, "keys[0].key_file"),
+        ({"QUIVER_AUTH__ADMIN_KEY_FILE": "key"}, "auth.admin_key_file"),
+    ],
+)
+def test_key_file_holds_one_key(environ: dict[str, str], setting: str, text: str, key: str | None) -> None:
+    Path("key").write_text(text, encoding="utf-8", newline="")
+    if key is not None:
+        config = load(environ=environ)
+        assert (config.keys[0].key if config.keys else config.auth.admin_key) == key
+        return
+    with pytest.raises(SettingsError) as caught:
+        load(environ=environ)
+    expected = "expected one key of 8 to 256 printable ASCII characters without blanks"
+    assert caught.value.message == f"`{setting}`: {expected}"
+
+
+def test_missing_key_file_is_named() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(environ={"QUIVER_KEYS": '[{"name": "ada", "key_file": "gone"}]'})
+    assert caught.value.message == "`keys[0].key_file`: `gone` cannot be read: No such file or directory"
+
+
+def test_configuration_shows_no_key() -> None:
+    environ = {
+        "QUIVER_AUTH__KEYS": '["plain-secret"]',
+        "QUIVER_AUTH__ADMIN_KEY": "admin-secret",
+        "QUIVER_KEYS": '[{"name": "ada", "key": "named-secret"}]',
+        "QUIVER_BACKENDS": '[{"url": "http://h:1", "api_key": "upstream-secret"}]',
+    }
+    assert "secret" not in repr(load(environ=environ))

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import structlog
-from quiver.admin.logging import chosen_format, configure
+from quiver.admin.logging import RecordLog, chosen_format, configure
+from quiver.proxy.record import Record
 from quiver.schemas.config import Log
+from quiver.schemas.openai import Usage
 
 pytestmark = pytest.mark.usefixtures("_logging_restored")
 
@@ -85,3 +87,100 @@ def test_traceback_shows_no_values(form: Any) -> None:
 def test_lost_reader_is_survived() -> None:
     configure(Log(), Broken())
     structlog.get_logger(component="x").error("nobody reads this")
+
+
+def record(**changes: Any) -> Record:
+    """What is kept of one answered request."""
+    fields: dict[str, Any] = {
+        "request_id": "r-1",
+        "at": 1_700_000_000.25,
+        "client": "ada",
+        "endpoint": "chat/completions",
+        "model": "qwen3",
+        "server_id": "lab",
+        "stream": True,
+        "status": 200,
+        "outcome": "completed",
+        "error": None,
+        "source": "server",
+        "attempts": 1,
+        "queued": 0.0,
+        "duration": 0.123456789,
+        "first_byte": 0.0612345,
+        "usage": Usage(prompt_tokens=5, completion_tokens=3, total_tokens=8),
+        "estimated": False,
+    }
+    return Record(**(fields | changes))
+
+
+FAILED = record(request_id="r-2", outcome="failed", status=503, error="queue_timeout", usage=None)
+
+
+def test_record_is_one_json_line() -> None:
+    stream = io.StringIO()
+    RecordLog(Log(), stream)([record(), FAILED])
+    first, second = lines(stream)
+    assert first == {
+        "timestamp": "2023-11-14T22:13:20.250000Z",
+        "level": "info",
+        "component": "request",
+        "message": "completed",
+        "at": 1_700_000_000.25,
+        "request_id": "r-1",
+        "client": "ada",
+        "endpoint": "chat/completions",
+        "model": "qwen3",
+        "server_id": "lab",
+        "stream": True,
+        "status": 200,
+        "outcome": "completed",
+        "error": None,
+        "source": "server",
+        "attempts": 1,
+        "queued": 0.0,
+        "duration": 0.123456789,
+        "first_byte": 0.0612345,
+        "usage": {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8},
+        "estimated": False,
+    }
+    assert list(first)[:4] == ["timestamp", "level", "component", "message"]
+    assert (second["level"], second["message"], second["error"]) == ("warning", "failed", "queue_timeout")
+
+
+def test_batch_is_one_write() -> None:
+    writes: list[str] = []
+
+    class Counted(io.StringIO):
+        def write(self, text: str, /) -> int:
+            writes.append(text)
+            return len(text)
+
+    RecordLog(Log(), Counted())([record()] * 3)
+    assert [text.count("\n") for text in writes] == [3]
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+@pytest.mark.parametrize(("level", "told"), [("info", ["r-1", "r-2"]), ("warning", ["r-2"]), ("error", [])])
+def test_record_level_filters(form: Any, level: Any, told: list[str]) -> None:
+    stream = io.StringIO()
+    config = Log(level=level, format=form)
+    configure(config, stream)
+    RecordLog(config, stream)([record(), FAILED])
+    assert [name for name in ("r-1", "r-2") if name in stream.getvalue()] == told
+    assert len(stream.getvalue().splitlines()) == len(told)
+
+
+def test_console_record_is_readable() -> None:
+    stream = io.StringIO()
+    configure(Log(format="console"), stream)
+    RecordLog(Log(format="console"), stream)([record()])
+    (line,) = stream.getvalue().splitlines()
+    assert "completed" in line
+    for told in ("component=request", "model=qwen3", "server_id=lab", "duration=0.1235"):
+        assert told in line
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_lost_reader_of_records_is_survived(form: Any) -> None:
+    configure(Log(format=form), Broken())
+    RecordLog(Log(format=form), Broken())([record()])

@@ -5,10 +5,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from quiver.admin.openapi import OPERATIONS, description
+from quiver.admin.openapi import description
+from quiver.admin.operations import OPERATIONS
 from quiver.schemas import errors
 
-DOCUMENT = msgspec.json.decode(msgspec.json.encode(description(keys_required=False)))
+DOCUMENT = msgspec.json.decode(msgspec.json.encode(description(keys_required=False, admin_key_required=False)))
 
 
 def references(node: Any) -> Iterator[str]:
@@ -63,8 +64,16 @@ def test_examples_are_valid_requests(operation: Any) -> None:
     msgspec.convert(operation.example, operation.request)
 
 
-@pytest.mark.parametrize(("required", "open_to_all"), [(True, False), (False, True)])
-def test_keys_are_asked_for_when_set(required: bool, open_to_all: bool) -> None:
-    security = description(keys_required=required)["paths"]["/v1/models"]["get"]["security"]
-    assert ({} in security) is open_to_all
-    assert {"bearer": []} in security
+@pytest.mark.parametrize("keys", [True, False])
+@pytest.mark.parametrize("admin_key", [True, False])
+def test_keys_are_asked_for_when_set(keys: bool, admin_key: bool) -> None:
+    paths = description(keys_required=keys, admin_key_required=admin_key)["paths"]
+    for path, required in [("/v1/models", keys), ("/admin/servers", admin_key)]:
+        security = paths[path]["get"]["security"]
+        assert ({} in security) is not required
+        assert {"bearer": []} in security
+    assert "security" not in paths["/health"]["get"]
+
+
+def test_registration_answers_created() -> None:
+    assert {"200", "201", "400", "503"} <= set(DOCUMENT["paths"]["/admin/register"]["post"]["responses"])

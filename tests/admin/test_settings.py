@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from quiver.admin.complaint import SettingsError
 from quiver.admin.settings import Tree, load
+from quiver.schemas.config import Capabilities, Key
 
 SECRET = "s3cr3t-value-1234"
 
@@ -65,7 +66,7 @@ WRONG_FILES: list[tuple[str, str, str | None]] = [
     (
         "[server]\nhost = '0.0.0.0'",
         "`server.host` is `0.0.0.0`, which other machines can reach, and no client keys are set",
-        "set `auth.keys` or `auth.keys_file`, listen on 127.0.0.1, or let everyone in with `auth.open = true`",
+        "set `auth.keys` or `[[keys]]`, listen on 127.0.0.1, or let everyone in with `auth.open = true`",
     ),
     (
         f"[auth]\nopen = true\nkeys = ['{SECRET}']",
@@ -87,6 +88,114 @@ WRONG_FILES: list[tuple[str, str, str | None]] = [
         f"[[backends]]\nurl = 'http://h:1'\napi_key = '{SECRET} x'",
         "`backends[0].api_key`: expected one key of printable ASCII characters without blanks",
         None,
+    ),
+    (
+        "[[keys]]\nname = 'a b'",
+        "quiver.toml: `keys[0].name`: expected a name of 1 to 64 letters, digits, or `._@-`",
+        None,
+    ),
+    ("[[keys]]\nname = 'ada'", "`keys[0]` has no key", "set `key` or `key_file`"),
+    (
+        f"[[keys]]\nname = 'ada'\nkey = '{SECRET}'\nkey_file = 'k'",
+        "`keys[0]` has both `key` and `key_file`",
+        "keep one of them",
+    ),
+    (
+        f"[[keys]]\nname = 'ada'\nkey = '{SECRET} x'",
+        "`keys[0].key`: expected one key of 8 to 256 printable ASCII characters without blanks",
+        None,
+    ),
+    (
+        f"[[keys]]\nname = 'ada'\nkey = '{SECRET}'\npriority = 'top'",
+        "quiver.toml: `keys[0].priority`: expected one of critical, high, low, normal",
+        None,
+    ),
+    (
+        f"[[keys]]\nname = 'ada'\nkey = '{SECRET}'\n[[keys]]\nname = 'ada'\nkey = '{SECRET}-2'",
+        "`keys[0]` and `keys[1]` are both named `ada`",
+        "give each client its own name",
+    ),
+    (
+        f"[[keys]]\nname = 'ada'\nkey = '{SECRET}'\n[[keys]]\nname = 'bob'\nkey = '{SECRET}'",
+        "`keys[0]` and `keys[1]` have the same key",
+        "give each client its own key",
+    ),
+    (
+        f"[auth]\nkeys = ['{SECRET}']\n[[keys]]\nname = 'ada'\nkey = '{SECRET}'",
+        "`auth.keys` and `keys[0]` have the same key",
+        "give each client its own key",
+    ),
+    (
+        f"[auth]\nkeys = ['{SECRET}']\n[[keys]]\nname = 'key-1'\nkey = '{SECRET}-2'",
+        "`auth.keys` and `keys[0]` are both named `key-1`",
+        "give each client its own name",
+    ),
+    (
+        f"[auth]\nopen = true\n[[keys]]\nname = 'ada'\nkey = '{SECRET}'",
+        "`auth.open` lets everyone in, yet client keys are set",
+        "remove `auth.open`, or the keys",
+    ),
+    (
+        f"[auth]\nkeys = ['{SECRET}']\nadmin_key = '{SECRET}'",
+        "`auth.admin_key` is also a client's key",
+        "the admin API needs a key of its own",
+    ),
+    (
+        f"[auth]\nadmin_key = '{SECRET}'\n[[keys]]\nname = 'ada'\nkey = '{SECRET}'",
+        "`auth.admin_key` and `keys[0]` have the same key",
+        "give each client its own key",
+    ),
+    (
+        f"[auth]\nadmin_key = '{SECRET}'\nadmin_key_file = 'k'",
+        "`auth` has both `admin_key` and `admin_key_file`",
+        "keep one of them",
+    ),
+    (
+        "[routing.aliases]\ngpt = 'gpt'",
+        "`routing.aliases`: `gpt` stands for itself",
+        "name the model it stands for",
+    ),
+    (
+        "[routing.aliases]\n'a b' = 'm'",
+        "quiver.toml: `routing.aliases`: expected a model name of printable characters without blanks",
+        None,
+    ),
+    (
+        "[routing.aliases]\ngpt = 1",
+        "quiver.toml: `routing.aliases[...]`: expected text, got a whole number",
+        None,
+    ),
+    (
+        "[routing.fallbacks]\nm = ['n', 'm']",
+        "`routing.fallbacks`: `m` falls back on itself",
+        "name other models",
+    ),
+    (
+        "[routing.fallbacks]\nm = 'n'",
+        "quiver.toml: `routing.fallbacks[...]`: expected a list, got text",
+        None,
+    ),
+    (
+        "[routing]\npolicy = 'fastest'",
+        "quiver.toml: `routing.policy`: expected one of least_in_flight, peak_ewma, prefix_affinity, round_robin, "
+        "session_affinity, weighted",
+        None,
+    ),
+    (
+        "[egress]\nallow = ['10.1.0.0/16', 'http://gpu:8000']",
+        "`http://gpu:8000` in `egress.allow` is not a network, an address or `host:port`",
+        'write it as `"10.1.0.0/16"` or `"gpu.lab:8000"`',
+    ),
+    ("[[backends]]\nurl = 'http://h:99999'", "`backends[0].url`: Port out of range 0-65535", None),
+    (
+        "[[backends]]\nurl = 'http://h:1'\n[backends.capabilities]\nendpoints = ['/v1/chat']",
+        "quiver.toml: `backends[0].capabilities.endpoints[0]`: expected a path below `/v1/` such as `chat/completions`",
+        None,
+    ),
+    (
+        "[[backends]]\nurl = 'http://h:1'\n[backends.capabilities]\nstream = true",
+        "quiver.toml: `backends[0].capabilities.stream` is not a setting",
+        "did you mean `backends[0].capabilities.streaming`?",
     ),
     (
         "[[models]]\npath = 'm.gguf'\nid = 'bolt'",
@@ -132,6 +241,16 @@ WRONG_ENVIRONMENTS: list[tuple[dict[str, str], str, str | None]] = [
         'write it as `["first", "second"]`',
     ),
     (
+        {"QUIVER_ROUTING__ALIASES": "gpt=bolt"},
+        "environment variable QUIVER_ROUTING__ALIASES: expected a table as JSON",
+        'write it as `{"name": "value"}`',
+    ),
+    (
+        {"QUIVER_KEYS": f'[{{"name": "ada", "kye": "{SECRET}"}}]'},
+        "environment variable QUIVER_KEYS: `keys[0].kye` is not a setting",
+        "did you mean `keys[0].key`?",
+    ),
+    (
         {"QUIVER_BACKENDS": '[{"ur": "http://h:1"}]'},
         "environment variable QUIVER_BACKENDS: `backends[0].ur` is not a setting",
         "did you mean `backends[0].url`?",
@@ -147,8 +266,17 @@ RIGHT_ENVIRONMENTS: list[tuple[dict[str, str], str, Any]] = [
     ({"QUIVER_LOG__LEVEL": "debug"}, "log.level", "debug"),
     ({"QUIVER_AUTH__KEYS": f'["{SECRET}"]'}, "auth.keys", (SECRET,)),
     ({"QUIVER_SERVER__PORT": ""}, "server.port", 8080),
+    ({"QUIVER_ROUTING__ALIASES": '{"gpt-4o": "bolt"}'}, "routing.aliases", {"gpt-4o": "bolt"}),
+    ({"QUIVER_ROUTING__FALLBACKS": '{"m": ["n", "o"]}'}, "routing.fallbacks", {"m": ("n", "o")}),
+    ({"QUIVER_EGRESS__ALLOW": '["10.1.0.0/16"]'}, "egress.allow", ("10.1.0.0/16",)),
+    ({"QUIVER_KEYS": f'[{{"name": "ada", "key": "{SECRET}"}}]'}, "keys", (Key(name="ada", key=SECRET),)),
+    ({"QUIVER_AUTH__ADMIN_KEY": SECRET}, "auth.admin_key", SECRET),
     # Other people's variables.
-    ({"QUIVER_URL": "http://h", "QUIVER_API_KEY": "k", "QUIVER_DATA_DIR": "/d"}, "server.port", 8080),
+    (
+        {"QUIVER_URL": "http://h", "QUIVER_API_KEY": "k", "QUIVER_ADMIN_KEY": "a", "QUIVER_DATA_DIR": "/d"},
+        "server.port",
+        8080,
+    ),
     ({"QUIVER_SERVICE_HOST": "10.0.0.1", "QUIVER_SERVICE_PORT_HTTP": "80"}, "server.port", 8080),
     ({"QUIVER_PORT": "tcp://10.0.0.1:80", "QUIVER_PORT_80_TCP_ADDR": "10.0.0.1"}, "server.port", 8080),
 ]
@@ -244,14 +372,19 @@ def test_paths_start_at_file(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "keys").write_text(SECRET)
     (folder / "upstream").write_text("upstream-key\n")
+    (folder / "ada").write_text("the-key-of-ada\n")
+    (folder / "operator").write_text("the-key-of-the-operator\n")
     (folder / "quiver.toml").write_text(
-        "[auth]\nkeys_file = 'keys'\n[[models]]\npath = 'm.gguf'\n"
+        "[auth]\nkeys_file = 'keys'\nadmin_key_file = 'operator'\n"
+        "[[keys]]\nname = 'ada'\nkey_file = 'ada'\n[[models]]\npath = 'm.gguf'\n"
         "[[backends]]\nurl = 'http://h:1'\napi_key_file = 'upstream'"
     )
     config = load(folder / "quiver.toml", environ={})
     assert config.models[0].path == str(folder / "m.gguf")
     assert config.auth.keys == (SECRET,)
     assert config.backends[0].api_key == "upstream-key"
+    assert config.keys[0].key == "the-key-of-ada"
+    assert config.auth.admin_key == "the-key-of-the-operator"
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1"])
@@ -259,9 +392,27 @@ def test_loopback_needs_no_keys(host: str) -> None:
     assert load(environ={"QUIVER_SERVER__HOST": host}).auth.keys == ()
 
 
-@pytest.mark.parametrize("auth", [{"QUIVER_AUTH__OPEN": "true"}, {"QUIVER_AUTH__KEYS": f'["{SECRET}"]'}])
+@pytest.mark.parametrize(
+    "auth",
+    [
+        {"QUIVER_AUTH__OPEN": "true"},
+        {"QUIVER_AUTH__KEYS": f'["{SECRET}"]'},
+        {"QUIVER_KEYS": f'[{{"name": "ada", "key": "{SECRET}"}}]'},
+    ],
+)
 def test_public_host_needs_decision(auth: dict[str, str]) -> None:
     assert load(environ={"QUIVER_SERVER__HOST": "0.0.0.0", **auth}).server.host == "0.0.0.0"
+
+
+def test_later_table_replaces_whole() -> None:
+    Path("quiver.toml").write_text("[routing]\npolicy = 'weighted'\n[routing.aliases]\na = 'm'\nb = 'm'")
+    routing = load(environ={"QUIVER_ROUTING__ALIASES": '{"b": "n"}'}).routing
+    assert (routing.policy, routing.aliases) == ("weighted", {"b": "n"})
+
+
+def test_capabilities_are_nested() -> None:
+    Path("quiver.toml").write_text("[[backends]]\nurl = 'http://h'\n[backends.capabilities]\ncontext_length = 4096")
+    assert load(environ={}).backends[0].capabilities == Capabilities(context_length=4096)
 
 
 def test_same_url_under_two_names() -> None:

@@ -1,7 +1,8 @@
 """The tables in the documentation equal the code they describe. Run this file to rewrite them."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args, get_origin
+from typing import Annotated, get_args, get_origin
 
 import msgspec
 import pytest
@@ -24,19 +25,31 @@ def error_table() -> str:
 
 def config_table() -> str:
     """Every section's fields with their defaults."""
-    blocks = []
-    for field in msgspec.structs.fields(config.Config):
-        args = get_args(field.type)
-        repeated = get_origin(field.type) is tuple
-        section = args[0] if repeated else field.type
-        title = f"### `[[{field.encode_name}]]`" if repeated else f"### `[{field.encode_name}]`"
-        doc = " ".join(str(section.__doc__).split())
-        rows = [
-            f"| `{item.encode_name}` | {_default(item)} | {_meaning(item)} |"
-            for item in msgspec.structs.fields(section)
-        ]
-        blocks.append("\n".join([title, "", doc, "", "| Field | Default | Meaning |", "|---|---|---|", *rows]))
-    return "\n\n".join(blocks)
+    return "\n\n".join(block for field in msgspec.structs.fields(config.Config) for block in _blocks("", field))
+
+
+def _blocks(above: str, field: msgspec.structs.FieldInfo) -> Iterator[str]:
+    """A section's table, and those of the sections inside it."""
+    repeated = get_origin(field.type) is tuple
+    section = _section(field)
+    assert section is not None
+    path = f"{above}{field.encode_name}"
+    title = f"### `[[{path}]]`" if repeated else f"### `[{path}]`"
+    doc = " ".join(str(section.__doc__).split())
+    fields = msgspec.structs.fields(section)
+    rows = [f"| `{item.encode_name}` | {_default(path, item)} | {_meaning(item)} |" for item in fields]
+    yield "\n".join([title, "", doc, "", "| Field | Default | Meaning |", "|---|---|---|", *rows])
+    for item in fields:
+        if _section(item) is not None:
+            yield from _blocks(f"{path}.", item)
+
+
+def _section(field: msgspec.structs.FieldInfo) -> type[msgspec.Struct] | None:
+    """The struct that a field holds, one or many of; None for a value."""
+    kind = field.type
+    while get_origin(kind) in (Annotated, tuple):
+        kind = get_args(kind)[0]
+    return kind if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
 
 
 def _meaning(field: msgspec.structs.FieldInfo) -> str:
@@ -56,13 +69,25 @@ def cli_help() -> str:
     return "\n\n".join(blocks)
 
 
-def _default(field: msgspec.structs.FieldInfo) -> str:
+def _default(path: str, field: msgspec.structs.FieldInfo) -> str:
     if field.required:
         return "required"
-    return "none" if field.default is None else f"`{msgspec.json.encode(field.default).decode()}`"
+    if _section(field) is not None:
+        return f"see `[{path}.{field.encode_name}]`"
+    default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+    return "none" if default is None else f"`{msgspec.json.encode(default).decode()}`"
 
 
-COMMANDS: tuple[tuple[str, ...], ...] = ((), ("serve",), ("chat",), ("models",), ("status",))
+COMMANDS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("serve",),
+    ("chat",),
+    ("models",),
+    ("status",),
+    ("register",),
+    ("deregister",),
+    ("servers",),
+)
 PAGES = {"docs/errors.md": error_table, "docs/configuration.md": config_table, "docs/cli.md": cli_help}
 
 

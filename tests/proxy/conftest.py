@@ -1,10 +1,11 @@
 """A gateway's exchange handler over scripted backends, with its parts and its records at hand."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 import pytest
 import trio
+import trio.testing
 from quiver.proxy.access.keys import KeyRing
 from quiver.proxy.accounting import Ledger
 from quiver.proxy.admission.admission import Admission
@@ -58,6 +59,12 @@ class Build(Protocol):
     ) -> Exchanges: ...
 
 
+class Start(Protocol):
+    """As `build`, with everything that runs beside the handler in its place: what is shared has somewhere to live."""
+
+    def __call__(self, backends: Sequence[Backend], config: Config | None = None) -> Awaitable[Exchanges]: ...
+
+
 @pytest.fixture
 def build(nursery: trio.Nursery) -> Build:
     def build(backends: Sequence[Backend], *, keys: Sequence[str] = (), config: Config | None = None) -> Exchanges:
@@ -66,3 +73,13 @@ def build(nursery: trio.Nursery) -> Build:
         return handler
 
     return build
+
+
+@pytest.fixture
+def start(build: Build) -> Start:
+    async def start(backends: Sequence[Backend], config: Config | None = None) -> Exchanges:
+        handler = build(backends, config=config)
+        await trio.testing.wait_all_tasks_blocked()
+        return handler
+
+    return start

@@ -21,19 +21,10 @@ from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import Usage
 from trio.testing import MockClock
 
+from ..servers import events, response
+
 BODY = b'{"model": "m",  "messages": [], "unknown": {"kept": 1e3}}'
 JSON_REPLY = b'{"id": "x", "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}'
-
-
-def response(status: bytes, body: bytes, *headers: bytes) -> bytes:
-    lines = [b"HTTP/1.1 " + status, b"Content-Type: application/json", b"Content-Length: %d" % len(body), *headers]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
-
-
-def events(*data: bytes) -> bytes:
-    chunks = [b"%x\r\n%b\r\n" % (len(event), event) for event in data]
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-    return head + b"".join(chunks) + b"0\r\n\r\n"
 
 
 class ScriptedServer:

@@ -1,0 +1,48 @@
+"""The gateway's figures since its start, as `/admin/stats` tells them."""
+
+import msgspec
+from quiver.proxy.metrics import Metrics
+from quiver.proxy.remote.backend import RemoteServer
+from quiver.proxy.server import Gateway
+from quiver.schemas.admin import (
+    AdmissionFigures,
+    ClientFigures,
+    Connections,
+    RecordFigures,
+    RequestFigures,
+    ReuseFigures,
+    StatsReport,
+)
+
+
+def figures(gateway: Gateway, uptime: float) -> StatsReport:
+    """What `gateway` has done in its `uptime` (seconds), and what it is doing."""
+    upstream = [backend.statistics() for backend in gateway.registry if isinstance(backend, RemoteServer)]
+    return StatsReport(
+        uptime=round(uptime, 3),
+        in_flight=gateway.exchanges.in_flight,
+        connections=gateway.metrics.connections,
+        requests=_requests(gateway.metrics),
+        admission=msgspec.convert(gateway.admission.statistics(), AdmissionFigures, from_attributes=True),
+        reuse=msgspec.convert(gateway.reuse.statistics(), ReuseFigures, from_attributes=True),
+        clients=msgspec.convert(gateway.keys.statistics(), ClientFigures, from_attributes=True),
+        upstream=Connections(sum(each.busy for each in upstream), sum(each.idle for each in upstream)),
+        records=RecordFigures(gateway.ledger.written, gateway.ledger.dropped),
+    )
+
+
+def _requests(metrics: Metrics) -> RequestFigures:
+    outcomes: dict[str, int] = {}
+    for (_, _, _, _, outcome, _), count in metrics.requests.items():
+        outcomes[outcome] = outcomes.get(outcome, 0) + count
+    tokens = {"prompt": 0, "completion": 0}
+    for (_, direction), count in metrics.tokens.items():
+        tokens[direction] += count
+    return RequestFigures(
+        total=sum(outcomes.values()),
+        by_outcome=outcomes,
+        retries=metrics.retries,
+        prompt_tokens=tokens["prompt"],
+        completion_tokens=tokens["completion"],
+        wasted_tokens=metrics.wasted_tokens,
+    )

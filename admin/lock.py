@@ -1,0 +1,66 @@
+"""Who may use the admin API: whoever has the admin key, or without one whoever sits at a gateway's own machine.
+
+Without a key a request has to come from loopback to a gateway on loopback. Pages of other sites, which a browser on this
+machine may show, are kept out too: by `Host` those that have a name of theirs resolve to 127.0.0.1, by `Origin` the rest.
+"""
+
+import hmac
+from urllib.parse import urlsplit
+
+from quart import Request
+from quiver.proxy.access.keys import HeaderLookup, KeyRing, presented_key
+from quiver.schemas import errors
+from quiver.schemas.config import Config
+from quiver.schemas.errors import ApiError
+
+from .loopback import is_loopback
+
+SETTING = "set `auth.admin_key` or `auth.admin_key_file`"
+
+
+def admit_operator(request: Request, config: Config, keys: KeyRing, now: float) -> None:
+    """Raise `ApiError` unless `request` may use the admin API: 401 without a key that is known here, 403 for others."""
+    if config.auth.admin_key is None:
+        refuse_strangers(request, config.server.host)
+        return
+    header = _lookup(request)
+    for key in (header(b"x-api-key"), presented_key(header)):
+        if key is not None and hmac.compare_digest(key, config.auth.admin_key.encode()):
+            return
+    if keys.required:
+        keys.authenticate(header, "", now)  # raises for a key that nobody knows
+        raise ApiError(errors.ADMIN_FORBIDDEN, "A client's key does not open the admin API; it takes `auth.admin_key`")
+    raise ApiError(errors.INVALID_API_KEY, "The admin API takes its own key; send `X-API-Key: YOUR_ADMIN_KEY`")
+
+
+def refuse_strangers(request: Request, listening: str) -> None:
+    """Raise `ApiError` (403) unless `request` comes from this machine, to an address only this machine can reach."""
+    if not (is_loopback(listening) and is_loopback(request.remote_addr or "")):
+        raise ApiError(
+            errors.ADMIN_FORBIDDEN,
+            f"Without a key the admin API is open to its own machine only, on a loopback address; {SETTING}",
+        )
+    origin = request.headers.get("Origin")
+    if not is_loopback(_hostname(f"//{request.host}")) or (origin is not None and origin != _own_origin(request)):
+        raise ApiError(
+            errors.ADMIN_FORBIDDEN, f"Without a key the admin API takes no requests from other sites' pages; {SETTING}"
+        )
+
+
+def _own_origin(request: Request) -> str:
+    return f"{request.scheme}://{request.host}"
+
+
+def _hostname(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _lookup(request: Request) -> HeaderLookup:
+    def header(name: bytes) -> bytes | None:
+        value = request.headers.get(name.decode())
+        return None if value is None else value.encode("latin-1")
+
+    return header
