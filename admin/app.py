@@ -20,6 +20,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from . import openapi
 from .answers import json_reply
+from .lock import header_lookup
 from .loopback import is_loopback
 from .report import HealthReport, VersionReport, report_on
 from .servers import admin_api
@@ -86,7 +87,7 @@ def _add_figures(app: QuartTrio, gateway: Gateway, began: float) -> None:
 
     def authenticate() -> None:
         if not local:
-            gateway.keys.authenticate(_header, request.remote_addr or "", trio.current_time())
+            gateway.keys.authenticate(header_lookup(request), request.remote_addr or "", trio.current_time())
 
     @app.get("/status")
     async def status() -> Response:
@@ -97,11 +98,6 @@ def _add_figures(app: QuartTrio, gateway: Gateway, began: float) -> None:
     async def metrics() -> Response:
         authenticate()
         return Response(gateway.metrics.exposition(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
-
-
-def _header(name: bytes) -> bytes | None:
-    value = request.headers.get(name.decode())
-    return None if value is None else value.encode("latin-1")
 
 
 def _add_pages(app: QuartTrio, gateway: Gateway) -> None:

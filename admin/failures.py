@@ -29,10 +29,8 @@ def failures_explained(credential: str = "your key with --api-key or QUIVER_API_
 def _advice(failure: RequestFailed, credential: str) -> str | None:
     """What to do about an error from the gateway."""
     match failure.error.code:
-        case "invalid_api_key":
+        case "invalid_api_key" | "admin_forbidden":
             return f"give {credential}"
-        case "admin_forbidden":
-            return f"run this on the gateway's machine, or give {credential}"
         case "check_failed":
             return "start the server first, and give its address as the gateway's machine sees it"
         case "not_found":

@@ -33,16 +33,14 @@ def figures(gateway: Gateway, uptime: float) -> StatsReport:
 
 def _requests(metrics: Metrics) -> RequestFigures:
     outcomes: dict[str, int] = {}
-    for (_, _, _, _, outcome, _), count in metrics.requests.items():
-        outcomes[outcome] = outcomes.get(outcome, 0) + count
-    tokens = {"prompt": 0, "completion": 0}
-    for (_, direction), count in metrics.tokens.items():
-        tokens[direction] += count
+    for (_, _, _, _, outcome, _), cell in metrics.cells.items():
+        outcomes[outcome] = outcomes.get(outcome, 0) + cell.count
+    cells = metrics.cells.values()
     return RequestFigures(
         total=sum(outcomes.values()),
         by_outcome=outcomes,
         retries=metrics.retries,
-        prompt_tokens=tokens["prompt"],
-        completion_tokens=tokens["completion"],
+        prompt_tokens=sum(cell.prompt_tokens for cell in cells),
+        completion_tokens=sum(cell.completion_tokens for cell in cells),
         wasted_tokens=metrics.wasted_tokens,
     )

@@ -1,7 +1,7 @@
 """Who may use the admin API: whoever has the admin key, or without one whoever sits at a gateway's own machine.
 
-Without a key a request has to come from loopback to a gateway on loopback. Pages of other sites, which a browser on this
-machine may show, are kept out too: by `Host` those that have a name of theirs resolve to 127.0.0.1, by `Origin` the rest.
+Without a key a request has to come from loopback, and for nobody else, to a gateway on loopback. Pages of other sites that a
+browser on this machine shows are kept out too: by `Host` those whose name resolves to 127.0.0.1, by `Origin` the rest.
 """
 
 import hmac
@@ -23,11 +23,11 @@ def admit_operator(request: Request, config: Config, keys: KeyRing, now: float) 
     if config.auth.admin_key is None:
         refuse_strangers(request, config.server.host)
         return
-    header = _lookup(request)
-    for key in (header(b"x-api-key"), presented_key(header)):
-        if key is not None and hmac.compare_digest(key, config.auth.admin_key.encode()):
-            return
-    if keys.required:
+    header = header_lookup(request)
+    shown = [key for key in (header(b"x-api-key"), presented_key(header)) if key is not None]
+    if any(hmac.compare_digest(key, config.auth.admin_key.encode()) for key in shown):
+        return
+    if shown and keys.required:
         keys.authenticate(header, "", now)  # raises for a key that nobody knows
         raise ApiError(errors.ADMIN_FORBIDDEN, "A client's key does not open the admin API; it takes `auth.admin_key`")
     raise ApiError(errors.INVALID_API_KEY, "The admin API takes its own key; send `X-API-Key: YOUR_ADMIN_KEY`")
@@ -35,7 +35,8 @@ def admit_operator(request: Request, config: Config, keys: KeyRing, now: float) 
 
 def refuse_strangers(request: Request, listening: str) -> None:
     """Raise `ApiError` (403) unless `request` comes from this machine, to an address only this machine can reach."""
-    if not (is_loopback(listening) and is_loopback(request.remote_addr or "")):
+    forwarded = any(name in request.headers for name in ("Forwarded", "X-Forwarded-For"))
+    if forwarded or not (is_loopback(listening) and is_loopback(request.remote_addr or "")):
         raise ApiError(
             errors.ADMIN_FORBIDDEN,
             f"Without a key the admin API is open to its own machine only, on a loopback address; {SETTING}",
@@ -58,7 +59,9 @@ def _hostname(address: str) -> str:
         return ""
 
 
-def _lookup(request: Request) -> HeaderLookup:
+def header_lookup(request: Request) -> HeaderLookup:
+    """The headers of `request` as the key ring looks them up."""
+
     def header(name: bytes) -> bytes | None:
         value = request.headers.get(name.decode())
         return None if value is None else value.encode("latin-1")

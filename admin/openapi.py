@@ -1,16 +1,27 @@
 """The API's description, `/openapi.json`: made from the table of operations and the error catalogue."""
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import quiver
 from quiver.schemas import errors
+from quiver.schemas.config import Priority
 from quiver.schemas.errors import ErrorEnvelope
 
 from .operations import EVERY_STATUS, OPERATIONS, Operation
 
 Json = dict[str, Any]
 REFERENCE = "#/components/schemas/{name}"
+# What a client may say beside the body, in words and as a type.
+REQUEST_HEADERS: dict[str, tuple[str, Json]] = {
+    "X-Quiver-Priority": (
+        "How urgent it is, up to what the key allows.",
+        {"enum": list(get_args(Priority))},
+    ),
+    "X-Session-ID": ("Requests with the same one go to the same server (`session_affinity`).", {"type": "string"}),
+    "X-Quiver-Share": ("`off`: neither get nor give an answer that other requests share.", {"enum": ["off"]}),
+    "Cache-Control": ("`no-cache`, `no-store` and `max-age` of kept answers.", {"type": "string"}),
+}
 
 _TYPES: list[Any] = [ErrorEnvelope]
 for _operation in OPERATIONS:
@@ -67,13 +78,25 @@ def _operation_object(operation: Operation, key_required: bool) -> Json:
             **{str(status): {"$ref": f"#/components/responses/Error{status}"} for status in operation.failures},
         },
     }
-    if "{id}" in operation.path:
-        found["parameters"] = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]
+    if parameters := _parameters(operation):
+        found["parameters"] = parameters
     if operation.request is not None:
         media = {"schema": _reference(operation.request), "example": operation.example}
         found["requestBody"] = {"required": True, "content": {"application/json": media}}
     if operation.lock != "none":
         found["security"] = [*([] if key_required else [{}]), {"bearer": []}, {"apiKey": []}]
+    return found
+
+
+def _parameters(operation: Operation) -> list[Json]:
+    found: list[Json] = []
+    if "{id}" in operation.path:
+        found.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})
+    if operation.tag == "inference" and operation.request is not None:
+        found += [
+            {"name": name, "in": "header", "description": text, "schema": schema}
+            for name, (text, schema) in REQUEST_HEADERS.items()
+        ]
     return found
 
 
@@ -90,6 +113,7 @@ def _headers(operation: Operation) -> Json:
     headers = {"X-Request-ID": "Names this request in the log."}
     if operation.tag == "inference" and operation.request is not None:
         headers["X-Gateway-Server-ID"] = "Which backend answered."
+        headers["X-Quiver-Cache"] = "Of a repeatable request: `miss`, `shared` or `hit`."
     return {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
 
 

@@ -175,13 +175,15 @@ class Inference:
             while True:
                 ticket = Ticket(job.client.scope, call.model, job.priority, float(call.tokens), watch.deadline)
                 try:
-                    backend = await self._enter(job, call, target, tried, ticket, reply, progress, watch)
+                    backend = self._enter(job, call, target, tried, ticket)
+                    if backend is None:
+                        backend = await self._queue(job, call, tried, ticket, reply, progress, watch)
+                except _NobodyLeft:
+                    break
                 except ApiError as error:
                     if error.kind not in ELSEWHERE:
                         raise
                     failures.append(error)
-                    break
-                if backend is None:
                     break
                 tried.append(backend)
                 progress.attempts += 1
@@ -203,41 +205,46 @@ class Inference:
                     raise _verdict(job.call.model, failures)
         raise _verdict(job.call.model, failures)
 
-    async def _enter(
+    def _enter(
+        self, job: "_Job", call: Call, target: Target, tried: Sequence[Backend], ticket: Ticket
+    ) -> Backend | None:
+        """A server with a place taken on it for this call; None when the call has to wait. Raises `ApiError` when waiting
+        would not help, as all servers want a pause, or `_NobodyLeft`.
+        """
+        now = trio.current_time()
+        candidates = _worth_trying(target.backends, call, tried, now)
+        if not candidates:
+            raise _NobodyLeft
+        if len(candidates) < len(target.backends):
+            # Who can use only some of the servers must not keep those waiting who can use the others.
+            ticket.model = f"{call.model} on {', '.join(backend.id for backend in candidates)}"
+        backend = self._admission.try_enter(
+            ticket.model, lambda: self._choose(candidates, call.model, job.affinity, now)
+        )
+        if backend is None and all(backend.paused_until(call.model) > now for backend in candidates):
+            raise _paused(call.model, min(backend.paused_until(call.model) for backend in candidates) - now)
+        return backend
+
+    async def _queue(
         self,
         job: "_Job",
         call: Call,
-        target: Target,
         tried: Sequence[Backend],
         ticket: Ticket,
         reply: Reply,
         progress: Progress,
         watch: Watch,
-    ) -> Backend | None:
-        """A server with a place taken on it for this call, perhaps after a wait; None when there is none to try."""
-
-        now = trio.current_time()
-        candidates = _worth_trying(target, call, tried, now)
-        if not candidates:
-            return None
-        if len(candidates) < len(target.backends):
-            # Who can use only some of the servers must not keep those waiting who can use the others.
-            ticket.model = f"{call.model} on {', '.join(backend.id for backend in candidates)}"
-        admission, affinity = self._admission, job.affinity
-        backend = admission.try_enter(ticket.model, lambda: self._choose(candidates, call.model, affinity, now))
-        if backend is not None:
-            return backend
+    ) -> Backend:
+        """A server with a place taken on it for this call, once it is its turn. The client is told its place meanwhile."""
 
         def choose() -> Backend | None:
-            """Servers may have come and gone meanwhile."""
-            later = trio.current_time()
-            offering = Target(target.model, self._registry.offering(target.model))
-            if not offering.backends:
-                raise ApiError(errors.NO_HEALTHY_BACKEND, f"No server offers `{target.model}` any more", retry_after=5)
-            return self._choose(_worth_trying(offering, call, tried, later), call.model, affinity, later)
+            """Servers may have come and gone since."""
+            now, offering = trio.current_time(), self._registry.offering(call.model)
+            if not offering:
+                raise ApiError(errors.NO_HEALTHY_BACKEND, f"No server offers `{call.model}` any more", retry_after=5)
+            return self._choose(_worth_trying(offering, call, tried, now), call.model, job.affinity, now)
 
-        if all(backend.paused_until(call.model) > now for backend in candidates):
-            raise _paused(call.model, min(backend.paused_until(call.model) for backend in candidates) - now)
+        admission, began = self._admission, trio.current_time()
         reply.say_meanwhile(lambda: _told(admission, ticket), PLACE_INTERVAL)
         watch.nudge()
         try:
@@ -245,7 +252,7 @@ class Inference:
                 backend = await admission.enter(ticket, choose)
         finally:
             reply.say_meanwhile(None)
-            progress.queued += trio.current_time() - now
+            progress.queued += trio.current_time() - began
         return backend
 
     async def _wake_queue(self, at: float) -> None:
@@ -301,6 +308,10 @@ class _Nobody:
         await trio.sleep_forever()
 
 
+class _NobodyLeft(Exception):
+    """Every server that could take the call has been tried."""
+
+
 _TOLD = {"cache": b"hit", "shared": b"shared", "server": b"miss"}
 
 
@@ -349,15 +360,16 @@ def _told(admission: Admission[Backend], ticket: Ticket) -> bytes:
     return b": queued position=%d estimated_wait=%ds\n\n" % (place.position, round(place.estimated_wait))
 
 
-def _worth_trying(target: Target, call: Call, tried: Sequence[Backend], now: float) -> Sequence[Backend]:
+def _worth_trying(backends: Sequence[Backend], call: Call, tried: Sequence[Backend], now: float) -> Sequence[Backend]:
     """Servers that could answer: those in service, or when there is none all of them, as the last is never given up. The
     length of a call is only guessed, so one that seems to fit nowhere may be tried anywhere.
     """
-    able = [backend for backend in target.backends if backend.takes(call)]
-    if tried:
-        able = [backend for backend in able if backend not in tried]
-    able = [backend for backend in able if backend.fits(call)] or able
-    return [backend for backend in able if backend.tier(now) < OUT_OF_SERVICE] or able
+    able = [backend for backend in backends if backend.takes(call) and backend not in tried]
+    best = [backend for backend in able if backend.tier(now) < OUT_OF_SERVICE and backend.fits(call)]
+    if not best:
+        able = [backend for backend in able if backend.fits(call)] or able
+        best = [backend for backend in able if backend.tier(now) < OUT_OF_SERVICE] or able
+    return best
 
 
 def _paused(model: str, seconds: float) -> ApiError:

@@ -23,6 +23,7 @@ class Listener:
         self._accepting = trio.CancelScope()
         self._sessions: dict[Session, None] = {}
         self._closing = False
+        self._empty = trio.Event()
 
     def __repr__(self) -> str:
         return f"<Listener: {len(self._sessions)} sessions>"
@@ -57,6 +58,12 @@ class Listener:
         for session in self._sessions:
             session.wind_down()
 
+    async def wait_empty(self) -> None:
+        """Return once there are no sessions."""
+        while self._sessions:
+            self._empty = trio.Event()
+            await self._empty.wait()
+
     async def _accept(self, acceptor: Acceptor, nursery: trio.Nursery) -> None:
         while True:
             for wire in await acceptor.accept():
@@ -75,6 +82,8 @@ class Listener:
         finally:
             self._metrics.connections -= 1
             del self._sessions[session]
+            if not self._sessions:
+                self._empty.set()
 
     async def _sweep(self) -> None:
         while True:

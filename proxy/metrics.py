@@ -16,6 +16,8 @@ from .record import Record
 # From a cached reply to the longest a request may live; the steps are those people ask about.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
+# Endpoint, model, server, status, outcome, source.
+Labels = tuple[str, str, str, int, str, str]
 Gauges = Callable[[], Iterator[tuple[str, str, float]]]
 
 
@@ -41,6 +43,16 @@ class _Histogram:
         return rows
 
 
+class _Cell:
+    """Requests that have all labels in common. Its histograms are those of its endpoint, shared with other cells."""
+
+    __slots__ = ("completion_tokens", "count", "duration", "first_byte", "prompt_tokens")
+
+    def __init__(self, duration: _Histogram, first_byte: _Histogram) -> None:
+        self.count = self.prompt_tokens = self.completion_tokens = 0
+        self.duration, self.first_byte = duration, first_byte
+
+
 class Metrics:
     """One per gateway, so that several gateways can live in one process (tests do that)."""
 
@@ -52,29 +64,37 @@ class Metrics:
         self.retries = 0
         self.wasted_tokens = 0
         self.gauges: list[Gauges] = []
-        self.requests: dict[tuple[str, str, str, int, str, str], int] = {}
+        self.cells: dict[Labels, _Cell] = {}
         self.durations: dict[str, _Histogram] = {}
         self.first_bytes: dict[str, _Histogram] = {}
         self.queued: dict[str, _Histogram] = {}
-        self.tokens: dict[tuple[str, str], int] = {}
 
     def observe(self, record: Record) -> None:
         """Count one finished request."""
-        model, endpoint = record.model or "unknown", record.endpoint
-        cell = (endpoint, model, record.server_id or "none", record.status, record.outcome, record.source)
-        self.requests[cell] = self.requests.get(cell, 0) + 1
-        _of(self.durations, endpoint).observe(record.duration)
+        labels = (
+            record.endpoint,
+            record.model or "unknown",
+            record.server_id or "none",
+            record.status,
+            record.outcome,
+            record.source,
+        )
+        cell = self.cells.get(labels)
+        if cell is None:
+            endpoint = record.endpoint
+            cell = self.cells[labels] = _Cell(_of(self.durations, endpoint), _of(self.first_bytes, endpoint))
+        cell.count += 1
+        cell.duration.observe(record.duration)
         if record.first_byte is not None:
-            _of(self.first_bytes, endpoint).observe(record.first_byte)
+            cell.first_byte.observe(record.first_byte)
         if record.queued:
-            _of(self.queued, endpoint).observe(record.queued)
+            _of(self.queued, record.endpoint).observe(record.queued)
         if record.attempts > 1:
             self.retries += record.attempts - 1
         usage = record.usage
         if usage is not None:
-            tokens = self.tokens
-            tokens[model, "prompt"] = tokens.get((model, "prompt"), 0) + usage.prompt_tokens
-            tokens[model, "completion"] = tokens.get((model, "completion"), 0) + usage.completion_tokens
+            cell.prompt_tokens += usage.prompt_tokens
+            cell.completion_tokens += usage.completion_tokens
             if record.outcome == "client_gone":
                 self.wasted_tokens += usage.completion_tokens
 
@@ -96,8 +116,8 @@ class _Families(Collector):
             "Requests by what became of them",
             labels=["endpoint", "model", "server", "status", "outcome", "source"],
         )
-        for cell, count in metrics.requests.items():
-            requests.add_metric([str(label) for label in cell], count)
+        for labels, cell in metrics.cells.items():
+            requests.add_metric([str(label) for label in labels], cell.count)
         yield requests
         yield _histograms("quiver_request_seconds", "Whole duration", metrics.durations)
         yield _histograms(
@@ -107,8 +127,9 @@ class _Families(Collector):
         )
         yield _histograms("quiver_queue_seconds", "Wait for a free server, of requests that waited", metrics.queued)
         tokens = CounterMetricFamily("quiver_tokens", "Tokens by direction", labels=["model", "direction"])
-        for labels, count in metrics.tokens.items():
-            tokens.add_metric(labels, count)
+        for model, (prompt, completion) in _tokens_by_model(metrics).items():
+            tokens.add_metric([model, "prompt"], prompt)
+            tokens.add_metric([model, "completion"], completion)
         yield tokens
         yield CounterMetricFamily("quiver_retries", "Attempts after the first", value=metrics.retries)
         yield CounterMetricFamily(
@@ -121,9 +142,21 @@ class _Families(Collector):
                 yield GaugeMetricFamily(name, meaning, value=value)
 
 
+def _tokens_by_model(metrics: Metrics) -> dict[str, tuple[int, int]]:
+    """Prompt and completion tokens."""
+    totals: dict[str, tuple[int, int]] = {}
+    for (_, model, *_), cell in metrics.cells.items():
+        prompt, completion = totals.get(model, (0, 0))
+        if cell.prompt_tokens or cell.completion_tokens:
+            totals[model] = prompt + cell.prompt_tokens, completion + cell.completion_tokens
+    return totals
+
+
 def _histograms(name: str, meaning: str, cells: dict[str, _Histogram]) -> HistogramMetricFamily:
     family = HistogramMetricFamily(name, meaning, labels=["endpoint"])
     for endpoint, histogram in cells.items():
+        if not any(histogram.counts):
+            continue
         family.add_metric([endpoint], histogram.buckets(), histogram.total)
     return family
 

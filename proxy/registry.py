@@ -176,10 +176,8 @@ class Registry:
         for backend in self:
             for model in backend.models:
                 owners.setdefault(model, backend.id)
-        for alias, model in self._routing.aliases.items():
-            if model in owners:
-                owners.setdefault(alias, owners[model])
-        return owners
+        aliases = {alias: owners[model] for alias, model in self._routing.aliases.items() if model in owners}
+        return owners | {alias: owner for alias, owner in aliases.items() if alias not in owners}
 
     def _chain(self, name: str) -> tuple[Target, ...]:
         routing = self._routing

@@ -27,7 +27,7 @@ from .egress import open_wire, operator_policy
 from .exchange import ExchangeHandler
 from .handover import HypercornControl
 from .inference import Inference
-from .listener import Listener
+from .listener import SWEEP, Listener
 from .local.backend import BOLT, EngineModel
 from .metrics import Metrics
 from .network import Acceptor, Wire
@@ -36,10 +36,13 @@ from .remote import health
 from .remote.backend import RemoteServer
 from .reuse.store import ReuseStore
 from .seams import World
+from .session import LAST_CALL
 
 State = Literal["starting", "ready", "draining"]
 # What cancelled work may take to close its sockets once everything was told to stop.
 CLOSE_TIMEOUT = 2.0
+# What idle connections get, once all work is done: a last request may be on its way.
+FAREWELL = LAST_CALL + 2 * SWEEP
 
 
 @dataclass(frozen=True)
@@ -227,9 +230,10 @@ async def _serve(
         gateway.state = "ready"
         received = int(await anext(signals))
         async with trio.open_nursery() as drain:
-            drain.start_soon(_force_on_signal, signals, sessions.cancel_scope, drain.cancel_scope)
+            drain.start_soon(_stop_waiting_on_signal, signals, drain.cancel_scope)
             await _drain(gateway, listener, hypercorn, signal.Signals(received))
             drain.cancel_scope.cancel()
+        await _stop(gateway, listener, hypercorn)
         sessions.cancel_scope.cancel()
     return received
 
@@ -240,6 +244,7 @@ async def _drain(
     hypercorn: HypercornControl,
     received: signal.Signals,
 ) -> None:
+    """Let work in flight end by itself, for as long as the configuration gives it."""
     config, log = gateway.config.drain, structlog.get_logger(component="server")
     interrupted = received is signal.SIGINT
     timeout = config.interrupt_timeout if interrupted else config.timeout
@@ -248,24 +253,36 @@ async def _drain(
     listener.wind_down()
     if not interrupted:
         await trio.sleep(config.delay)
+    await _turn_away(gateway, listener, hypercorn)
+    with trio.move_on_after(timeout):
+        await gateway.exchanges.wait_idle()
+        with trio.move_on_after(FAREWELL):
+            await listener.wait_empty()
+
+
+async def _turn_away(gateway: Gateway, listener: Listener, hypercorn: HypercornControl) -> None:
+    """No new connections, no new requests, no more waiting for a free server."""
     gateway.exchanges.draining = True
     listener.stop_accepting()
     gateway.admission.stop()
     await hypercorn.wind_down()
-    with trio.move_on_after(timeout) as patience:
-        await gateway.exchanges.wait_idle()
-    if patience.cancelled_caught:
+
+
+async def _stop(gateway: Gateway, listener: Listener, hypercorn: HypercornControl) -> None:
+    """End what still runs: open streams get an error event, others an envelope."""
+    await _turn_away(gateway, listener, hypercorn)
+    if gateway.exchanges.in_flight:
+        log = structlog.get_logger(component="server")
         log.warning("drain timed out", stopped=gateway.exchanges.in_flight)
         gateway.exchanges.stop_all()
         with trio.move_on_after(CLOSE_TIMEOUT):
             await gateway.exchanges.wait_idle()
 
 
-async def _force_on_signal(signals: AsyncIterator[int], *scopes: trio.CancelScope) -> None:
-    """A second signal: stop waiting."""
+async def _stop_waiting_on_signal(signals: AsyncIterator[int], waiting: trio.CancelScope) -> None:
+    """A second signal."""
     await anext(signals)
-    for scope in scopes:
-        scope.cancel()
+    waiting.cancel()
 
 
 def _local_models(config: Config) -> list[LocalModel]:

@@ -3,17 +3,18 @@
 from quiver.schemas.config import Priority
 
 from .buckets import TokenBucket
-from .limits import Header, TokenBudget, bucket_headers
+from .limits import Header, LimitHeaders, TokenBudget
 
 
 class Client:
     """What one client may do, and what is left of its limits.
 
     `name` is for logs and records and gives no key away. `scope` tells clients apart: nothing kept for one scope may be
-    used for another. `models` empty means all. `priority` is the highest it may ask for.
+    used for another. `models` empty means all. `priority` is the highest it may ask for. `limited`:
+    whether there is any limit to tell of.
     """
 
-    __slots__ = ("models", "name", "priority", "requests", "scope", "tokens")
+    __slots__ = ("_request_headers", "limited", "models", "name", "priority", "requests", "scope", "tokens")
 
     def __init__(
         self,
@@ -28,14 +29,11 @@ class Client:
         self.name, self.scope = name, scope
         self.models, self.priority = models, priority
         self.requests, self.tokens = requests, tokens
+        self.limited = requests is not None or tokens is not None
+        self._request_headers = None if requests is None else LimitHeaders(b"requests", requests)
 
     def __repr__(self) -> str:
         return f"<Client {self.name}>"
-
-    @property
-    def limited(self) -> bool:
-        """Whether it has any limit to tell of."""
-        return self.requests is not None or self.tokens is not None
 
     def allows(self, model: str) -> bool:
         """Whether it may use a model."""
@@ -44,8 +42,8 @@ class Client:
     def limit_headers(self, now: float) -> list[Header]:
         """Reply headers that tell of the limits it has; none for those it does not have."""
         headers: list[Header] = []
-        if self.requests is not None:
-            headers += bucket_headers(b"requests", self.requests, now)
+        if self._request_headers is not None:
+            headers = self._request_headers.at(now)
         if self.tokens is not None:
             headers += self.tokens.headers(now)
         return headers

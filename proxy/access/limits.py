@@ -44,10 +44,11 @@ def admit_request(client: Limited, now: float) -> None:
 class TokenBudget:
     """So many tokens a minute, prompts and replies together, full at `now`."""
 
-    __slots__ = ("bucket",)
+    __slots__ = ("_headers", "bucket")
 
     def __init__(self, tokens_per_minute: int, now: float) -> None:
         self.bucket = per_minute(tokens_per_minute, now)
+        self._headers = LimitHeaders(b"tokens", self.bucket)
 
     def __repr__(self) -> str:
         return f"<TokenBudget: {self.bucket!r}>"
@@ -71,7 +72,7 @@ class TokenBudget:
 
     def headers(self, now: float) -> list[Header]:
         """The three reply headers that tell of this limit."""
-        return bucket_headers(b"tokens", self.bucket, now)
+        return self._headers.at(now)
 
 
 class Reservation:
@@ -98,13 +99,26 @@ class Reservation:
             self._budget.bucket.settle(self.estimate, max(actual, 0), now)
 
 
-def bucket_headers(unit: bytes, bucket: TokenBucket, now: float) -> list[Header]:
+class LimitHeaders:
     """A bucket's limit, what remains, and the time until it is full again, named as OpenAI names them."""
-    return [
-        (b"x-ratelimit-limit-" + unit, b"%d" % bucket.capacity),
-        (b"x-ratelimit-remaining-" + unit, b"%d" % max(bucket.level(now), 0)),
-        (b"x-ratelimit-reset-" + unit, duration(max(bucket.full_at() - now, 0))),
-    ]
+
+    __slots__ = ("_bucket", "_limit", "_remaining", "_reset")
+
+    def __init__(self, unit: bytes, bucket: TokenBucket) -> None:
+        self._bucket = bucket
+        self._limit = (b"x-ratelimit-limit-" + unit, b"%d" % bucket.capacity)
+        self._remaining, self._reset = b"x-ratelimit-remaining-" + unit, b"x-ratelimit-reset-" + unit
+
+    def at(self, now: float) -> list[Header]:
+        """Exact at `now`."""
+        bucket = self._bucket
+        level = bucket.level(now)
+        full = level >= bucket.capacity
+        return [
+            self._limit,
+            (self._remaining, b"%d" % level if level > 0 else b"0"),
+            (self._reset, b"0s" if full else duration(bucket.wait(bucket.capacity, now))),
+        ]
 
 
 def duration(seconds: float) -> bytes:

@@ -29,11 +29,14 @@ MALFORMED = (
 
 
 class ClientLog:
-    """What all clients together saw, in the order of their asking, and the rules the gateway broke towards them."""
+    """What all clients together saw, in the order of their asking, and the rules the gateway broke towards them. `browsed`:
+    connections that began with a page of the control plane; `refused`: nonsense, and what came back.
+    """
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
         self.refused: list[tuple[bytes, Seen]] = []
+        self.browsed: set[int] = set()
         self.complaints: list[str] = []
 
     def __repr__(self) -> str:
@@ -153,7 +156,7 @@ class Client:
         """Send the request in small pieces, perhaps more slowly than anyone would wait for."""
         reader, seen = Reader(wire), self._begin(wire, asks[0])
         message = b"".join(asks[0].head_and_body())
-        pause, size = self._random.choice(((0.001, 7), (0.02, 11), (0.5, 20)))
+        pause, size = self._random.choice(((0.001, 17), (0.02, 31), (0.5, 40)))
         try:
             for place in range(0, len(message), size):
                 await wire.send_all(message[place : place + size])
@@ -162,6 +165,15 @@ class Client:
             seen.attentive = False
         seen.asked = trio.current_time()
         await self._read(reader, seen)
+
+    async def browsing(self, wire: Wire, asks: Sequence[Ask]) -> None:
+        """Look at a page of the control plane first, then chat on the same connection."""
+        page = Seen(asks[0], self.name, self.owner, connection_number(wire))
+        self._log.browsed.add(page.connection)
+        await wire.send_all(b"GET /health HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        if await self._read(Reader(wire), page):
+            manner = self._random.choice((Client.polite, Client.leaving_while_waiting, Client.leaving_in_stream))
+            await manner(self, wire, asks)
 
     async def misbehaving(self, wire: Wire, asks: Sequence[Ask]) -> None:
         """Send what is not HTTP and wait for the refusal, which must come before the end."""
@@ -220,5 +232,6 @@ MANNERS: tuple[Manner, ...] = (
     Client.stalling,
     Client.never_reading,
     Client.dripping,
+    Client.browsing,
     Client.misbehaving,
 )

@@ -108,6 +108,8 @@ def requests_have_one_record(evidence: Evidence) -> Iterator[str]:
     for seen in evidence.clients.seen:
         told = seen.fields.get(b"x-request-id", b"").decode()
         started = not seen.ask.shared and seen.ask.marker in evidence.servers.by_marker
+        if seen.connection in evidence.clients.browsed and _struck(evidence, seen.connection):
+            continue  # a request that was cut in two is refused by Hypercorn itself
         if seen.status and told not in records:
             yield f"{seen} has no record under {told!r}"
         elif started and seen.ask.request_id not in records:
@@ -143,13 +145,17 @@ def departures_end_work(evidence: Evidence) -> Iterator[str]:
 
 
 def limits_are_never_overspent(evidence: Evidence) -> Iterator[str]:
-    """At no moment have servers seen more requests or tokens of a key than it was given since it was full."""
+    """At no moment have servers seen more requests or tokens of a key than it was given since it was full. A request that
+    failed before its client had anything is free.
+    """
     config = evidence.plan.config
     owners = {
         seen.ask.marker: seen.owner
         for seen in evidence.clients.seen
         if not seen.ask.shared and seen.owner != PROBER_HOST  # a loopback address has no limit
     }
+    failed = {record.request_id for record in evidence.records if record.error is not None}
+    free = {seen.ask.marker for seen in evidence.clients.seen if not seen.tokens and seen.ask.request_id in failed}
     requests: dict[str, int | None] = defaultdict(lambda: config.rate.anonymous_requests_per_minute or None)
     requests |= {str(key.key): key.requests_per_minute for key in config.keys}
     tokens = {str(key.key): key.tokens_per_minute for key in config.keys}
@@ -164,7 +170,7 @@ def limits_are_never_overspent(evidence: Evidence) -> Iterator[str]:
         if limit is not None and asked[owner] > limit * (1 + start.at / MINUTE) + EPSILON:
             yield f"{owner} may ask {limit} times a minute, and had {asked[owner]} by {start.at:.3f}"
         last = evidence.servers.by_marker[start.marker][-1] is start
-        if budget is not None and last and start.ended is not None:
+        if budget is not None and last and start.marker not in free and start.ended is not None:
             spent[owner] += start.made + PROMPT_TOKENS
             if spent[owner] > budget * (1 + start.ended / MINUTE) + EPSILON:
                 yield f"{owner} may spend {budget} tokens a minute, and had {spent[owner]} by {start.ended:.3f}"
@@ -217,6 +223,8 @@ def _ended_inside_write(evidence: Evidence, seen: Seen) -> bool:
 def _is_first(evidence: Evidence, seen: Seen) -> bool:
     """Whether it was asked first on its connection: a later one may meet the end of keep-alive."""
     first = next(other for other in evidence.clients.seen if other.connection == seen.connection)
+    if seen.connection in evidence.clients.browsed:
+        return False
     return first is seen and seen.asked is not None and seen.asked < evidence.stopped_at
 
 

@@ -15,6 +15,7 @@ from .network import Link
 from .pipe import Direction, Fault, FaultKind
 
 MODELS = ("alpha", "beta")
+NICKNAME = "nickname"
 FORBIDDEN_HOST = "169.254.169.254"
 SERVER_PORT = 9000
 GATEWAY = Address("127.0.0.1", 8080)
@@ -23,7 +24,7 @@ KNOBS: dict[str, dict[str, tuple[object, ...]]] = {
     "server": {
         "head_timeout": (2.0, 10.0),
         "body_timeout": (3.0, 10.0),
-        "keep_alive": (0.5, 5.0, 75.0),
+        "keep_alive": (0.5, 5.0, 20.0),
         "write_timeout": (0.5, 2.0, 4.0),
         "max_connections": (4096, 4096, 4096, 6),
     },
@@ -60,6 +61,8 @@ KNOBS: dict[str, dict[str, tuple[object, ...]]] = {
             "prefix_affinity",
             "session_affinity",
         ),
+        "aliases": ({}, {NICKNAME: "alpha"}),
+        "fallbacks": ({}, {"alpha": ("beta",), "beta": ("alpha",)}),
     },
     "health": {
         "interval": (5.0, 20.0, 60.0),
@@ -70,8 +73,8 @@ KNOBS: dict[str, dict[str, tuple[object, ...]]] = {
     },
 }
 KEY_KNOBS: dict[str, tuple[object, ...]] = {
-    "requests_per_minute": (None, None, 3, 20),
-    "tokens_per_minute": (None, None, 60, 150, 1000),
+    "requests_per_minute": (None, None, 2, 5, 60),
+    "tokens_per_minute": (None, None, 60, 100, 1000),
     "priority": ("critical", "high", "normal", "low"),
     "models": ((), (), ("alpha",)),
 }
@@ -177,7 +180,7 @@ def _server(random: Random, number: int) -> ServerPlan:
         fixed_models=random.choice((True, False)),
         max_concurrency=random.choice((None, 1, 2)),
         weight=random.choice((0.5, 1.0, 3.0)),
-        sickness=random.choice((0.0, 0.3, 0.7)),
+        sickness=random.choice((0.0, 0.3, 0.8)),
         reports=random.choice((True, False)),
     )
 

@@ -50,12 +50,22 @@ def fair_weather(address: Address, source: str) -> Link:
 
 
 class SimulatedSocket:
-    """One end of a connection, as a `Wire` needs it."""
+    """One end of a connection, as a `Wire` needs it, and with a name at each end, as servers want to know."""
 
-    def __init__(self, number: int, incoming: Pipe, outgoing: Pipe, closed: Callable[[], None]) -> None:
-        self.number = number
+    family = socket.AF_INET
+
+    def __init__(
+        self, number: int, own: Address, peer: Address, incoming: Pipe, outgoing: Pipe, closed: Callable[[], None]
+    ) -> None:
+        self.number, self._own, self._peer = number, own, peer
         self._incoming, self._outgoing, self._closed = incoming, outgoing, closed
         self.recv, self.send = incoming.take, outgoing.put
+
+    def getsockname(self) -> tuple[str, int]:
+        return self._own.host, self._own.port
+
+    def getpeername(self) -> tuple[str, int]:
+        return self._peer.host, self._peer.port
 
     def shutdown(self, how: int) -> None:
         if how in (socket.SHUT_WR, socket.SHUT_RDWR):
@@ -217,7 +227,7 @@ class SimulatedNetwork:
         ends = (("near", source, target, back, there), ("far", target, source, there, back))
         for side, own, peer, incoming, outgoing in ends:
             self._ends[number, side] = own
-            end = SimulatedSocket(number, incoming, outgoing, partial(self._close, number, side))
+            end = SimulatedSocket(number, own, peer, incoming, outgoing, partial(self._close, number, side))
             yield Wire(end, peer, incoming.wait_readable, outgoing.wait_writable)
 
     def _strike(self, number: int, direction: str, kind: FaultKind, after: int) -> None:

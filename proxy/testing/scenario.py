@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from functools import partial
 from logging import ERROR
 from random import Random
+from typing import Any
 
 import msgspec
 import structlog
 import trio
 import trio.testing
-from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
+from hypercorn.typing import ASGIFramework
 from trio._core import _run as trio_scheduler
 
 from ..remote.backend import RemoteServer
@@ -23,10 +24,10 @@ from ..server import CLOSE_TIMEOUT, Gateway, run
 from .clients import MANNERS, Client
 from .evidence import Evidence
 from .invariants import breaches
-from .knobs import FORBIDDEN_HOST, GATEWAY, MODELS, PROBER_HOST, PROBER_KEY, ServerPlan, draw_link, draw_plan
+from .knobs import FORBIDDEN_HOST, GATEWAY, MODELS, NICKNAME, PROBER_HOST, PROBER_KEY, ServerPlan, draw_link, draw_plan
 from .network import Answer, SimulatedNetwork
 from .seen import Ask
-from .upstream import MOODS, WELL, ModelServer, Mood
+from .upstream import ILL, WELL, ModelServer, Mood
 
 LONGEST_REPLY = 12
 # What writing the last records and closing the last sockets may take beyond the drain's own limits.
@@ -118,7 +119,7 @@ class _Scenario:
 
         def control(gateway: Gateway) -> ASGIFramework:
             built.append(gateway)
-            return _no_control_plane
+            return _control_plane
 
         random = _fork(self._random)
         world = World(lambda: STARTED_AT + trio.current_time(), random, self._network)
@@ -153,7 +154,7 @@ class _Scenario:
     def _mood(self, sickness: float) -> Mood:
         if self._healthy_moods is not None:
             return self._moods.choice(self._healthy_moods)
-        return self._moods.choice(MOODS if self._moods.random() < sickness else WELL)
+        return self._moods.choice(ILL if self._moods.random() < sickness else WELL)
 
     def _tell_names(self) -> None:
         """Servers move, and names lie for a while. When the faults are over, all is well again."""
@@ -218,7 +219,8 @@ class _Scenario:
     async def _come_to_rest(self, gateway: Gateway) -> None:
         """With nothing left to do, nothing is left over. A check of a server's health may be under way: look again."""
         health = self._plan.config.health
-        await trio.sleep(health.max_ejection + health.timeout + SETTLING)
+        idle = self._plan.config.server.keep_alive if self._evidence.clients.browsed else 0.0
+        await trio.sleep(max(health.max_ejection + health.timeout, idle) + SETTLING)
         for _ in range(LOOKS):
             left_over = list(self._left_over(gateway))
             if not left_over:
@@ -340,7 +342,7 @@ def _ask(client: Client, number: int, key: str | None, random: Random) -> Ask:
         shared = random.randint(0, 2)
         marker, model, stream = f"shared-{shared}", MODELS[shared % 2], shared > 0
         return Ask(marker, request_id, model, stream, 6, shared=True, fields=tuple(fields))
-    model = random.choice(MODELS) if random.random() < 0.97 else "unheard-of"
+    model = random.choice(MODELS) if random.random() < 0.9 else random.choice((NICKNAME, "unheard-of"))
     return Ask(
         request_id,
         request_id,
@@ -356,8 +358,12 @@ def _authorization(key: str | None) -> tuple[tuple[str, str], ...]:
     return () if key is None else (("Authorization", f"Bearer {key}"),)
 
 
-async def _no_control_plane(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    """Answers nothing: no client of a simulation asks for the control plane."""
+async def _control_plane(scope: Any, receive: Any, send: Any) -> None:
+    """A page that says that all is well, for every path."""
+    if scope["type"] == "http":
+        headers = [(b"content-type", b"text/plain"), (b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"ok", "more_body": False})
 
 
 def _fork(random: Random) -> Random:

@@ -39,6 +39,8 @@ Mood = Literal[
 MOODS: tuple[Mood, ...] = get_args(Mood)
 # Moods in which the client still gets a whole answer.
 WELL: tuple[Mood, ...] = ("ok", "slow", "delayed", "lingering", "closing_idle", "close_delimited")
+# What befalls a request of a sick server: above all what happens when a part of the answer is out.
+ILL: tuple[Mood, ...] = (*MOODS, "cut", "cut", "cut", "cut", "error_event", "stall")
 REFUSALS: dict[Mood, tuple[int, str]] = {
     "error": (500, "boom"),
     "unavailable": (503, "loading"),
@@ -56,8 +58,8 @@ GARBAGE = (
 )
 EVENT_STREAM = ("content-type", "text/event-stream; charset=utf-8")
 JSON = ("content-type", "application/json")
-# What every prompt counts for.
-PROMPT_TOKENS = 2
+# What every prompt counts for: nearly what the gateway guesses, never more.
+PROMPT_TOKENS = 15
 
 
 class Chat(msgspec.Struct):

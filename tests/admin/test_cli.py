@@ -246,7 +246,7 @@ def test_unset_options_are_not_sent(speak: Speak) -> None:
     speaker = speak(reply("200 OK", REGISTERED))
     result = quiver_command("register", "https://lab/v1", "--json", "--url", speaker.url)
     assert json.loads(result.stdout) == json.loads(REGISTERED)
-    assert json.loads(speaker.requests[0].split(b"\n\n", 1)[1]) == {"endpoint_url": "https://lab/v1"}
+    assert json.loads(speaker.requests[0].split(b"\n\n", 1)[1]) == {"endpoint_url": "https://lab/v1", "weight": 1.0}
 
 
 def test_server_is_deregistered(speak: Speak) -> None:
@@ -298,7 +298,7 @@ SERVER_ERRORS = [
     (
         reply("403 Forbidden", envelope("admin_forbidden", "Set `auth.admin_key`")),
         "error: Set `auth.admin_key` (admin_forbidden)\n"
-        "hint: run this on the gateway's machine, or give the admin key with --admin-key or QUIVER_ADMIN_KEY\n",
+        "hint: give the admin key with --admin-key or QUIVER_ADMIN_KEY\n",
     ),
     (
         reply("503 Service Unavailable", envelope("check_failed", "The server failed its first check: no answer")),

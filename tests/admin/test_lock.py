@@ -34,6 +34,8 @@ WITHOUT_ADMIN_KEY: list[tuple[str, str, dict[str, str], int]] = [
     (HERE, HERE, {"Host": "127.0.0.1:8080", "Origin": "https://evil.example"}, 403),
     (HERE, HERE, {"Host": "127.0.0.1:8080", "Origin": "null"}, 403),
     (HERE, HERE, {"Host": "evil.example:8080"}, 403),
+    (HERE, HERE, {"X-Forwarded-For": ELSEWHERE}, 403),
+    (HERE, HERE, {"Forwarded": f"for={ELSEWHERE}"}, 403),
     (HERE, HERE, {"Host": "localhost.evil.example"}, 403),
     (HERE, ELSEWHERE, {}, 403),
     ("0.0.0.0", HERE, {}, 403),

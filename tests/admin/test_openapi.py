@@ -75,5 +75,12 @@ def test_keys_are_asked_for_when_set(keys: bool, admin_key: bool) -> None:
     assert "security" not in paths["/health"]["get"]
 
 
+def test_request_headers_are_named() -> None:
+    operation = DOCUMENT["paths"]["/v1/chat/completions"]["post"]
+    told = {parameter["name"]: parameter["schema"] for parameter in operation["parameters"]}
+    assert told["X-Quiver-Priority"] == {"enum": ["critical", "high", "normal", "low"]}
+    assert {"X-Session-ID", "X-Quiver-Share", "Cache-Control"} < set(told)
+
+
 def test_registration_answers_created() -> None:
     assert {"200", "201", "400", "503"} <= set(DOCUMENT["paths"]["/admin/register"]["post"]["responses"])

@@ -15,7 +15,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from quiver.admin.cli import app
 from quiver.proxy.local.backend import BOLT
+from typer.testing import CliRunner
 
 from bench.running import Running, gateway
 
@@ -24,8 +26,10 @@ from .conftest import KEY
 HEADERS = {"Content-Type": "application/json"}
 
 
-def post(running: Running, body: bytes, headers: dict[str, str] = HEADERS) -> tuple[int, dict[str, object]]:
-    request = urllib.request.Request(f"{running.url}/v1/chat/completions", body, headers)
+def post(
+    running: Running, body: bytes, headers: dict[str, str] = HEADERS, path: str = "/v1/chat/completions"
+) -> tuple[int, dict[str, object]]:
+    request = urllib.request.Request(running.url + path, body, headers)
     try:
         with urllib.request.urlopen(request, timeout=30) as reply:
             return reply.status, json.load(reply)
@@ -180,18 +184,44 @@ def test_bad_model_files_leave_the_server_up(tmp_path: Path) -> None:
     assert "zebra" in log
 
 
+def quiver_command(running: Running, *arguments: str) -> str:
+    """What a command prints about `running`."""
+    result = CliRunner().invoke(app, [*arguments, "--url", running.url], env={"QUIVER_ADMIN_KEY": ""})
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def test_server_comes_and_goes(served: Running) -> None:
+    with gateway("[engine]\nbolt = false\n") as front:
+        assert post(front, chat(max_tokens=2))[0] == 404
+        assert quiver_command(front, "register", served.url, "--name", "second") == "registered `second` (healthy)\n"
+        assert "healthy" in quiver_command(front, "servers", "second")
+        status, _ = post(front, chat(max_tokens=2))
+        assert status == 200
+        assert quiver_command(front, "deregister", "second") == "deregistered `second`\n"
+        assert post(front, chat(max_tokens=2))[0] == 404
+
+
 def test_no_secret_is_logged() -> None:
     config = (
-        f'[auth]\nkeys = ["{KEY}"]\n[[backends]]\nurl = "http://127.0.0.1:9"\nmodels = ["far"]\napi_key = "{KEY}-up"\n'
+        f'[auth]\nkeys = ["{KEY}"]\nadmin_key = "{KEY}-admin"\n'
+        f'[[keys]]\nname = "ada"\nkey = "{KEY}-ada"\nrequests_per_minute = 1\n'
+        f'[[backends]]\nurl = "http://127.0.0.1:9"\nmodels = ["far"]\napi_key = "{KEY}-up"\n'
     )
     planted = "a-prompt-nobody-may-read"
     with gateway(config) as running:
-        for key in (KEY, "sk-some-wrong-key"):
+        for key in (KEY, f"{KEY}-ada", "sk-some-wrong-key"):
             headers = {**HEADERS, "Authorization": f"Bearer {key}"}
             for model in ("bolt", "far"):
                 body = chat(model, max_tokens=2).replace(b'"hi"', f'"{planted}"'.encode())
                 post(running, body, headers)
+        for key in (f"{KEY}-admin", "sk-some-wrong-key"):
+            wanted = json.dumps({"endpoint_url": "http://127.0.0.1:9", "api_key": f"{KEY}-other"}).encode()
+            status, _ = post(running, wanted, {**HEADERS, "X-API-Key": key}, "/admin/register")
+            assert status == (503 if key.endswith("admin") else 401)
         assert running.stop() == 130
         log = running.log.read_text()
     assert [secret for secret in (KEY, "sk-some-wrong-key", planted) if secret in log] == []
     assert "invalid_api_key" in log
+    assert '"client":"ada"' in log
+    assert "rate_limit_exceeded" in log

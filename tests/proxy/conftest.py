@@ -1,6 +1,6 @@
 """A gateway's exchange handler over scripted backends, with its parts and its records at hand."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import pytest
@@ -17,6 +17,12 @@ from quiver.proxy.registry import Backend, Registry
 from quiver.proxy.reuse.store import ReuseStore
 from quiver.proxy.testing import fixed_world
 from quiver.schemas.config import Auth, Config
+
+
+async def at_once(fn: Callable[..., object], *args: object) -> object:
+    """Stands where threads are: virtual time does not wait for them."""
+    await trio.lowlevel.checkpoint()
+    return fn(*args)
 
 
 class RecordingLedger(Ledger):

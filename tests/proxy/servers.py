@@ -96,8 +96,8 @@ async def _request(wire: Wire) -> Asked | None:
 class Farm:
     """Servers on one simulated network; they run in `nursery`."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self.network = SimulatedNetwork(Random(1))
+    def __init__(self, nursery: trio.Nursery, network: SimulatedNetwork | None = None) -> None:
+        self.network = network or SimulatedNetwork(Random(1))
         self._nursery = nursery
         self._servers = 0
 
@@ -105,14 +105,21 @@ class Farm:
         self, answer: Answer, *, models: tuple[str, ...] = ("m",), max_concurrency: int | None = None
     ) -> tuple[RemoteServer, Server]:
         """A backend called `b1`, `b2` and so on, and the server behind it."""
+        config, server = await self.configure(answer, models=models, max_concurrency=max_concurrency)
+        return RemoteServer(config, Limits(), Health(), fixed_world(), self._open_wire), server
+
+    async def configure(
+        self, answer: Answer, *, models: tuple[str, ...] = ("m",), max_concurrency: int | None = None
+    ) -> tuple[RemoteBackend, Server]:
+        """The same as an entry of the configuration."""
         self._servers += 1
         host, server = f"10.0.0.{self._servers}", Server(answer)
         (acceptor,) = await self.network.listen(host, 9000)
         self._nursery.start_soon(server.run, acceptor)
-        config = RemoteBackend(
-            url=f"http://{host}:9000", name=f"b{self._servers}", models=models, max_concurrency=max_concurrency
-        )
-        return RemoteServer(config, Limits(), Health(), fixed_world(), self._open_wire), server
+        name = f"b{self._servers}"
+        return RemoteBackend(
+            url=f"http://{host}:9000", name=name, models=models, max_concurrency=max_concurrency
+        ), server
 
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await self.network.connect(Address(host, port))

@@ -1,6 +1,6 @@
 """The ledger: every record is counted at once and written once, in order, whatever the sink does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import trio
@@ -11,6 +11,7 @@ from quiver.proxy.record import Record
 from quiver.proxy.seams import offload_runner
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from .conftest import at_once
 from .samples import record
 
 
@@ -27,13 +28,6 @@ class Sink:
         self.times.append(trio.current_time())
         if len(self.batches) in self._failing:
             raise OSError("the disk is full")
-
-
-async def at_once(fn: object, *args: object) -> object:
-    """Virtual time has no threads."""
-    assert callable(fn)
-    await trio.lowlevel.checkpoint()
-    return fn(*args)
 
 
 async def write(sink: Sink, *pauses: float) -> Ledger:
@@ -82,7 +76,7 @@ async def test_failing_sink_loses_its_batch_only(autojump_clock: MockClock) -> N
 async def test_records_during_a_write_wait(autojump_clock: MockClock) -> None:
     sink = Sink()
 
-    async def slow(fn: object, *args: object) -> object:
+    async def slow(fn: Callable[..., object], *args: object) -> object:
         await trio.sleep(10)
         return await at_once(fn, *args)
 
