@@ -16,6 +16,9 @@ from .exchange import ExchangeHandler
 from .inference_app import InferenceApp
 from .network import Wire
 
+# What an application gets to finish in once its client has left, or has sent all it will.
+FAREWELL = 1.0
+
 
 class GuardedStream:
     """What Hypercorn needs of a stream, whose writes have a deadline even under its shield: the wire's own. Plain TCP.
@@ -33,7 +36,14 @@ class GuardedStream:
             data, self._prefix = self._prefix, b""
             await trio.lowlevel.checkpoint()
             return data
-        return await self._wire.receive_some(max_bytes)
+        try:
+            data = await self._wire.receive_some(max_bytes)
+        except trio.BrokenResourceError:
+            data = b""
+        if not data:
+            # Hypercorn would keep a connection that its client has left until its keep-alive time is over.
+            self._connection.deadline = trio.current_time() + FAREWELL
+        return data
 
     async def send_all(self, data: bytes) -> None:
         """Raises `trio.BrokenResourceError` when the peer does not read in time."""

@@ -18,6 +18,8 @@ from typing import Protocol
 import trio
 
 CHUNK = 65_536
+# Bytes a second that a peer has to read, lest it holds a task for ever by reading now and then.
+LEAST_RATE = 1024
 # How many clients are taken from the kernel's queue before other tasks have their turn.
 ACCEPT_BATCH = 64
 # What accept() reports when the process or the machine is out of descriptors or memory; it passes.
@@ -131,7 +133,8 @@ class Wire(trio.abc.HalfCloseableStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data`. Yields to other tasks only when the socket does not take it all at once.
 
-        Raises as `receive_some`, and `trio.BrokenResourceError` when the peer has read nothing for `write_timeout`.
+        Raises as `receive_some`, and `trio.BrokenResourceError` when the peer has read nothing for `write_timeout`, or
+        reads too slowly.
         """
         if self.closed:
             raise trio.ClosedResourceError
@@ -173,7 +176,10 @@ class Wire(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
     async def _send_rest(self, rest: memoryview) -> None:
-        with trio.CancelScope(deadline=trio.current_time() + self.write_timeout) as stall:
+        """The peer has to read something within `write_timeout`, and all of it at `LEAST_RATE` at least."""
+        now = trio.current_time()
+        end = now + self.write_timeout + len(rest) / LEAST_RATE
+        with trio.CancelScope(deadline=now + self.write_timeout) as stall:
             while rest:
                 await self._wait_writable()
                 try:
@@ -182,7 +188,7 @@ class Wire(trio.abc.HalfCloseableStream):
                     continue
                 except OSError as error:
                     raise self._translated() from error
-                stall.deadline = trio.current_time() + self.write_timeout
+                stall.deadline = min(end, trio.current_time() + self.write_timeout)
             return
         raise trio.BrokenResourceError("the peer does not read")
 

@@ -34,6 +34,8 @@ class Watch:
     # Most exchanges never change these: they stand here once instead of being set for each.
     cause: ApiError | DownstreamGone | None = None
     due = inf
+    _close: Callable[[], None] | None = None
+    _depth = 0
     _expiry: tuple[Expiry, float] | None = None
     _late: ApiError | None = None
     _scope: trio.CancelScope | None = None
@@ -49,9 +51,13 @@ class Watch:
         return f"<Watch: {'ended' if self.cause else 'guarded' if self._guard else 'unguarded'}>"
 
     def __enter__(self) -> Self:
-        """Begin a step. Leaving it raises `cause`, or the step's own expiry, when that is what cancelled it."""
-        if self.cause is not None:
-            raise self.cause
+        """Begin a step. Leaving it raises `cause`, or the step's own expiry, when that is what cancelled it. A step within a
+        step is a part of it.
+        """
+        self.check()
+        if self._scope is not None:
+            self._depth += 1
+            return self
         self._scope = trio.CancelScope()
         self._scope.__enter__()
         return self
@@ -59,15 +65,34 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        scope, late = self._scope, self._late
+        if self._depth:
+            self._depth -= 1
+            return None
+        scope = self._scope
         assert scope is not None
-        self._scope, self._late, self.due = None, None, inf
+        self._scope, self.due = None, inf
         swallowed = scope.__exit__(kind, error, trace)
-        if scope.cancelled_caught:
-            reason = self.cause or late
-            if reason is not None:
-                raise reason
+        reason = self.take_reason()
+        if scope.cancelled_caught and reason is not None:
+            raise reason
         return swallowed
+
+    def check(self) -> None:
+        """Raises `cause`, if there is one."""
+        if self.cause is not None:
+            raise self.cause
+
+    def waits_for(self, close: Callable[[], None] | None) -> None:
+        """From now on the exchange waits for a connection that `close` closes, and for nothing else. Outside of a step that is
+        what ends it; a cancel scope, which takes longer than all that is left to do, is not needed then. Whoever meets the
+        closed connection raises `take_reason`.
+        """
+        self._close, self._late, self.due = close, None, inf
+
+    def take_reason(self) -> ApiError | DownstreamGone | None:
+        """Why the present step was ended; once, unless that ended the whole exchange."""
+        late, self._late = self._late, None
+        return self.cause or late
 
     @property
     def guarded(self) -> bool:
@@ -89,8 +114,7 @@ class Watch:
         """End the exchange: its present step and all later ones."""
         if self.cause is None:
             self.cause = cause
-            if self._scope is not None:
-                self._scope.cancel()
+            self._interrupt()
 
     def nudge(self) -> None:
         """Something may be due earlier than it was: look again."""
@@ -140,6 +164,11 @@ class Watch:
         assert self._expiry is not None
         self.due = inf
         expiry, seconds = self._expiry
+        self._late = expiry(seconds)
+        self._interrupt()
+
+    def _interrupt(self) -> None:
         if self._scope is not None:
-            self._late = expiry(seconds)
             self._scope.cancel()
+        elif self._close is not None:
+            self._close()

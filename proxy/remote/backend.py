@@ -32,6 +32,8 @@ from .health import Bell
 MAX_REPLY = 64 * 1024 * 1024
 MAX_ERROR = 64 * 1024
 MAX_METRICS = 1024 * 1024
+# A reply that the kernel takes whole, unless its client has stopped reading; so it need not be cancellable.
+AT_ONCE = 65_536
 # How long the end of a stream is waited for after its last event, to keep the connection for the next request.
 TAIL = 0.25
 # The pause of a server that answers 429 without saying how long.
@@ -130,9 +132,14 @@ class RemoteServer:
         trial = circuit.begin_trial(began)
         response: Response | None = None
         try:
-            with watch:
+            if call.stream:
+                with watch:
+                    response = await self._ask(call, watch)
+                    await self._pass_on(response, call, reply, began, watch)
+            else:
+                watch.check()
                 response = await self._ask(call, watch)
-                await self._pass_on(response, call, reply, began)
+                await self._pass_on(response, call, reply, began, watch)
             if not response.ended:
                 await response.wait_end(TAIL)
         except UpstreamRefusal as refusal:
@@ -147,6 +154,7 @@ class RemoteServer:
         else:
             circuit.passed(trio.current_time(), began=began)
         finally:
+            watch.waits_for(None)
             if response is not None:
                 response.finish()
             if trial:
@@ -188,7 +196,7 @@ class RemoteServer:
         request = encode_request("POST", f"{self._upstream.origin.base}/{call.endpoint}", headers, call.body)
         return await self._upstream.request(request, "POST", watch)
 
-    async def _pass_on(self, response: Response, call: Call, reply: Reply, began: float) -> None:
+    async def _pass_on(self, response: Response, call: Call, reply: Reply, began: float, watch: Watch) -> None:
         head = response.head
         if head.status >= 400:
             raise await _refusal(response)

@@ -26,6 +26,8 @@ from ..watch import Watch
 MAX_IDLE_CONNECTIONS = 64
 # Most servers close a silent connection after 5 to 75 s; one that was idle for longer is not worth a failed attempt.
 IDLE_TIME = 60.0
+# A connection that was idle for longer is looked at before it is used again.
+TRUSTED = 0.5
 
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 OpenWire = Callable[[str, int], Awaitable[Wire]]
@@ -104,7 +106,7 @@ class Response:
             self._watch.came()
             return data
         except (HttpError, *BROKEN) as error:
-            raise _translated(error) from error
+            raise self._watch.take_reason() or _translated(error) from error
 
     async def read(self, limit: int) -> bytes:
         """The rest of the body. Raises `ApiError` over `limit` bytes."""
@@ -176,7 +178,10 @@ class Upstream:
         try:
             while self._idle:
                 connection = self._idle.pop()
-                if not connection.wire.quiet():  # closed by the server, or about to: a last word is no reply to us
+                idle_for = trio.current_time() - connection.idle_since
+                if (
+                    idle_for > TRUSTED and not connection.wire.quiet()
+                ):  # closed by the server, or about to: a last word is no reply to us
                     connection.close()
                     continue
                 response = await self._send(connection, request, method, watch, fresh=False)
@@ -193,7 +198,7 @@ class Upstream:
         """A reply has ended, cleanly or not."""
         self._busy -= 1
         idle = self._idle
-        if not reusable or self._closed or len(idle) >= MAX_IDLE_CONNECTIONS:
+        if not reusable or self._closed or connection.wire.closed or len(idle) >= MAX_IDLE_CONNECTIONS:
             connection.close()
             return
         connection.idle_since = now = trio.current_time()
@@ -213,6 +218,7 @@ class Upstream:
         """The reply; None when a kept connection had been closed before the server saw the request."""
         parser, stream, received = ResponseParser(method=method), connection.stream, False
         try:
+            watch.waits_for(connection.close)
             watch.expect(self._limits.first_byte, _no_answer)
             await stream.send_all(request)
             while True:
@@ -228,9 +234,10 @@ class Upstream:
                     return Response(self, connection, parser, head, self._limits.idle, watch)
         except BROKEN as error:
             connection.close()
-            if not received and not fresh:
+            reason = watch.take_reason()
+            if not received and not fresh and reason is None:
                 return None
-            raise _translated(error) from error
+            raise reason or _translated(error) from error
         except HttpError as error:
             connection.close()
             raise _translated(error) from error
@@ -242,16 +249,17 @@ class Upstream:
         origin = self.origin
         watch.expect(self._limits.connect, _no_connection)
         try:
-            wire = await self._open_wire(origin.host, origin.port)
-            if self._tls is None:
-                return Connection(wire, wire)
-            secure = trio.SSLStream(wire, self._tls, server_hostname=origin.host, https_compatible=True)
-            try:
-                await secure.do_handshake()
-            except BaseException:
-                wire.close()
-                raise
-            return Connection(secure, wire)
+            with watch:
+                wire = await self._open_wire(origin.host, origin.port)
+                if self._tls is None:
+                    return Connection(wire, wire)
+                secure = trio.SSLStream(wire, self._tls, server_hostname=origin.host, https_compatible=True)
+                try:
+                    await secure.do_handshake()
+                except BaseException:
+                    wire.close()
+                    raise
+                return Connection(secure, wire)
         except (OSError, ssl.SSLError, *BROKEN) as error:
             reason = _reason(error)
         raise ApiError(errors.UPSTREAM_UNREACHABLE, f"The model's server cannot be reached: {reason}")

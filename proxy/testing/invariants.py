@@ -55,7 +55,9 @@ def replies_do_not_just_stop(evidence: Evidence) -> Iterator[str]:
         if _undisturbed(evidence, seen):
             if seen.ending == "patience":
                 yield f"{seen} waited in vain"
-            if seen.ending == "cut" and not _ended_inside_write(evidence, seen):
+            if _ended_inside_write(evidence, seen):
+                continue
+            if seen.ending == "cut":
                 yield f"{seen} was cut off"
             if seen.ending == "closed" and _is_first(evidence, seen) and _has_room(evidence):
                 yield f"{seen} got no answer"

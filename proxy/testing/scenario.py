@@ -219,8 +219,7 @@ class _Scenario:
     async def _come_to_rest(self, gateway: Gateway) -> None:
         """With nothing left to do, nothing is left over. A check of a server's health may be under way: look again."""
         health = self._plan.config.health
-        idle = self._plan.config.server.keep_alive if self._evidence.clients.browsed else 0.0
-        await trio.sleep(max(health.max_ejection + health.timeout, idle) + SETTLING)
+        await trio.sleep(health.max_ejection + health.timeout + SETTLING)
         for _ in range(LOOKS):
             left_over = list(self._left_over(gateway))
             if not left_over:
@@ -264,24 +263,31 @@ class _Scenario:
 
     async def _drain(self, signals: trio.MemorySendChannel[int]) -> None:
         """Told to stop while requests run, the gateway ends in time, and leaves no socket open."""
-        config, evidence = self._plan.config.drain, self._evidence
+        drain, evidence, random = self._plan.config.drain, self._evidence, _fork(self._random)
+        first = random.choice((signal.SIGTERM, signal.SIGTERM, signal.SIGINT))
+        patience = drain.interrupt_timeout if first is signal.SIGINT else drain.delay + drain.timeout
         self._healthy_moods = ("ok", "ok", "slow", "delayed", "stall")
         async with trio.open_nursery() as visits:
             for _ in range(3):
                 visits.start_soon(self._ask_while_draining, 0.0)
-            await trio.sleep(self._random.choice((0, 0.3, 1)))
+            await trio.sleep(random.choice((0, 0.3, 1)))
             evidence.stopped_at = trio.current_time()
-            signals.send_nowait(signal.SIGTERM)
+            signals.send_nowait(first)
             visits.start_soon(self._ask_while_draining, 0.3)
-            with trio.move_on_after(config.delay + config.timeout + CLOSE_TIMEOUT + FAREWELL):
+            if random.random() < 0.25:
+                with trio.move_on_after(random.choice((0.01, 0.5, 2))):
+                    await self._ended.wait()
+                if self._exit_code is None:
+                    signals.send_nowait(signal.SIGTERM)
+                    patience = 0.0
+            with trio.move_on_after(patience + CLOSE_TIMEOUT + FAREWELL):
                 await self._ended.wait()
             if self._exit_code is None:
-                evidence.noticed.append(
-                    f"the gateway still ran {trio.current_time() - evidence.stopped_at:.1f} s after SIGTERM"
-                )
+                seconds = trio.current_time() - evidence.stopped_at
+                evidence.noticed.append(f"the gateway still ran {seconds:.1f} s after it was told to stop")
                 visits.cancel_scope.cancel()
-        if self._exit_code not in (None, 128 + signal.SIGTERM):
-            evidence.noticed.append(f"the exit code was {self._exit_code}")
+        if self._exit_code not in (None, 128 + first):
+            evidence.noticed.append(f"the exit code was {self._exit_code}, not {128 + first}")
         if self._exit_code is not None and (ends := self._network.open_ends(GATEWAY.host)):
             evidence.noticed.append(f"after the end, these sockets were open: {ends}")
 

@@ -27,13 +27,13 @@ class Asked:
 
     def __init__(self, gateway: Gateway, url: str) -> None:
         self.gateway = gateway
-        self._netloc = urlsplit(url).netloc
+        self.netloc = urlsplit(url).netloc
 
     async def __call__(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
         return await trio.to_thread.run_sync(self._ask, method, path, body, headers)
 
     def _ask(self, method: str, path: str, body: object, headers: dict[str, str]) -> tuple[int, Any]:
-        connection = HTTPConnection(self._netloc, timeout=10)
+        connection = HTTPConnection(self.netloc, timeout=10)
         try:
             told = {name.replace("_", "-"): value for name, value in headers.items()}
             text = None if body is None else json.dumps(body)
@@ -123,6 +123,88 @@ async def test_same_server_is_changed(run_gateway: Run, speak: Speak) -> None:
     assert (status, second["registration_id"]) == (200, first["registration_id"])
     _, listed = await ask("GET", "/admin/servers")
     assert [(each["models"], each["max_concurrency"]) for each in listed["servers"]] == [(["other"], 3)]
+
+
+class Hesitant:
+    """A server that lists its models once it is allowed to. `asked` and `left` count its visitors."""
+
+    def __init__(self) -> None:
+        self.allowed = trio.Event()
+        self.asked, self.left = trio.Event(), trio.Event()
+        self.url = ""
+
+    async def run(self, nursery: trio.Nursery) -> "Hesitant":
+        listeners = await nursery.start(partial(trio.serve_tcp, self._answer, 0, host="127.0.0.1"))
+        self.url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        return self
+
+    async def _answer(self, stream: trio.SocketStream) -> None:
+        while await stream.receive_some():
+            self.asked.set()
+            async with trio.open_nursery() as waiting:
+                waiting.start_soon(self._notice_departure, stream, waiting.cancel_scope)
+                await self.allowed.wait()
+                waiting.cancel_scope.cancel()
+            if self.left.is_set():
+                return
+            await stream.send_all(MODELS)
+
+    async def _notice_departure(self, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+        if not await stream.receive_some():
+            self.left.set()
+            scope.cancel()
+
+
+async def test_name_is_given_once(run_gateway: Run, nursery: trio.Nursery) -> None:
+    """Of two registrations that are checked at the same time."""
+    ask = await run_gateway()
+    rivals = [await Hesitant().run(nursery) for _ in range(2)]
+    statuses: list[int] = []
+
+    async def register(rival: Hesitant) -> None:
+        status, _ = await ask("POST", "/admin/register", {"endpoint_url": rival.url, "name": "lab"})
+        statuses.append(status)
+
+    async with trio.open_nursery() as requests:
+        for rival in rivals:
+            requests.start_soon(register, rival)
+        for rival in rivals:
+            await rival.asked.wait()
+        for rival in rivals:
+            rival.allowed.set()
+    assert sorted(statuses) == [201, 400]
+    assert await ask.ids() == ["lab"]
+
+
+async def test_departed_client_registers_nothing(run_gateway: Run, nursery: trio.Nursery) -> None:
+    ask, lab = await run_gateway(), await Hesitant().run(nursery)
+    body = json.dumps({"endpoint_url": lab.url}).encode()
+    head = f"POST /admin/register HTTP/1.1\r\nHost: {ask.netloc}\r\nContent-Type: application/json\r\n"
+    host, _, port = ask.netloc.partition(":")
+    async with await trio.open_tcp_stream(host, int(port)) as client:
+        await client.send_all(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        await lab.asked.wait()
+    with trio.fail_after(5):
+        await lab.left.wait()
+    assert await ask.ids() == []
+
+
+async def test_change_of_removed_server(run_gateway: Run, nursery: trio.Nursery) -> None:
+    """A server that is deregistered while its change is checked stays away."""
+    lab = await Hesitant().run(nursery)
+    ask = await run_gateway(backends=(RemoteBackend(url=closed_port(), name="lab"),))
+    statuses: list[int] = []
+
+    async def change() -> None:
+        statuses.append((await ask("PUT", "/admin/register/lab", {"endpoint_url": lab.url}))[0])
+
+    async with trio.open_nursery() as requests:
+        requests.start_soon(change)
+        await lab.asked.wait()
+        assert (await ask("DELETE", "/admin/register/lab"))[0] == 200
+        lab.allowed.set()
+    assert statuses == [404]
+    assert await ask.ids() == []
 
 
 FAILING = [

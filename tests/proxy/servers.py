@@ -58,9 +58,10 @@ class Server:
 
     async def run(self, acceptor: Acceptor) -> None:
         async with trio.open_nursery() as nursery:
-            while True:
-                for wire in await acceptor.accept():
-                    nursery.start_soon(self._serve, wire)
+            with contextlib.suppress(trio.ClosedResourceError):
+                while True:
+                    for wire in await acceptor.accept():
+                        nursery.start_soon(self._serve, wire)
 
     async def _serve(self, wire: Wire) -> None:
         async with wire:
@@ -100,13 +101,19 @@ class Farm:
         self.network = network or SimulatedNetwork(Random(1))
         self._nursery = nursery
         self._servers = 0
+        self._acceptors: list[Acceptor] = []
 
     async def add(
-        self, answer: Answer, *, models: tuple[str, ...] = ("m",), max_concurrency: int | None = None
+        self,
+        answer: Answer,
+        *,
+        models: tuple[str, ...] = ("m",),
+        max_concurrency: int | None = None,
+        limits: Limits | None = None,
     ) -> tuple[RemoteServer, Server]:
         """A backend called `b1`, `b2` and so on, and the server behind it."""
         config, server = await self.configure(answer, models=models, max_concurrency=max_concurrency)
-        return RemoteServer(config, Limits(), Health(), fixed_world(), self._open_wire), server
+        return RemoteServer(config, limits or Limits(), Health(), fixed_world(), self._open_wire), server
 
     async def configure(
         self, answer: Answer, *, models: tuple[str, ...] = ("m",), max_concurrency: int | None = None
@@ -115,11 +122,18 @@ class Farm:
         self._servers += 1
         host, server = f"10.0.0.{self._servers}", Server(answer)
         (acceptor,) = await self.network.listen(host, 9000)
+        self._acceptors.append(acceptor)
         self._nursery.start_soon(server.run, acceptor)
         name = f"b{self._servers}"
         return RemoteBackend(
             url=f"http://{host}:9000", name=name, models=models, max_concurrency=max_concurrency
         ), server
+
+    async def close(self) -> None:
+        """No server listens any more."""
+        await trio.lowlevel.checkpoint()
+        for acceptor in self._acceptors:
+            acceptor.close()
 
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await self.network.connect(Address(host, port))

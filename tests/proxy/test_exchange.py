@@ -7,9 +7,10 @@ import pytest
 import trio
 from quiver.proxy.exchange import ExchangeHandler
 from quiver.proxy.registry import Call
-from quiver.proxy.reply import DownstreamGone, Reply
+from quiver.proxy.reply import DownstreamGone, Headers, Reply
 from quiver.proxy.testing import RecordingDownstream, ScriptedBackend, request
 from quiver.schemas import errors
+from quiver.schemas.config import Config, Key, Rate
 from quiver.schemas.errors import ApiError, ErrorKind
 from quiver.schemas.openai import Usage
 
@@ -120,6 +121,58 @@ async def test_keys_are_checked(build: Build, headers: list[tuple[bytes, bytes]]
     downstream = await post(handler, BODY, *headers)
     assert downstream.status == status
     assert (downstream.headers.get(b"www-authenticate") == b"Bearer") == (status == 401)
+
+
+async def test_anonymous_addresses_are_limited(build: Build, autojump_clock: trio.abc.Clock) -> None:
+    handler = build([ScriptedBackend("b1", ["m"], whole)], config=Config(rate=Rate(anonymous_requests_per_minute=3)))
+
+    async def ask(peer: str) -> RecordingDownstream:
+        downstream = RecordingDownstream()
+        await handler.handle(msgspec.structs.replace(request("POST", CHAT, BODY), peer=peer), downstream)
+        return downstream
+
+    told = [await ask("203.0.113.1") for _ in range(4)]
+    assert [downstream.status for downstream in told] == [200, 200, 200, 429]
+    remaining = [downstream.headers[b"x-ratelimit-remaining-requests"] for downstream in told]
+    assert remaining == [b"2", b"1", b"0", b"0"]
+    assert error_of(told[-1].body)["code"] == "rate_limit_exceeded"
+    assert (await ask("203.0.113.2")).status == 200, "another address has its own limit"
+    assert [(await ask("127.0.0.1")).status for _ in range(5)] == [200] * 5, "this machine has none"
+    await trio.sleep(int(told[-1].headers[b"retry-after"]))
+    assert (await ask("203.0.113.1")).status == 200
+    assert records(handler)[3].client == "anonymous"
+
+
+async def test_key_has_its_own_limit(build: Build) -> None:
+    keys = (
+        Key(name="alice", key="sk-alice-key", requests_per_minute=2),
+        Key(name="bob", key="sk-bob-key"),
+    )
+    handler = build([ScriptedBackend("b1", ["m"], whole)], config=Config(keys=keys))
+    alice = [await post(handler, BODY, (b"x-api-key", b"sk-alice-key")) for _ in range(3)]
+    assert [downstream.status for downstream in alice] == [200, 200, 429]
+    bob = await post(handler, BODY, (b"x-api-key", b"sk-bob-key"))
+    assert (bob.status, [name for name in bob.headers if name.startswith(b"x-ratelimit")]) == (200, [])
+    assert [record.client for record in records(handler)] == ["alice", "alice", "alice", "bob"]
+
+
+async def test_limits_are_told_once(build: Build) -> None:
+    class Strict(RecordingDownstream):
+        async def send_response(self, status: int, headers: Headers, body: bytes | None) -> None:
+            names = [name for name, _ in headers]
+            assert len(set(names)) == len(names), names
+            await super().send_response(status, headers, body)
+
+    key = Key(name="alice", key="sk-alice-key", requests_per_minute=3, tokens_per_minute=600)
+    handler = build([ScriptedBackend("b1", ["m"], whole)], config=Config(keys=(key,)))
+    statuses = []
+    for _ in range(4):
+        downstream = Strict()
+        long = BODY.replace(b'"m"', b'"m", "max_tokens": 300')
+        await handler.handle(request("POST", CHAT, long, [(b"x-api-key", b"sk-alice-key")]), downstream)
+        statuses.append(downstream.status)
+        assert b"x-ratelimit-remaining-requests" in downstream.headers
+    assert statuses == [200, 200, 200, 429]
 
 
 async def test_requests_rotate(build: Build) -> None:

@@ -12,7 +12,7 @@ from quiver.proxy.remote.backend import RemoteServer
 from quiver.proxy.reply import DownstreamGone, Reply
 from quiver.proxy.testing import RecordingDownstream, ScriptedBackend, request
 from quiver.schemas import errors
-from quiver.schemas.config import Admission, Config, Key, Limits, Retries, Reuse, Routing
+from quiver.schemas.config import Admission, Config, Key, Limits, Policy, Retries, Reuse, Routing
 from quiver.schemas.errors import ApiError, ErrorKind
 from quiver.schemas.openai import Usage
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -27,7 +27,8 @@ SHARED_JSON = SHARED.replace(b'"stream": true, ', b"")
 WORDS = [b'data: {"n": %d}\n\n' % number for number in range(5)]
 LAST = b"data: [DONE]\n\n"
 ANSWER = b"".join(WORDS) + LAST
-OK = Said(response(b"200 OK", b'{"ok": true}'))
+WHOLE = response(b"200 OK", b'{"ok": true}')
+OK = Said(WHOLE)
 ALICE, BOB = (b"authorization", b"Bearer sk-alice-key"), (b"authorization", b"Bearer sk-bob-key")
 
 
@@ -144,6 +145,66 @@ async def test_failure_after_content_is_told(start: Start, farm: Farm, autojump_
     assert downstream.body.startswith(WORDS[0] + b'data: {"error":')
     assert b"upstream_truncated" in downstream.body
     assert (untouched.asked, downstream.ended) == ([], True)
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [(Said(WHOLE, after=1000), 5), (Said([WHOLE[:-5], WHOLE[-5:]], after=4), 4 + 3)],
+    ids=["before the reply", "inside it"],
+)
+async def test_silence_before_content_is_retried(
+    start: Start, farm: Farm, said: Said, seconds: float, autojump_clock: MockClock
+) -> None:
+    (silent, _), (good, _) = (
+        await farm.add(saying(said), limits=Limits(first_byte=5, idle=3)),
+        await farm.add(saying(OK)),
+    )
+    handler = await start([silent, good])
+    began = trio.current_time()
+    downstream = await ask(handler)
+    assert (downstream.body, downstream.headers[b"x-gateway-server-id"]) == (b'{"ok": true}', b"b2")
+    assert trio.current_time() - began == pytest.approx(seconds, abs=0.1)
+    assert silent.health == "unhealthy"
+
+
+async def test_silence_of_all_is_a_timeout(start: Start, farm: Farm, autojump_clock: MockClock) -> None:
+    backends = [(await farm.add(saying(Said(OK.data, after=1000)), limits=Limits(first_byte=5)))[0] for _ in range(2)]
+    downstream = await ask(await start(backends))
+    assert (downstream.status, code_of(downstream)) == (504, "upstream_timeout")
+
+
+async def test_deadline_is_no_failure_to_retry(start: Start, autojump_clock: MockClock) -> None:
+    backends = [ScriptedBackend(f"b{number}", ["m"], forever) for number in range(2)]
+    handler = await start(backends, Config(limits=Limits(request=10)))
+    downstream = await ask(handler)
+    assert (downstream.status, code_of(downstream)) == (504, "deadline_exceeded")
+    assert trio.current_time() == 10
+    assert sum(len(backend.calls) for backend in backends) == 1
+
+
+async def test_unreachable_servers_are_told_so(start: Start, farm: Farm, autojump_clock: MockClock) -> None:
+    backends = [(await farm.add(saying(OK)))[0] for _ in range(2)]
+    await farm.close()
+    downstream = await ask(await start(backends))
+    assert (downstream.status, code_of(downstream)) == (503, "no_healthy_backend")
+    assert downstream.headers[b"retry-after"] == b"5"
+    assert b"10.0.0" not in downstream.body, "clients are told no addresses"
+
+
+@pytest.mark.parametrize("policy", ["session_affinity", "prefix_affinity"])
+async def test_affinity_keeps_conversations_together(start: Start, policy: Policy) -> None:
+    backends = [ScriptedBackend(f"b{number}", ["m"], whole) for number in range(4)]
+    handler = await start(backends, Config(routing=Routing(policy=policy)))
+    for number in list(range(12)) * 3:
+        headers = [(b"x-session-id", b"%d" % number)] if policy == "session_affinity" else []
+        content = b"the same" if policy == "session_affinity" else b"conversation %d" % number
+        await ask(handler, BODY.replace(b"hi", content), *headers)
+    kept = [
+        {call.body if policy == "prefix_affinity" else dict(call.headers)[b"x-session-id"] for call in backend.calls}
+        for backend in backends
+    ]
+    assert sum(len(conversations) for conversations in kept) == 12, "each is with one server"
+    assert sum(len(conversations) > 0 for conversations in kept) > 1
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 4])

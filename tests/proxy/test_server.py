@@ -16,7 +16,7 @@ from quiver.proxy.record import Record
 from quiver.proxy.seams import World, offload_runner
 from quiver.proxy.server import CLOSE_TIMEOUT, Gateway, Listening, run
 from quiver.proxy.testing import SimulatedNetwork
-from quiver.schemas.config import Admission, Config, Drain, Engine, Health, RemoteBackend, Server
+from quiver.schemas.config import Admission, Auth, Config, Drain, Egress, Engine, Health, RemoteBackend, Server
 from trio.testing import MockClock
 
 from .conftest import at_once
@@ -77,8 +77,8 @@ class NamingNetwork(SimulatedNetwork):
 class Running:
     """A gateway that runs: send it signals, ask it something, and look at what it leaves."""
 
-    def __init__(self, network: SimulatedNetwork) -> None:
-        self.network = network
+    def __init__(self, network: SimulatedNetwork, *, on_loopback: bool = True) -> None:
+        self.network, self._on_loopback = network, on_loopback
         self.records: list[Record] = []
         self.listening: Listening | None = None
         self.code: int | None = None
@@ -104,6 +104,7 @@ class Running:
             announce=announce,
             world=world,
             signals=self._signals,
+            on_loopback=self._on_loopback,
         )
         self.ended_at = trio.current_time()
 
@@ -142,11 +143,13 @@ def farm(nursery: trio.Nursery) -> Farm:
 
 
 @asynccontextmanager
-async def running(farm: Farm, backends: Sequence[RemoteBackend], **sections: Any) -> AsyncIterator[Running]:
+async def running(
+    farm: Farm, backends: Sequence[RemoteBackend], *, on_loopback: bool = True, **sections: Any
+) -> AsyncIterator[Running]:
     """The gateway must have ended by itself, leaving nothing open, some time after the block."""
     offload_runner.set(at_once)
     config = Config(engine=Engine(bolt=False), server=Server(port=GATEWAY.port), backends=tuple(backends), drain=DRAIN)
-    gateway = Running(farm.network)
+    gateway = Running(farm.network, on_loopback=on_loopback)
     async with trio.open_nursery() as nursery:
         await nursery.start(gateway.run, msgspec.structs.replace(config, **sections))
         await trio.sleep(1)
@@ -215,6 +218,36 @@ async def test_gateway_says_where_it_listens(farm: Farm, autojump_clock: MockClo
         assert received.endswith(b'{"ok": true}')
         gateway.signal(signal.SIGINT)
     assert [record.status for record in gateway.records] == [200]
+
+
+async def test_keys_are_told_and_asked_for(farm: Farm, autojump_clock: MockClock) -> None:
+    config, _ = await farm.configure(answering(OK))
+    async with running(farm, [config], auth=Auth(keys=("sk-the-key",))) as gateway:
+        assert gateway.listening == Listening("127.0.0.1", 8080, True)
+        assert code_in(await gateway.ask(BODY, b"Connection: close")) == "invalid_api_key"
+        received = await gateway.ask(BODY, b"Connection: close", b"Authorization: Bearer sk-the-key")
+        assert received.endswith(b'{"ok": true}')
+        gateway.signal(signal.SIGINT)
+    assert [record.client for record in gateway.records] == [CLIENT, "key-1"]
+
+
+@pytest.mark.parametrize(
+    ("egress", "status"),
+    [(Egress(), b"502"), (Egress(private="allow"), b"200"), (Egress(allow=("10.0.0.1:9000",)), b"200")],
+    ids=["refused", "allowed", "listed"],
+)
+async def test_public_gateway_keeps_out_of_private_networks(
+    farm: Farm, autojump_clock: MockClock, egress: Egress, status: bytes
+) -> None:
+    config, server = await farm.configure(answering(OK))
+    async with running(farm, [config], on_loopback=False, egress=egress) as gateway:
+        received = await gateway.ask(BODY, b"Connection: close")
+        assert received[9:12] == status
+        if status == b"502":
+            assert code_in(received) == "upstream_forbidden"
+            assert b"10.0.0" not in received
+            assert server.asked == []
+        gateway.signal(signal.SIGINT)
 
 
 async def test_servers_are_checked_and_found(farm: Farm, autojump_clock: MockClock) -> None:

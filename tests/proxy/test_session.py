@@ -7,12 +7,13 @@ from random import Random
 import pytest
 import trio
 from quiver.proxy.exchange import ExchangeHandler
-from quiver.proxy.network import Wire
+from quiver.proxy.network import CHUNK, Wire
 from quiver.proxy.registry import Call
 from quiver.proxy.reply import Reply
-from quiver.proxy.session import Session
+from quiver.proxy.session import READ_AHEAD, Session
 from quiver.proxy.testing import ScriptedBackend, SimulatedNetwork
-from quiver.schemas.config import Server
+from quiver.schemas.config import Config, Limits, Server
+from trio.testing import MockClock
 
 from .conftest import Build, records
 
@@ -101,14 +102,14 @@ async def receive_reply(client: Wire) -> bytes:
     return body
 
 
-async def test_connection_carries_many(build: Build, autojump_clock: trio.abc.Clock) -> None:
+async def test_connection_carries_many(build: Build, autojump_clock: MockClock) -> None:
     async with connected(build([ScriptedBackend("b", ["m"], whole)])) as (client, _):
         for _ in range(3):
             await client.send_all(post(BODY))
             assert await receive_reply(client) == b'{"echo": 30}'
 
 
-async def test_pipelined_requests_answer_in_order(build: Build, autojump_clock: trio.abc.Clock) -> None:
+async def test_pipelined_requests_answer_in_order(build: Build, autojump_clock: MockClock) -> None:
     bodies = [BODY + b" " * number for number in range(5)]
     async with connected(build([ScriptedBackend("b", ["m"], whole)])) as (client, _):
         await client.send_all(b"".join(map(post, bodies)) + post(BODY, b"Connection: close"))
@@ -119,14 +120,14 @@ async def test_pipelined_requests_answer_in_order(build: Build, autojump_clock: 
     assert received.count(b"HTTP/1.1 200") == 6
 
 
-async def test_bytes_may_come_one_by_one(build: Build, autojump_clock: trio.abc.Clock) -> None:
+async def test_bytes_may_come_one_by_one(build: Build, autojump_clock: MockClock) -> None:
     async with connected(build([ScriptedBackend("b", ["m"], whole)])) as (client, _):
         for byte in post(BODY):
             await client.send_all(bytes([byte]))
         assert await receive_reply(client) == b'{"echo": 30}'
 
 
-async def test_stream_is_chunked(build: Build, autojump_clock: trio.abc.Clock) -> None:
+async def test_stream_is_chunked(build: Build, autojump_clock: MockClock) -> None:
     async with connected(build([ScriptedBackend("b", ["m"], streamed)])) as (client, _):
         await client.send_all(post(STREAM, b"Connection: close"))
         received = await read_until_close(client)
@@ -134,7 +135,7 @@ async def test_stream_is_chunked(build: Build, autojump_clock: trio.abc.Clock) -
     assert received.endswith(b"b\r\ndata: one\n\n\r\ne\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
 
 
-async def test_http10_stream_ends_with_connection(build: Build, autojump_clock: trio.abc.Clock) -> None:
+async def test_http10_stream_ends_with_connection(build: Build, autojump_clock: MockClock) -> None:
     request = post(STREAM).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
     async with connected(build([ScriptedBackend("b", ["m"], streamed)])) as (client, _):
         await client.send_all(request)
@@ -144,7 +145,7 @@ async def test_http10_stream_ends_with_connection(build: Build, autojump_clock: 
 
 
 @pytest.mark.parametrize("body", [BODY, STREAM])
-async def test_departure_cancels_work(build: Build, autojump_clock: trio.abc.Clock, body: bytes) -> None:
+async def test_departure_cancels_work(build: Build, autojump_clock: MockClock, body: bytes) -> None:
     began, ended = trio.Event(), trio.Event()
 
     async def endless(call: Call, reply: Reply) -> None:
@@ -166,7 +167,7 @@ async def test_departure_cancels_work(build: Build, autojump_clock: trio.abc.Clo
     assert len(records(handler)) == 1
 
 
-async def test_next_request_hides_no_departure(build: Build, autojump_clock: trio.abc.Clock) -> None:
+async def test_next_request_hides_no_departure(build: Build, autojump_clock: MockClock) -> None:
     ended = trio.Event()
 
     async def endless(call: Call, reply: Reply) -> None:
@@ -181,7 +182,75 @@ async def test_next_request_hides_no_departure(build: Build, autojump_clock: tri
         await ended.wait()
 
 
-async def test_client_that_never_reads_is_dropped(build: Build, autojump_clock: trio.abc.Clock) -> None:
+async def test_long_replies_lose_no_request(build: Build, autojump_clock: MockClock) -> None:
+    """While a reply takes long its guard reads in the session's place, and must give way before the session reads on."""
+
+    async def slow(call: Call, reply: Reply) -> None:
+        await trio.sleep(1)
+        await whole(call, reply)
+
+    handler = build([ScriptedBackend("b", ["m"], slow)])
+    async with connected(handler) as (client, _), trio.open_nursery() as nursery:
+        nursery.start_soon(send_raggedly, client, post(BODY) * 6)
+        for _ in range(6):
+            assert await receive_reply(client) == b'{"echo": 30}'
+    assert [record.outcome for record in records(handler)] == ["completed"] * 6
+
+
+async def send_raggedly(client: Wire, data: bytes) -> None:
+    """In pieces that end anywhere, now and then after a while."""
+    random = Random(5)
+    while data:
+        size = random.randint(1, 200)
+        await client.send_all(data[:size])
+        data = data[size:]
+        await trio.sleep(random.choice((0, 0.3, 1)))
+
+
+async def test_reading_ahead_is_bounded(build: Build, autojump_clock: MockClock) -> None:
+    """A client may send its next requests early, but not fill the memory with them."""
+
+    async def slow(call: Call, reply: Reply) -> None:
+        await trio.sleep(100)
+        await whole(call, reply)
+
+    sent = 0
+    async with connected(build([ScriptedBackend("b", ["m"], slow)])) as (client, _):
+        await client.send_all(post(BODY))
+        with trio.move_on_after(50):
+            while True:
+                await client.send_all(bytes(10_000))
+                sent += 10_000
+        assert READ_AHEAD <= sent <= READ_AHEAD + 2 * CHUNK + 20_000
+        assert await receive_reply(client) == b'{"echo": 30}'
+
+
+@pytest.mark.parametrize("limit", ["deadline", "shutdown"])
+async def test_nothing_follows_half_a_message(build: Build, autojump_clock: MockClock, limit: str) -> None:
+    """A write that is broken off leaves part of a chunk behind; an error event inside that would be nonsense."""
+
+    async def flood(call: Call, reply: Reply) -> None:
+        while True:
+            await reply.send_events(b"data: %b\n\n" % (b"x" * 10_000))
+
+    handler = build([ScriptedBackend("b", ["m"], flood)], config=Config(limits=Limits(request=10)))
+    async with connected(handler, Server(write_timeout=60)) as (client, _):
+        await client.send_all(post(STREAM))
+        await trio.sleep(5)
+        if limit == "shutdown":
+            handler.stop_all()
+        await trio.sleep(10)
+        received = await read_until_close(client)
+    body = received.partition(b"\r\n\r\n")[2]
+    whole_chunk = b"%x\r\ndata: %b\n\n\r\n" % (10_008, b"x" * 10_000)
+    rest = body
+    while rest.startswith(whole_chunk):
+        rest = rest.removeprefix(whole_chunk)
+    assert whole_chunk.startswith(rest), "what is left is the beginning of one chunk"
+    assert handler.in_flight == 0
+
+
+async def test_client_that_never_reads_is_dropped(build: Build, autojump_clock: MockClock) -> None:
     writes: list[float] = []
 
     async def flood(call: Call, reply: Reply) -> None:
@@ -209,7 +278,7 @@ async def test_client_that_never_reads_is_dropped(build: Build, autojump_clock: 
     ],
 )
 async def test_slow_clients_are_cut(
-    build: Build, autojump_clock: trio.abc.Clock, sent: bytes, status: bytes, seconds: float
+    build: Build, autojump_clock: MockClock, sent: bytes, status: bytes, seconds: float
 ) -> None:
     async with connected(build([])) as (client, _):
         if sent:
@@ -237,7 +306,7 @@ async def test_slow_clients_are_cut(
     ],
 )
 async def test_bad_framing_is_refused(
-    build: Build, autojump_clock: trio.abc.Clock, sent: bytes, status: int, code: bytes
+    build: Build, autojump_clock: MockClock, sent: bytes, status: int, code: bytes
 ) -> None:
     handler = build([])
     async with connected(handler) as (client, _):
@@ -249,7 +318,7 @@ async def test_bad_framing_is_refused(
     assert b"connection: close" in received.lower()
 
 
-async def test_continue_is_sent_when_asked(build: Build, autojump_clock: trio.abc.Clock) -> None:
+async def test_continue_is_sent_when_asked(build: Build, autojump_clock: MockClock) -> None:
     head, body = post(BODY, b"Expect: 100-continue").split(b"\r\n\r\n")
     async with connected(build([ScriptedBackend("b", ["m"], whole)])) as (client, _):
         await client.send_all(head + b"\r\n\r\n")
@@ -259,7 +328,7 @@ async def test_continue_is_sent_when_asked(build: Build, autojump_clock: trio.ab
 
 
 @pytest.mark.parametrize("before", [b"", post(BODY)])
-async def test_other_paths_are_handed_over(build: Build, autojump_clock: trio.abc.Clock, before: bytes) -> None:
+async def test_other_paths_are_handed_over(build: Build, autojump_clock: MockClock, before: bytes) -> None:
     control = RecordingControl()
     handover = b"POST /admin/register HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcd"
     async with connected(build([ScriptedBackend("b", ["m"], whole)]), control=control) as (client, _):
@@ -269,7 +338,7 @@ async def test_other_paths_are_handed_over(build: Build, autojump_clock: trio.ab
     assert received.endswith(b"handed over")
 
 
-async def test_wind_down_closes_idle_and_finishes_busy(build: Build, autojump_clock: trio.abc.Clock) -> None:
+async def test_wind_down_closes_idle_and_finishes_busy(build: Build, autojump_clock: MockClock) -> None:
     async def slow(call: Call, reply: Reply) -> None:
         await trio.sleep(5)
         await whole(call, reply)
