@@ -38,6 +38,10 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class UnknownHost(OSError):
+    """A name that stands for no address."""
+
+
 class Socket(Protocol):
     """What a wire needs of a connected socket. `recv` and `send` raise `BlockingIOError` instead of waiting."""
 
@@ -67,7 +71,7 @@ class Network(Protocol):
     """Where wires come from."""
 
     async def resolve(self, host: str, port: int) -> list[Address]:
-        """The addresses of `host`, best first. Raises `OSError`."""
+        """The addresses of `host`, best first. Raises `OSError`, of which `UnknownHost` is one."""
         ...
 
     async def connect(self, address: Address) -> "Wire":
@@ -201,7 +205,10 @@ class KernelNetwork:
 
     async def resolve(self, host: str, port: int) -> list[Address]:
         """See `Network.resolve`."""
-        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        try:
+            found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            raise UnknownHost(f"`{host}`: {error.strerror}") from error
         return list(dict.fromkeys(Address(str(where[0]), int(where[1])) for *_, where in found))
 
     async def connect(self, address: Address) -> Wire:

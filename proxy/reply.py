@@ -189,7 +189,7 @@ class Reply:
     def _with_standard(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         standard = [*headers, *self.extra, (b"x-request-id", self.request_id.encode())]
         if self.limits is not None:
-            standard += self.limits.limit_headers(trio.current_time())
+            standard += self.limits.limit_headers(self.committed_at or trio.current_time())
         if self.server_id is not None:
             standard.append((b"x-gateway-server-id", self.server_id.encode()))
         return standard

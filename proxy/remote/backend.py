@@ -152,7 +152,8 @@ class RemoteServer:
                 self._blame(error, None, call, began)
             raise
         else:
-            circuit.passed(trio.current_time(), began=began)
+            if circuit.state != "healthy":
+                circuit.passed(trio.current_time(), began=began)
         finally:
             watch.waits_for(None)
             if response is not None:

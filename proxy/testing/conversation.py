@@ -76,6 +76,8 @@ class Conversation:
 
     async def pause(self, seconds: float) -> None:
         """Do nothing for that long. Raises `PeerLeft` as soon as the peer is gone."""
+        if not seconds:
+            return
         with trio.move_on_after(seconds):
             while data := await self._wire.receive_some():
                 self._http.receive_data(data)

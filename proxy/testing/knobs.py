@@ -167,8 +167,8 @@ def draw_link(random: Random, storm: float) -> Link:
 def _direction(random: Random) -> Direction:
     return Direction(
         latency=random.choice((0.0001, 0.001, 0.02, 0.2)),
-        window=random.choice((300, 4096, 65_536, 65_536)),
-        ragged=random.choice((0.0, 0.0, 0.0, 0.2, 0.8)),
+        window=random.choice((300, 4096, 65_536, 65_536, 65_536)),
+        ragged=random.choice((0.0, 0.0, 0.0, 0.2, 0.6)),
     )
 
 

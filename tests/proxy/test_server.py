@@ -384,7 +384,10 @@ async def test_accepting_ends_after_the_delay(farm: Farm, autojump_clock: MockCl
     assert gateway.ended_at <= received[0][0] + FAREWELL + 1
 
 
-async def test_late_request_on_an_old_connection_is_refused(farm: Farm, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("late_request", [post(BODY), b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"])
+async def test_late_request_on_an_old_connection_is_refused(
+    farm: Farm, autojump_clock: MockClock, late_request: bytes
+) -> None:
     config, server = await farm.configure(answering(OK))
     async with running(farm, [config]) as gateway:
         late = await gateway.connect()
@@ -392,7 +395,7 @@ async def test_late_request_on_an_old_connection_is_refused(farm: Farm, autojump
         gateway.signal(signal.SIGTERM)
         await trio.sleep(5.2)
         asked = len(server.asked)
-        await late.send_all(post(BODY))
+        await late.send_all(late_request)
         received = await read_until_close(late)
         assert received.startswith(b"HTTP/1.1 503")
         assert b"retry-after: 5\r\n" in received.lower()
