@@ -17,6 +17,10 @@ test *options: build
     cargo test --release --locked --workspace --exclude quiver-py
     pytest "$@"
 
+# Run the gateway against SEEDS schedules of faults in virtual time: `./just sim 10000`
+sim seeds="1000" *options: build
+    @python -m quiver.proxy.testing "$@"
+
 # Check formatting, lint and types in both languages
 lint: build
     ruff format --check .

@@ -36,6 +36,11 @@ class Ledger:
     def __repr__(self) -> str:
         return f"<Ledger: {self.written} written, {len(self._waiting)} waiting>"
 
+    @property
+    def waiting(self) -> int:
+        """Records that are not written yet."""
+        return len(self._waiting)
+
     def record(self, record: Record) -> None:
         """Count and queue one record."""
         self._metrics.observe(record)

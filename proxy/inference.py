@@ -38,7 +38,7 @@ GUESSED_REPLY = 256
 PLACE_INTERVAL = 5.0
 OUT_OF_SERVICE = 3
 # What keeps a model's servers from taking a request, though another model's may.
-ELSEWHERE = (errors.UPSTREAM_BUSY, errors.QUEUE_FULL)
+ELSEWHERE = (errors.UPSTREAM_BUSY, errors.QUEUE_FULL, errors.NO_HEALTHY_BACKEND)
 REQUIRED = {"chat/completions": "messages", "completions": "prompt", "embeddings": "input"}
 
 
@@ -183,7 +183,8 @@ class Inference:
                 except ApiError as error:
                     if error.kind not in ELSEWHERE:
                         raise
-                    failures.append(error)
+                    if not (failures and error.kind is errors.NO_HEALTHY_BACKEND):  # what it failed of says more
+                        failures.append(error)
                     break
                 tried.append(backend)
                 progress.attempts += 1
@@ -239,10 +240,11 @@ class Inference:
 
         def choose() -> Backend | None:
             """Servers may have come and gone since."""
-            now, offering = trio.current_time(), self._registry.offering(call.model)
-            if not offering:
+            now = trio.current_time()
+            candidates = _worth_trying(self._registry.offering(call.model), call, tried, now)
+            if not candidates:
                 raise ApiError(errors.NO_HEALTHY_BACKEND, f"No server offers `{call.model}` any more", retry_after=5)
-            return self._choose(_worth_trying(offering, call, tried, now), call.model, job.affinity, now)
+            return self._choose(candidates, call.model, job.affinity, now)
 
         admission, began = self._admission, trio.current_time()
         reply.say_meanwhile(lambda: _told(admission, ticket), PLACE_INTERVAL)

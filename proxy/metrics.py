@@ -6,7 +6,9 @@ counted in plain cells, a handful of additions each, and become Prometheus' fami
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from typing import Literal
 
+import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -18,7 +20,20 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120,
 
 # Endpoint, model, server, status, outcome, source.
 Labels = tuple[str, str, str, int, str, str]
-Gauges = Callable[[], Iterator[tuple[str, str, float]]]
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """One value that another part of the gateway counts. Of a name that comes several times, each has a label of its own."""
+
+    kind: Literal["gauge", "counter"]
+    name: str
+    meaning: str
+    value: float
+    label: tuple[str, str] | None = None
+
+
+def _no_figures() -> Iterator[Figure]:
+    return iter(())
 
 
 class _Histogram:
@@ -63,7 +78,7 @@ class Metrics:
         self.connections = 0
         self.retries = 0
         self.wasted_tokens = 0
-        self.gauges: list[Gauges] = []
+        self.figures: Callable[[], Iterator[Figure]] = _no_figures
         self.cells: dict[Labels, _Cell] = {}
         self.durations: dict[str, _Histogram] = {}
         self.first_bytes: dict[str, _Histogram] = {}
@@ -137,9 +152,20 @@ class _Families(Collector):
         )
         yield GaugeMetricFamily("quiver_in_flight", "Requests being worked on", value=metrics.in_flight)
         yield GaugeMetricFamily("quiver_connections", "Open client connections", value=metrics.connections)
-        for gauges in metrics.gauges:
-            for name, meaning, value in gauges():
-                yield GaugeMetricFamily(name, meaning, value=value)
+        yield from _families(metrics.figures())
+
+
+def _families(figures: Iterator[Figure]) -> Iterator[Metric]:
+    """Figures of one name are one family."""
+    families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
+    for figure in figures:
+        family = families.get(figure.name)
+        if family is None:
+            labels = [figure.label[0]] if figure.label else []
+            kind = GaugeMetricFamily if figure.kind == "gauge" else CounterMetricFamily
+            family = families[figure.name] = kind(figure.name, figure.meaning, labels=labels)
+        family.add_metric([figure.label[1]] if figure.label else [], float(figure.value))
+    yield from families.values()
 
 
 def _tokens_by_model(metrics: Metrics) -> dict[str, tuple[int, int]]:

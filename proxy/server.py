@@ -10,7 +10,7 @@ to the drain timeout, open streams end with an error event, then the scopes clos
 """
 
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -26,10 +26,10 @@ from .admission.admission import Admission
 from .egress import open_wire, operator_policy
 from .exchange import ExchangeHandler
 from .handover import HypercornControl
-from .inference import Inference
+from .inference import OUT_OF_SERVICE, Inference
 from .listener import SWEEP, Listener
 from .local.backend import BOLT, EngineModel
-from .metrics import Metrics
+from .metrics import Figure, Metrics
 from .network import Acceptor, Wire
 from .registry import Backend, BackendStatus, Registry
 from .remote import health
@@ -82,6 +82,7 @@ class Gateway:
         self.reuse = ReuseStore(config.reuse)
         inference = Inference(self.registry, self.admission, self.reuse, config, world.random)
         self.exchanges = ExchangeHandler(self.registry, inference, self.keys, self.ledger, self.metrics, world)
+        self.metrics.figures = self._figures
 
     def __repr__(self) -> str:
         return f"<Gateway: {self.state}, {self.exchanges!r}, {self.registry!r}>"
@@ -136,6 +137,25 @@ class Gateway:
                 if isinstance(backend, RemoteServer):
                     self._watch(backend)
             await trio.sleep_forever()
+
+    def _figures(self) -> Iterator[Figure]:
+        """What other parts count, for the metrics page."""
+        admission, reuse, ledger = self.admission.statistics(), self.reuse.statistics(), self.ledger
+        yield Figure("gauge", "quiver_queue_waiting", "Requests that wait for a free server", admission.queue.waiting)
+        yield Figure("counter", "quiver_queue_full", "Requests refused because too many waited", admission.full)
+        yield Figure("counter", "quiver_queue_timeouts", "Requests that waited too long", admission.timed_out)
+        yield Figure("gauge", "quiver_cache_bytes", "Memory taken by kept answers", reuse.bytes)
+        yield Figure("gauge", "quiver_cache_answers", "Answers kept", reuse.kept)
+        yield Figure("counter", "quiver_cache_hits", "Requests answered from memory", reuse.hits)
+        yield Figure("counter", "quiver_cache_shared", "Requests that shared another's answer", reuse.shared)
+        yield Figure("counter", "quiver_cache_misses", "Repeatable requests with no answer yet", reuse.misses)
+        yield Figure("gauge", "quiver_records_waiting", "Records not yet written", ledger.waiting)
+        yield Figure("counter", "quiver_records_dropped", "Records that could not be written", ledger.dropped)
+        for backend in self.registry:
+            label = ("server", backend.id)
+            tier, load = backend.tier(trio.current_time()), backend.load
+            yield Figure("gauge", "quiver_server_up", "Whether a server is in service", tier < OUT_OF_SERVICE, label)
+            yield Figure("gauge", "quiver_server_in_flight", "Requests on a server", load.in_flight, label)
 
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await open_wire(self.world.network, self._egress, host, port)

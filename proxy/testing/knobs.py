@@ -78,6 +78,9 @@ KEY_KNOBS: dict[str, tuple[object, ...]] = {
     "priority": ("critical", "high", "normal", "low"),
     "models": ((), (), ("alpha",)),
 }
+# Small windows make writers wait. Clients are the ones who may not read.
+CLIENT_WINDOWS = (300, 1000, 65_536)
+SERVER_WINDOWS = (300, 4096, 65_536, 65_536, 65_536)
 # A client with no limits, for questions that have to be answered: a key, or where there are none a loopback address.
 PROBER_KEY = "prober-key"
 PROBER_HOST = "127.0.0.9"
@@ -117,19 +120,22 @@ class ServerPlan(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """One run. `storm`: the share of connections that something befalls; `span`: virtual seconds of faults."""
+    """One run. `storm`: the share of connections that something befalls; `span`: virtual seconds of faults; `sameness`:
+    the share of requests that others make in the very same words.
+    """
 
     config: Config
     servers: tuple[ServerPlan, ...]
     clients: int
     storm: float
     span: float
+    sameness: float
 
 
 def draw_plan(random: Random) -> Plan:
     """A random plan. Every model has a server that is registered from the start."""
     servers = tuple(_server(random, number) for number in range(1, random.randint(2, 4) + 1))
-    keys = [_key(random, number) for number in range(random.choice((0, 0, 1, 3)))]
+    keys = [_key(random, number) for number in range(random.choice((0, 1, 3, 3)))]
     if keys:
         keys.append({"name": "prober", "key": PROBER_KEY, "priority": "critical"})
     settings: dict[str, Any] = {
@@ -144,12 +150,14 @@ def draw_plan(random: Random) -> Plan:
         clients=random.randint(4, 12),
         storm=random.choice((0.0, 0.1, 0.3, 0.6)),
         span=random.choice((3.0, 10.0, 30.0)),
+        sameness=random.choice((0.1, 0.3, 0.8)),
     )
 
 
-def draw_link(random: Random, storm: float) -> Link:
-    """What becomes of one connection, when the share `storm` of all meets with something."""
-    there, back = _direction(random), _direction(random)
+def draw_link(random: Random, storm: float, address: Address) -> Link:
+    """What becomes of a connection to `address`, when the share `storm` of all meets with something."""
+    windows = CLIENT_WINDOWS if address == GATEWAY else SERVER_WINDOWS
+    there, back = _direction(random, windows), _direction(random, windows)
     if random.random() >= storm:
         return Link(there=there, back=back)
     fate = random.choice(("refused", "black_hole", "there", "back", "back", "back", "back"))
@@ -164,10 +172,10 @@ def draw_link(random: Random, storm: float) -> Link:
     return Link(there=there, back=msgspec.structs.replace(back, fault=fault))
 
 
-def _direction(random: Random) -> Direction:
+def _direction(random: Random, windows: tuple[int, ...]) -> Direction:
     return Direction(
         latency=random.choice((0.0001, 0.001, 0.02, 0.2)),
-        window=random.choice((300, 4096, 65_536, 65_536, 65_536)),
+        window=random.choice(windows),
         ragged=random.choice((0.0, 0.0, 0.0, 0.2, 0.6)),
     )
 

@@ -71,7 +71,7 @@ def simulate(seed: int) -> Result:
     random = Random(seed)  # noqa: S311 - repeatability is the point
     plan = draw_plan(_fork(random))
     weather = _fork(random)
-    network = SimulatedNetwork(_fork(random), lambda address, source: draw_link(weather, plan.storm))
+    network = SimulatedNetwork(_fork(random), lambda address, source: draw_link(weather, plan.storm, address))
     evidence = Evidence(plan, network)
     with _repeatable_scheduling(seed), _listening_to_log(evidence.noticed):
         trio.run(_Scenario(evidence, random).run, clock=trio.testing.MockClock(autojump_threshold=0))
@@ -193,7 +193,8 @@ class _Scenario:
         if keys:
             key = random.choice(keys) if random.random() < 0.95 else "a-wrong-key"
         client = self._client(f"10.9.0.{random.randint(1, 3)}", key, random)
-        asks = [_ask(client, number, key, random) for number in range(random.choice(VISITS))]
+        sameness = self._plan.sameness
+        asks = [_ask(client, number, key, sameness, random) for number in range(random.choice(VISITS))]
         if random.random() < 0.2:  # only in the last: who says so and sends more has himself to blame
             asks[-1] = msgspec.structs.replace(asks[-1], fields=(*asks[-1].fields, ("Connection", "close")))
         await client.visit(manner, asks)
@@ -340,11 +341,11 @@ class Machine:
         await trio.sleep(pause)
 
 
-def _ask(client: Client, number: int, key: str | None, random: Random) -> Ask:
+def _ask(client: Client, number: int, key: str | None, sameness: float, random: Random) -> Ask:
     """A random question. A shared one is put in the very same words by others."""
     fields = [*_authorization(key), *(field for chance, field in FIELDS if random.random() < chance)]
     request_id = f"{client.name}-{number}"
-    if random.random() < 0.3:
+    if random.random() < sameness:
         shared = random.randint(0, 2)
         marker, model, stream = f"shared-{shared}", MODELS[shared % 2], shared > 0
         return Ask(marker, request_id, model, stream, 6, shared=True, fields=tuple(fields))

@@ -18,6 +18,8 @@ from quiver.proxy.reuse.store import ReuseStore
 from quiver.proxy.testing import fixed_world
 from quiver.schemas.config import Auth, Config
 
+from .servers import Farm
+
 
 async def at_once(fn: Callable[..., object], *args: object) -> object:
     """Stands where threads are: virtual time does not wait for them."""
@@ -89,3 +91,8 @@ def start(build: Build) -> Start:
         return handler
 
     return start
+
+
+@pytest.fixture
+def farm(nursery: trio.Nursery) -> Farm:
+    return Farm(nursery)

@@ -97,8 +97,8 @@ async def _request(wire: Wire) -> Asked | None:
 class Farm:
     """Servers on one simulated network; they run in `nursery`."""
 
-    def __init__(self, nursery: trio.Nursery, network: SimulatedNetwork | None = None) -> None:
-        self.network = network or SimulatedNetwork(Random(1))
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.network = SimulatedNetwork(Random(1))
         self._nursery = nursery
         self._servers = 0
         self._acceptors: list[Acceptor] = []

@@ -32,11 +32,6 @@ OK = Said(WHOLE)
 ALICE, BOB = (b"authorization", b"Bearer sk-alice-key"), (b"authorization", b"Bearer sk-bob-key")
 
 
-@pytest.fixture
-def farm(nursery: trio.Nursery) -> Farm:
-    return Farm(nursery)
-
-
 async def whole(call: Call, reply: Reply) -> None:
     await reply.complete(200, b'{"ok": true}')
     reply.usage = Usage(3, 4, 7)

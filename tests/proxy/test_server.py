@@ -1,7 +1,6 @@
 """A whole gateway in memory and virtual time: how it starts, changes its servers, and gives way when it is told to stop."""
 
 import signal
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
@@ -11,7 +10,7 @@ import msgspec
 import pytest
 import trio
 from hypercorn.typing import ASGIFramework
-from quiver.proxy.network import Acceptor, Address, Socket, Wire
+from quiver.proxy.network import Address, Wire
 from quiver.proxy.record import Record
 from quiver.proxy.seams import World, offload_runner
 from quiver.proxy.server import CLOSE_TIMEOUT, Gateway, Listening, run
@@ -33,45 +32,6 @@ OK = Said(response(b"200 OK", b'{"ok": true}'))
 DRAIN = Drain(delay=5, timeout=30, interrupt_timeout=2)
 # What closing and the last records may take once there is nothing to wait for.
 FAREWELL = 1.0
-
-
-class NamedSocket:
-    """A simulated socket that can tell its addresses, as Hypercorn asks."""
-
-    family = socket.AF_INET
-
-    def __init__(self, bare: Socket, own: Address, peer: Address) -> None:
-        self.recv, self.send, self.shutdown, self.close = bare.recv, bare.send, bare.shutdown, bare.close
-        self._own, self._peer = own, peer
-
-    def getsockname(self) -> tuple[str, int]:
-        return self._own.host, self._own.port
-
-    def getpeername(self) -> tuple[str, int]:
-        return self._peer.host, self._peer.port
-
-
-class NamingAcceptor:
-    """Gives out wires with such sockets."""
-
-    def __init__(self, bare: Acceptor) -> None:
-        self._bare, self.address = bare, bare.address
-
-    async def accept(self) -> list[Wire]:
-        wires = await self._bare.accept()
-        for wire in wires:
-            wire.socket = NamedSocket(wire.socket, self.address, wire.peer)
-        return wires
-
-    def close(self) -> None:
-        self._bare.close()
-
-
-class NamingNetwork(SimulatedNetwork):
-    """What the gateway listens on tells its addresses."""
-
-    async def listen(self, host: str, port: int) -> list[Acceptor]:
-        return [NamingAcceptor(acceptor) for acceptor in await super().listen(host, port)]
 
 
 class Running:
@@ -135,11 +95,6 @@ class Running:
             await send({"type": "http.response.body", "body": gateway.state.encode(), "more_body": False})
 
         return app
-
-
-@pytest.fixture
-def farm(nursery: trio.Nursery) -> Farm:
-    return Farm(nursery, NamingNetwork(Random(1)))
 
 
 @asynccontextmanager
@@ -442,6 +397,64 @@ async def test_limit_ends_streams_well(farm: Farm, autojump_clock: MockClock) ->
     assert began + 35 <= gateway.ended_at <= began + 35 + CLOSE_TIMEOUT + FAREWELL
     assert gateway.code == 143
     assert [(record.outcome, record.error) for record in gateway.records] == [("failed", "shutting_down")] * 3
+
+
+async def test_limit_ends_shared_streams_well(farm: Farm, autojump_clock: MockClock) -> None:
+    config, server = await farm.configure(answering(streaming(10_000)))
+    received: list[tuple[float, bytes]] = []
+    async with running(farm, [config]) as gateway, trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(keep, received, gateway, STREAM.replace(b'"m"', b'"m", "seed": 1'))
+        await trio.sleep(2)
+        gateway.signal(signal.SIGTERM)
+        began = trio.current_time()
+    assert _chats(server) == 1
+    for _, reply in received:
+        assert unchunked(reply).startswith(WORD * 30)
+        assert b'"code":"shutting_down"' in unchunked(reply)
+    assert gateway.ended_at <= began + 35 + CLOSE_TIMEOUT + FAREWELL
+    assert gateway.gateway.reuse.statistics().in_flight == 0
+
+
+async def test_handed_over_connections_drain_too(farm: Farm, autojump_clock: MockClock) -> None:
+    """A browser's connection, on which it has had a page, an idle one, and one that streams an answer."""
+    config, _ = await farm.configure(answering(streaming(10_000)))
+    page = READY.replace(b"Connection: close\r\n", b"")
+    async with running(farm, [config]) as gateway:
+        idle, busy = [await gateway.connect() for _ in range(2)]
+        for client in (idle, busy):
+            await client.send_all(page)
+            assert b"200" in await client.receive_some()
+        await busy.send_all(post(STREAM))
+        await trio.sleep(2)
+        gateway.signal(signal.SIGTERM)
+        began = trio.current_time()
+        await read_until_close(idle)
+        assert began + 5 <= trio.current_time() <= began + 5 + 2
+        received = await read_until_close(busy)
+    assert received.count(WORD) > 30
+    assert b'"code":"shutting_down"' in received
+    assert received.endswith(b"0\r\n\r\n")
+    assert gateway.ended_at <= began + 35 + CLOSE_TIMEOUT + FAREWELL
+    assert [record.error for record in gateway.records] == ["shutting_down"]
+
+
+async def test_pages_say_that_connections_end(farm: Farm, autojump_clock: MockClock) -> None:
+    config, _ = await farm.configure(answering(OK))
+    page = READY.replace(b"Connection: close\r\n", b"")
+    async with running(farm, [config]) as gateway:
+        known = await gateway.connect()
+        await known.send_all(page)
+        received = b""
+        while not received.endswith(b"0\r\n\r\n"):
+            received += await known.receive_some()
+        assert b"connection: close" not in received.lower()
+        gateway.signal(signal.SIGTERM)
+        await trio.sleep(1)
+        for client in (known, await gateway.connect()):
+            await client.send_all(page)
+            assert b"connection: close" in (await read_until_close(client)).lower()
+            assert trio.current_time() < 5, "it ends with its reply, not with the delay"
 
 
 async def test_limit_ends_silent_requests_well(farm: Farm, autojump_clock: MockClock) -> None:

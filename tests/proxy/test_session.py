@@ -135,6 +135,26 @@ async def test_stream_is_chunked(build: Build, autojump_clock: MockClock) -> Non
     assert received.endswith(b"b\r\ndata: one\n\n\r\ne\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
 
 
+async def test_json_behind_blanks_is_chunked(build: Build, autojump_clock: MockClock) -> None:
+    """Its length is not known when the first blank goes out; the connection lives on all the same."""
+
+    async def slow(call: Call, reply: Reply) -> None:
+        await trio.sleep(12)
+        await whole(call, reply)
+
+    handler = build([ScriptedBackend("b", ["m"], slow)], config=Config(limits=Limits(json_heartbeat=5)))
+    async with connected(handler) as (client, _):
+        for _ in range(2):
+            await client.send_all(post(BODY))
+            received = b""
+            while not received.endswith(b"0\r\n\r\n"):
+                received += await client.receive_some()
+            head, _, body = received.partition(b"\r\n\r\n")
+            assert b"content-length" not in head.lower()
+            assert b"content-type: application/json" in head.lower()
+            assert body == b'1\r\n \r\n1\r\n \r\nc\r\n{"echo": 30}\r\n0\r\n\r\n'
+
+
 async def test_http10_stream_ends_with_connection(build: Build, autojump_clock: MockClock) -> None:
     request = post(STREAM).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
     async with connected(build([ScriptedBackend("b", ["m"], streamed)])) as (client, _):
