@@ -67,7 +67,8 @@ class HypercornControl:
         self._config = Config()
         self._config.keep_alive_timeout = config.keep_alive
         self._config.include_server_header = False
-        self._app = wrap_app(InferenceApp(app, handler, config.max_body), config.max_body, "asgi")
+        self._inference = InferenceApp(app, handler, config.max_body)
+        self._app = wrap_app(self._inference, config.max_body, "asgi")
         self._context = WorkerContext(None)
 
     async def serve(self, wire: Wire, prefix: bytes) -> None:
@@ -77,6 +78,10 @@ class HypercornControl:
             # Its annotation names one stream type; what it uses is what `GuardedStream` has.
             await TCPServer(self._app, self._config, self._context, ConnectionState({}), guarded)  # type: ignore[arg-type]
 
-    async def wind_down(self) -> None:
-        """Close each connection after its current reply."""
+    def wind_down(self) -> None:
+        """From now on every reply is its connection's last."""
+        self._inference.closing = True
+
+    async def stop(self) -> None:
+        """Close idle connections at once, the others after their present reply."""
         await self._context.terminated.set()

@@ -16,13 +16,14 @@ from .request import Request
 
 
 class InferenceApp:
-    """ASGI application: `/v1/*` here, everything else to `app`."""
+    """ASGI application: `/v1/*` here, everything else to `app`. `closing`: every reply is its connection's last."""
 
     def __init__(self, app: ASGIFramework, handler: ExchangeHandler, max_body: int) -> None:
         self._app, self._handler, self._max_body = app, handler, max_body
+        self.closing = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        send = _with_checkpoint(send)
+        send = _with_checkpoint(send, close=self.closing and scope.get("http_version") in ("1.0", "1.1"))
         if scope["type"] == "http" and scope["path"].startswith(INFERENCE_PREFIX):
             await self._infer(scope, receive, send)
         else:
@@ -56,10 +57,14 @@ class InferenceApp:
                 return b"".join(pieces)
 
 
-def _with_checkpoint(send: Any) -> Any:
-    """Hypercorn's own `send` returns without a checkpoint once a stream is closed: a loop over it would stop the world."""
+def _with_checkpoint(send: Any, *, close: bool) -> Any:
+    """Hypercorn's own `send` returns without a checkpoint once a stream is closed: a loop over it would stop the world. With
+    `close` the reply is its connection's last.
+    """
 
     async def checked(message: Any) -> None:
+        if close and message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
         await send(message)
         await trio.lowlevel.checkpoint()
 

@@ -271,6 +271,7 @@ async def _drain(
     log.info("draining", signal=received.name, in_flight=gateway.exchanges.in_flight, timeout=timeout)
     gateway.state = "draining"
     listener.wind_down()
+    hypercorn.wind_down()
     if not interrupted:
         await trio.sleep(config.delay)
     await _turn_away(gateway, listener, hypercorn)
@@ -285,7 +286,7 @@ async def _turn_away(gateway: Gateway, listener: Listener, hypercorn: HypercornC
     gateway.exchanges.draining = True
     listener.stop_accepting()
     gateway.admission.stop()
-    await hypercorn.wind_down()
+    await hypercorn.stop()
 
 
 async def _stop(gateway: Gateway, listener: Listener, hypercorn: HypercornControl) -> None:

@@ -148,7 +148,7 @@ def departures_end_work(evidence: Evidence) -> Iterator[str]:
 
 def limits_are_never_overspent(evidence: Evidence) -> Iterator[str]:
     """At no moment have servers seen more requests or tokens of a key than it was given since it was full. A request that
-    failed before its client had anything is free.
+    ended before its client had anything is free.
     """
     config = evidence.plan.config
     owners = {
@@ -156,7 +156,7 @@ def limits_are_never_overspent(evidence: Evidence) -> Iterator[str]:
         for seen in evidence.clients.seen
         if not seen.ask.shared and seen.owner != PROBER_HOST  # a loopback address has no limit
     }
-    failed = {record.request_id for record in evidence.records if record.error is not None}
+    failed = {record.request_id for record in evidence.records if record.outcome != "completed"}
     free = {seen.ask.marker for seen in evidence.clients.seen if not seen.tokens and seen.ask.request_id in failed}
     requests: dict[str, int | None] = defaultdict(lambda: config.rate.anonymous_requests_per_minute or None)
     requests |= {str(key.key): key.requests_per_minute for key in config.keys}

@@ -41,8 +41,10 @@ PATIENCE = 20.0
 SETTLING = 10.0
 LOOKS = 8
 BETWEEN_PROBES = 3.0
+# The share of clients that only want answers.
+POLITE = 0.4
 # How many requests a client makes.
-VISITS = (1, 2, 4)
+VISITS = (1, 3, 6)
 # What else a request may say, and how likely it does.
 FIELDS = (
     (0.2, ("X-Quiver-Priority", "low")),
@@ -187,7 +189,7 @@ class _Scenario:
     async def _visit(self) -> None:
         random = _fork(self._random)
         await trio.sleep(random.uniform(0, self._plan.span))
-        manner = random.choice((Client.polite, *MANNERS))
+        manner = Client.polite if random.random() < POLITE else random.choice(MANNERS)
         keys = [key.key for key in self._plan.config.keys if key.key != PROBER_KEY]
         key = None
         if keys:
@@ -250,9 +252,9 @@ class _Scenario:
         yield from (f"{start} still runs" for start in self._evidence.servers.starts if start.ended is None)
 
     async def _answer_probes(self) -> None:
-        """Every model can be used, streamed and not."""
+        """Every model can be used."""
         log = self._evidence.clients
-        for number, (model, stream) in enumerate((model, stream) for model in MODELS for stream in (True, False)):
+        for number, (model, stream) in enumerate(zip(MODELS, (True, False), strict=True)):
             client = self._prober()
             fields = _authorization(PROBER_KEY if self._plan.config.keys else None)
             ask = Ask(f"probe-{number}", f"{client.name}-0", model, stream, fields=fields)
@@ -269,7 +271,7 @@ class _Scenario:
         patience = drain.interrupt_timeout if first is signal.SIGINT else drain.delay + drain.timeout
         self._healthy_moods = ("ok", "ok", "slow", "delayed", "stall")
         async with trio.open_nursery() as visits:
-            for _ in range(3):
+            for _ in range(2):
                 visits.start_soon(self._ask_while_draining, 0.0)
             await trio.sleep(random.choice((0, 0.3, 1)))
             evidence.stopped_at = trio.current_time()
@@ -346,7 +348,7 @@ def _ask(client: Client, number: int, key: str | None, sameness: float, random: 
     fields = [*_authorization(key), *(field for chance, field in FIELDS if random.random() < chance)]
     request_id = f"{client.name}-{number}"
     if random.random() < sameness:
-        shared = random.randint(0, 2)
+        shared = random.randint(0, 1)
         marker, model, stream = f"shared-{shared}", MODELS[shared % 2], shared > 0
         return Ask(marker, request_id, model, stream, 6, shared=True, fields=tuple(fields))
     model = random.choice(MODELS) if random.random() < 0.9 else random.choice((NICKNAME, "unheard-of"))

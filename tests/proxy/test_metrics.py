@@ -5,7 +5,7 @@ from random import Random
 import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
-from quiver.proxy.metrics import SECONDS, Metrics
+from quiver.proxy.metrics import SECONDS, Figure, Metrics
 from quiver.proxy.record import Record
 from quiver.proxy.testing import ScriptedBackend
 from quiver.schemas.openai import Usage
@@ -111,10 +111,20 @@ def test_odd_labels_are_escaped() -> None:
     assert total(found, "quiver_requests_total", model='a"b\\c/{d}', server='"') == 1
 
 
-def test_gauges_of_others_are_shown() -> None:
+def test_figures_of_other_parts_are_shown() -> None:
     metrics = Metrics()
-    metrics.gauges.append(lambda: iter([("quiver_kept_bytes", "Memory of kept answers", 42.0)]))
-    assert value(samples(metrics), "quiver_kept_bytes") == 42
+    metrics.figures = lambda: iter(
+        [
+            Figure("gauge", "quiver_kept_bytes", "Memory of kept answers", 42),
+            Figure("gauge", "quiver_up", "Whether it is up", True, ("server", "b1")),
+            Figure("counter", "quiver_drops", "What was dropped", 3),
+            Figure("gauge", "quiver_up", "Whether it is up", False, ("server", "b2")),
+        ]
+    )
+    found = samples(metrics)
+    assert (value(found, "quiver_kept_bytes"), value(found, "quiver_drops_total")) == (42, 3)
+    assert [value(found, "quiver_up", server=server) for server in ("b1", "b2")] == [1, 0]
+    assert metrics.exposition().count(b"# TYPE quiver_up gauge") == 1
 
 
 async def test_clients_add_no_series(build: Build) -> None:

@@ -20,6 +20,7 @@ from trio.testing import MockClock
 
 from .conftest import at_once
 from .servers import Answer, Asked, Farm, Said, events, response
+from .test_metrics import samples, value
 from .test_session import post, read_until_close, receive_reply
 
 GATEWAY = Address("127.0.0.1", 8080)
@@ -226,6 +227,32 @@ async def test_dead_server_is_taken_out_and_rejoins(farm: Farm, autojump_clock: 
         await trio.sleep(60)
         assert gateway.gateway.backends()[0].health == "healthy"
         gateway.signal(signal.SIGINT)
+
+
+async def test_page_tells_of_every_part(farm: Farm, autojump_clock: MockClock) -> None:
+    (busy, _), (dead, dead_server) = (
+        await farm.configure(answering(streaming(20)), max_concurrency=1),
+        await farm.configure(answering(OK), models=("n",)),
+    )
+    repeatable = BODY.replace(b'"m"', b'"n", "seed": 1')
+    async with running(farm, [busy, dead], health=Health(interval=10)) as gateway, trio.open_nursery() as nursery:
+        for _ in range(2):
+            await gateway.ask(repeatable, b"Connection: close")
+        dead_server.answer = lambda asked: Said(response(b"500 Oops", b""))
+        await trio.sleep(40)
+        for _ in range(3):
+            nursery.start_soon(keep, [], gateway, STREAM)
+        await trio.sleep(1)
+        found = samples(gateway.gateway.metrics)
+        assert [value(found, "quiver_server_up", server=server) for server in ("b1", "b2")] == [1, 0]
+        assert [value(found, "quiver_server_in_flight", server=server) for server in ("b1", "b2")] == [1, 0]
+        assert [value(found, f"quiver_{name}") for name in ("queue_waiting", "in_flight", "connections")] == [2, 3, 3]
+        assert [value(found, f"quiver_cache_{name}_total") for name in ("hits", "shared", "misses")] == [1, 0, 1]
+        assert value(found, "quiver_cache_answers") == 1
+        assert value(found, "quiver_cache_bytes") > len(b'{"ok": true}')
+        assert value(found, "quiver_records_waiting") == value(found, "quiver_records_dropped_total") == 0
+        gateway.signal(signal.SIGINT)
+    assert len(gateway.records) == 5
 
 
 # Changing servers.
