@@ -33,7 +33,7 @@ KNOBS: dict[str, dict[str, tuple[object, ...]]] = {
         "connect": (0.5, 2.0),
         "first_byte": (2.0, 5.0, 30.0),
         "idle": (0.5, 3.0, 20.0),
-        "heartbeat": (0.3, 2.0, 15.0),
+        "heartbeat": (0.1, 0.3, 15.0),
         "json_heartbeat": (0.0, 0.0, 0.5),
     },
     "retries": {"attempts": (1, 2, 3, 5), "budget": (0.0, 0.2, 1.0), "budget_floor": (0, 2, 20)},
@@ -47,9 +47,9 @@ KNOBS: dict[str, dict[str, tuple[object, ...]]] = {
     },
     "reuse": {
         "share": (True, False),
-        "cache": (True, False),
-        "max_bytes": (0, 1500, 1_000_000),
-        "max_entry": (0, 700, 100_000),
+        "cache": (True, True, False),
+        "max_bytes": (0, 1500, 1_000_000, 1_000_000),
+        "max_entry": (0, 700, 100_000, 100_000),
         "ttl": (1.0, 300.0),
     },
     "routing": {
@@ -150,7 +150,7 @@ def draw_plan(random: Random) -> Plan:
         clients=random.randint(4, 12),
         storm=random.choice((0.0, 0.1, 0.3, 0.6)),
         span=random.choice((3.0, 10.0, 30.0)),
-        sameness=random.choice((0.1, 0.3, 0.8)),
+        sameness=random.choice((0.1, 0.5, 0.9)),
     )
 
 

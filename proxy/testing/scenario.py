@@ -5,18 +5,14 @@ First comes a time of faults; then the faults stop, and everything must come to 
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
-from logging import ERROR
 from random import Random
 from typing import Any
 
 import msgspec
-import structlog
 import trio
 import trio.testing
 from hypercorn.typing import ASGIFramework
-from trio._core import _run as trio_scheduler
 
 from ..remote.backend import RemoteServer
 from ..seams import World, offload_runner
@@ -24,7 +20,9 @@ from ..server import CLOSE_TIMEOUT, Gateway, run
 from .clients import MANNERS, Client
 from .evidence import Evidence
 from .invariants import breaches
+from .isolation import listening_to_log, repeatable_scheduling
 from .knobs import FORBIDDEN_HOST, GATEWAY, MODELS, NICKNAME, PROBER_HOST, PROBER_KEY, ServerPlan, draw_link, draw_plan
+from .machine import Machine
 from .network import Answer, SimulatedNetwork
 from .seen import Ask
 from .upstream import ILL, WELL, ModelServer, Mood
@@ -75,7 +73,7 @@ def simulate(seed: int) -> Result:
     weather = _fork(random)
     network = SimulatedNetwork(_fork(random), lambda address, source: draw_link(weather, plan.storm, address))
     evidence = Evidence(plan, network)
-    with _repeatable_scheduling(seed), _listening_to_log(evidence.noticed):
+    with repeatable_scheduling(seed), listening_to_log(evidence.noticed):
         trio.run(_Scenario(evidence, random).run, clock=trio.testing.MockClock(autojump_threshold=0))
     return Result(seed, evidence)
 
@@ -173,7 +171,7 @@ class _Scenario:
 
     # The time of faults.
 
-    async def _endure_faults(self, gateway: Gateway, machines: Sequence["Machine"]) -> None:
+    async def _endure_faults(self, gateway: Gateway, machines: Sequence[Machine]) -> None:
         """Clients of all manners come while everything fails that may. Returns when the last of them is gone."""
         async with trio.open_nursery() as visits:
             for _ in range(self._plan.clients):
@@ -188,7 +186,8 @@ class _Scenario:
 
     async def _visit(self) -> None:
         random = _fork(self._random)
-        await trio.sleep(random.uniform(0, self._plan.span))
+        # Half of the clients come together: only crowds queue and share.
+        await trio.sleep(self._plan.span * random.choice((random.random(), 0.2)))
         manner = Client.polite if random.random() < POLITE else random.choice(MANNERS)
         keys = [key.key for key in self._plan.config.keys if key.key != PROBER_KEY]
         key = None
@@ -201,7 +200,7 @@ class _Scenario:
             asks[-1] = msgspec.structs.replace(asks[-1], fields=(*asks[-1].fields, ("Connection", "close")))
         await client.visit(manner, asks)
 
-    async def _operate(self, gateway: Gateway, machine: "Machine") -> None:
+    async def _operate(self, gateway: Gateway, machine: Machine) -> None:
         """An operator does something to one server, and undoes it before the faults are over."""
         random, span = _fork(self._random), self._plan.span
         await trio.sleep(random.uniform(0, span / 2))
@@ -313,36 +312,6 @@ class _Scenario:
         return Client(f"client{self._clients}", source, key, GATEWAY, self._network, random, log, patience)
 
 
-class Machine:
-    """Keeps one model server running, but for its crashes."""
-
-    def __init__(self, plan: ServerPlan, server: ModelServer) -> None:
-        self.plan, self._server = plan, server
-        self._process = trio.CancelScope()
-        self._pause = 0.0
-
-    def __repr__(self) -> str:
-        return f"<Machine of {self._server!r}>"
-
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Start the server again after each crash."""
-        while True:
-            with trio.CancelScope() as self._process:
-                await self._server.run(task_status)
-            task_status = trio.TASK_STATUS_IGNORED
-            await trio.sleep(self._pause)
-
-    def forgive_crowds(self) -> None:
-        """Its calls go on, but a gateway that was told to forget it does not count them any more."""
-        self._server.most = None
-
-    async def crash(self, pause: float) -> None:
-        """End the server in the middle of everything; it is back after `pause` seconds."""
-        self._pause = pause
-        self._process.cancel()
-        await trio.sleep(pause)
-
-
 def _ask(client: Client, number: int, key: str | None, sameness: float, random: Random) -> Ask:
     """A random question. A shared one is put in the very same words by others."""
     fields = [*_authorization(key), *(field for chance, field in FIELDS if random.random() < chance)]
@@ -378,37 +347,3 @@ async def _control_plane(scope: Any, receive: Any, send: Any) -> None:
 def _fork(random: Random) -> Random:
     """A generator of its own, so that what draws more or less in one place changes nothing in another."""
     return Random(random.getrandbits(64))  # noqa: S311 - repeatability is the point
-
-
-@contextmanager
-def _repeatable_scheduling(seed: int) -> Iterator[None]:
-    """Trio runs tasks that are ready in random order: let that order follow from the seed."""
-    allowed, state = trio_scheduler._ALLOW_DETERMINISTIC_SCHEDULING, trio_scheduler._r.getstate()
-    trio_scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc] # Trio has no public switch
-    trio_scheduler._r.seed(seed)
-    try:
-        yield
-    finally:
-        trio_scheduler._ALLOW_DETERMINISTIC_SCHEDULING = allowed  # type: ignore[misc] # as above
-        trio_scheduler._r.setstate(state)
-
-
-@contextmanager
-def _listening_to_log(noticed: list[str]) -> Iterator[None]:
-    """Say nothing, and note what is logged as an error: the gateway's own faults are told there."""
-
-    def note(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        noticed.append(f"logged as {method}: {event}")
-        raise structlog.DropEvent
-
-    configured, before = structlog.is_configured(), structlog.get_config()
-    structlog.configure(
-        processors=[structlog.processors.format_exc_info, note],
-        wrapper_class=structlog.make_filtering_bound_logger(ERROR),
-    )
-    try:
-        yield
-    finally:
-        structlog.reset_defaults()
-        if configured:
-            structlog.configure(**before)

@@ -14,8 +14,8 @@ from quiver.schemas.config import Server
 from trio.testing import MockClock
 
 from .conftest import Build, Exchanges, records
-from .test_inference import lasting, whole
-from .test_session import BODY, RecordingControl, post, read_until_close, receive_reply
+from .scripts import BODY, lasting, whole
+from .wires import RecordingControl, post, read_until_close, receive_reply
 
 GATEWAY = Address("10.0.0.1", 8080)
 CONFIG = Server(keep_alive=75, head_timeout=10, body_timeout=60)

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from .conftest import Build, records
 from .samples import record
-from .test_inference import ALICE, ask, streamed
+from .scripts import ALICE, ask, streamed
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

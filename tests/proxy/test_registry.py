@@ -9,7 +9,7 @@ from quiver.schemas.config import Config, Routing
 from trio.testing import MockClock
 
 from .conftest import Start, records
-from .test_inference import BODY, ask, lasting, whole
+from .scripts import BODY, ask, lasting, whole
 
 
 async def silent(call: Call, reply: Reply) -> None:

@@ -16,17 +16,7 @@ from quiver.schemas.config import Config, Limits, Server
 from trio.testing import MockClock
 
 from .conftest import Build, records
-
-
-class RecordingControl:
-    """Stands where Hypercorn is: keeps the bytes it was handed."""
-
-    def __init__(self) -> None:
-        self.prefixes: list[bytes] = []
-
-    async def serve(self, wire: Wire, prefix: bytes) -> None:
-        self.prefixes.append(prefix)
-        await wire.send_all(b"handed over")
+from .wires import RecordingControl, post, read_until_close, receive_reply
 
 
 async def whole(call: Call, reply: Reply) -> None:
@@ -37,11 +27,6 @@ async def streamed(call: Call, reply: Reply) -> None:
     await reply.send_events(b"data: one\n\n")
     await reply.send_events(b"data: [DONE]\n\n")
     await reply.end_stream()
-
-
-def post(body: bytes, *headers: bytes) -> bytes:
-    lines = [b"POST /v1/chat/completions HTTP/1.1", b"Host: x", b"Content-Length: %d" % len(body), *headers]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
 BODY = b'{"model": "m", "messages": []}'
@@ -81,25 +66,6 @@ async def expire_when_due(session: Session) -> None:
         await trio.sleep(0.5)
         if trio.current_time() >= session.due:
             session.expire()
-
-
-async def read_until_close(client: Wire) -> bytes:
-    received = b""
-    while data := await client.receive_some():
-        received += bytes(data)
-    return received
-
-
-async def receive_reply(client: Wire) -> bytes:
-    """Up to the end of one reply with a Content-Length."""
-    received = b""
-    while b"\r\n\r\n" not in received:
-        received += bytes(await client.receive_some())
-    head, _, body = received.partition(b"\r\n\r\n")
-    (length,) = (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
-    while len(body) < length:
-        body += bytes(await client.receive_some())
-    return body
 
 
 async def test_connection_carries_many(build: Build, autojump_clock: MockClock) -> None:
