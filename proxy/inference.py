@@ -14,7 +14,7 @@ import trio
 from quiver.schemas import errors
 from quiver.schemas.config import Config, Limits, Priority
 from quiver.schemas.errors import ApiError
-from quiver.schemas.openai import Peek
+from quiver.schemas.openai import ModelName, Peek
 
 from .access.client import Client
 from .admission.admission import Admission
@@ -88,6 +88,7 @@ class Inference:
             client.scope,
             tokens,
             longest,
+            request.header(b"x-request-id") is None,
         )
         job = _Job(call, chain, client, _priority(request, client), self._affinity(request, peek))
         reservation = client.tokens.reserve(call.tokens, watch.began) if client.tokens is not None else None
@@ -111,6 +112,7 @@ class Inference:
                 raise ApiError(errors.MODEL_NOT_ALLOWED, f"The key may not use the model `{model}`", param="model")
             chain = (*chain[:1], *(target for target in chain[1:] if client.allows(target.model)))
         if not chain:
+            _check_name(model)
             raise unknown_model(model, self._registry)
         return chain
 
@@ -213,6 +215,11 @@ class Inference:
         would not help, as all servers want a pause, or `_NobodyLeft`.
         """
         now = trio.current_time()
+        if not tried and all([backend.ready(call, now) for backend in target.backends]):
+            if not self._admission.has_room(call.model):
+                return None
+            self._admission.entered()
+            return self._take(target.backends, call.model, job.affinity, now)
         candidates = _worth_trying(target.backends, call, tried, now)
         if not candidates:
             raise _NobodyLeft
@@ -274,8 +281,10 @@ class Inference:
                 best, free = tier, [backend]
             elif tier == best:
                 free.append(backend)
-        if not free:
-            return None
+        return self._take(free, model, affinity, now) if free else None
+
+    def _take(self, free: Sequence[Backend], model: str, affinity: int, now: float) -> Backend:
+        """A place on the one that the policy chooses."""
         chosen = free[0]
         if len(free) > 1:
             turn = self._turns.get(model, 0)
@@ -322,6 +331,14 @@ def unknown_model(model: str, registry: Registry) -> ApiError:
     guess = names.nearest(model, list(registry.models()))
     hint = f"; did you mean `{guess}`?" if guess else "; `GET /v1/models` lists what is on offer"
     return ApiError(errors.MODEL_NOT_FOUND, f"No server offers the model `{model[:255]}`{hint}", param="model")
+
+
+def _check_name(model: str) -> None:
+    """Raises `ApiError` if no model could ever be called so. Only names that nobody knows are worth the check."""
+    try:
+        msgspec.convert(model, ModelName)
+    except msgspec.ValidationError as error:
+        raise ApiError(errors.INVALID_REQUEST, f"{error} - at `$.model`", param="model") from None
 
 
 _decode_peek = msgspec.json.Decoder(Peek).decode

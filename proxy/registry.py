@@ -24,7 +24,7 @@ class Call(msgspec.Struct, frozen=True):
     """One inference request as every backend takes it. `body` is the client's own but for the model's name, where that
     was an alias. `endpoint` is the path below `/v1/`; `scope` says what may be reused of one call for another: only what
     has the same scope. `tokens`: about how many it will take, prompt and reply; `reply_tokens` of them at most for the
-    reply, 0 if the client did not say.
+    reply, 0 if the client did not say. `id_is_ours`: the request's id is none that its client made up.
     """
 
     endpoint: str
@@ -36,6 +36,7 @@ class Call(msgspec.Struct, frozen=True):
     scope: str
     tokens: int = 0
     reply_tokens: int = 0
+    id_is_ours: bool = False
 
 
 class BackendStatus(msgspec.Struct, frozen=True):
@@ -76,6 +77,10 @@ class Backend(Protocol):
 
     def fits(self, call: Call) -> bool:
         """Whether the call is likely to be within its limits."""
+        ...
+
+    def ready(self, call: Call, now: float) -> bool:
+        """Whether nothing at all speaks against giving it the call: it is healthy, free, and right for it."""
         ...
 
     def tier(self, now: float) -> int:

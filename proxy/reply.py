@@ -104,7 +104,10 @@ class Reply:
 
     async def complete(self, status: int, body: bytes, headers: Headers = JSON_HEADERS) -> None:
         """Send a whole reply. Where a heartbeat has promised a stream, `body` (JSON) becomes its last event."""
-        await self._begin_write()
+        self._writing = True  # keeps further heartbeats back
+        if self._beating is not None:
+            await self._wait_for_beat(self._beating)
+        self._commit()
         promised, self.started, self.finished, self.refused = self.started, True, True, status >= 400
         try:
             if promised:
@@ -118,7 +121,10 @@ class Reply:
 
     async def send_events(self, events: bytes) -> None:
         """Send complete server-sent events, after the head if that is not out yet."""
-        await self._begin_write()
+        self._writing = True  # keeps further heartbeats back
+        if self._beating is not None:
+            await self._wait_for_beat(self._beating)
+        self._commit()
         try:
             if not self.started:
                 await self._open(STREAM_HEADERS)
@@ -132,7 +138,10 @@ class Reply:
 
     async def end_stream(self, last: bytes = b"") -> None:
         """End the stream cleanly, with its last events."""
-        await self._begin_write()
+        self._writing = True  # keeps further heartbeats back
+        if self._beating is not None:
+            await self._wait_for_beat(self._beating)
+        self._commit()
         try:
             if not self.started:
                 await self._open(STREAM_HEADERS)
@@ -173,18 +182,17 @@ class Reply:
         self.status = 200
         await self._downstream.send_response(200, self._with_standard(headers), None)
 
-    async def _begin_write(self) -> None:
-        """Content is about to go out: keep further heartbeats back, and wait for one that is on its way."""
-        self._writing = True
-        if self._beating is not None:
-            try:
-                await self._beating.wait()
-            except trio.Cancelled:
-                self._writing = False  # another attempt may follow this one
-                raise
+    def _commit(self) -> None:
         if not self.committed:
             self.committed = True
             self.committed_at = trio.current_time()
+
+    async def _wait_for_beat(self, beating: trio.Event) -> None:
+        try:
+            await beating.wait()
+        except trio.Cancelled:
+            self._writing = False  # another attempt may follow this one
+            raise
 
     def _with_standard(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         standard = [*headers, *self.extra, (b"x-request-id", self.request_id.encode())]

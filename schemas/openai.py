@@ -18,10 +18,10 @@ class StreamOptions(msgspec.Struct, frozen=True):
 
 class Peek(msgspec.Struct, frozen=True):
     """What the gateway needs of any request body: which model, whether the reply streams, how long it may become, and
-    whether asking twice would give the same answer.
+    whether asking twice would give the same answer. Whether `model` is a name at all is not checked here.
     """
 
-    model: ModelName
+    model: str
     stream: bool | None = None
     messages: msgspec.Raw | UnsetType = UNSET
     prompt: msgspec.Raw | UnsetType = UNSET

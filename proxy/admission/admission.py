@@ -94,13 +94,21 @@ class Admission(Generic[R]):
         self._timed_out = 0
         self._cancelled = 0
 
+    def has_room(self, model: str) -> bool:
+        """Whether a request may go ahead at once. None overtakes one that waits for `model`."""
+        return self._in_flight < self._room and model not in self._queue.backlog
+
+    def entered(self) -> None:
+        """A request goes ahead, with a resource that its owner has taken. Only where there is room."""
+        self._in_flight += 1
+
     def try_enter(self, model: str, choose: Callable[[], R | None]) -> R | None:
-        """What `choose` takes, or None if the request has to wait. Never overtakes a request that waits for `model`."""
-        if self._in_flight >= self._room or model in self._queue.backlog:
+        """What `choose` takes, or None if the request has to wait."""
+        if not self.has_room(model):
             return None
         resource = choose()
         if resource is not None:
-            self._in_flight += 1
+            self.entered()
         return resource
 
     async def enter(self, ticket: Ticket, choose: Callable[[], R | None]) -> R:

@@ -111,6 +111,9 @@ class EngineModel:
     def fits(self, call: Call) -> bool:
         return True  # it counts the tokens itself, and says both numbers
 
+    def ready(self, call: Call, now: float) -> bool:
+        return self._engine is not None and not self.load.full and call.endpoint in self.endpoints
+
     def tier(self, now: float) -> int:
         return TIERS[self.health]
 

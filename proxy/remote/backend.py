@@ -65,6 +65,8 @@ class RemoteServer:
         origin = Origin.parse(config.url)
         self.id = config.name or f"{origin.host}-{origin.port}".replace(":", ".")
         self.load = Load(config.weight, config.max_concurrency or 0)
+        self._longest = config.capabilities.context_length or inf
+        self._longest_reply = config.capabilities.max_tokens or inf
         self.bell = Bell()
         self.circuit = Circuit(health, world.random)
         self.circuit.on_change = self._circuit_changed
@@ -97,8 +99,18 @@ class RemoteServer:
         return call.endpoint in able.endpoints and (able.streaming or not call.stream)
 
     def fits(self, call: Call) -> bool:
-        able = self.config.capabilities
-        return call.tokens <= (able.context_length or inf) and call.reply_tokens <= (able.max_tokens or inf)
+        return call.tokens <= self._longest and call.reply_tokens <= self._longest_reply
+
+    def ready(self, call: Call, now: float) -> bool:
+        circuit, able = self.circuit, self.config.capabilities
+        return (
+            circuit.state == "healthy"
+            and not self.load.full
+            and call.endpoint in able.endpoints
+            and (able.streaming or not call.stream)
+            and circuit.paused_until(call.model) <= now
+            and self.fits(call)
+        )
 
     def tier(self, now: float) -> int:
         return self.circuit.tier(now)
@@ -238,7 +250,9 @@ def _unwatched() -> Watch:
 
 def _request_id(call: Call) -> list[tuple[bytes, bytes]]:
     """The request's id for the server's log. Only a UUID is told: some servers answer 400 to any other."""
-    return [(b"x-request-id", call.request_id.encode())] if UUID_FORM.fullmatch(call.request_id) else []
+    if not call.id_is_ours and not UUID_FORM.fullmatch(call.request_id):
+        return []
+    return [(b"x-request-id", call.request_id.encode())]
 
 
 async def _relay_events(response: Response, call: Call, reply: Reply, load: Load, began: float) -> None:

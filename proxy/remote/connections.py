@@ -23,7 +23,7 @@ from ..network import CHUNK, UnknownHost, Wire
 from ..watch import Watch
 
 # Keeps memory bounded when many clients come and go; a model server rarely takes more at a time.
-MAX_IDLE_CONNECTIONS = 64
+MAX_IDLE_CONNECTIONS = 256
 # Most servers close a silent connection after 5 to 75 s; one that was idle for longer is not worth a failed attempt.
 IDLE_TIME = 60.0
 # A connection that was idle for longer is looked at before it is used again.

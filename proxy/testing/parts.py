@@ -40,6 +40,9 @@ class ScriptedBackend:
     def fits(self, call: Call) -> bool:
         return True
 
+    def ready(self, call: Call, now: float) -> bool:
+        return self.health == "healthy" and not self.load.full and self.takes(call)
+
     def tier(self, now: float) -> int:
         return {"healthy": 0, "unknown": 1, "unhealthy": 3}[self.health]
 
