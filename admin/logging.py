@@ -7,7 +7,7 @@ What libraries write through the standard library's logging comes out the same w
 import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import IO, Any, Literal
 
@@ -78,7 +78,7 @@ class RecordLog:
     def __call__(self, records: Sequence[Record]) -> None:
         if self._json:
             with contextlib.suppress(OSError, ValueError):
-                self._stream.write("".join(_line(record) for record in records if _level(record) >= self._level))
+                self._stream.write(_lines(record for record in records if _level(record) >= self._level))
                 self._stream.flush()
             return
         for record in records:
@@ -89,14 +89,23 @@ def _level(record: Record) -> int:
     return logging.INFO if record.outcome == "completed" else logging.WARNING
 
 
-def _line(record: Record) -> str:
-    """As `_as_json` writes lines, in a fraction of the time: there may be thousands a second."""
-    time = datetime.fromtimestamp(record.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    level = "info" if record.outcome == "completed" else "warning"
-    first = f'{{"timestamp":"{time}","level":"{level}","component":"request","message":"{record.outcome}",'
-    return first + _encode(record)[1:].decode() + "\n"
+def _lines(records: Iterable[Record]) -> str:
+    """As `_as_json` writes lines, in a fraction of the time: there may be ten thousand a second."""
+    pieces, second, date = [], -1, b""
+    for record in records:
+        if int(record.at) != second:
+            second = int(record.at)
+            date = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
+        level = b"info" if record.outcome == "completed" else b"warning"
+        micros = int((record.at - second) * 1_000_000)
+        said = record.outcome.encode()
+        pieces.append(_HEAD % (date, micros, level, said))
+        pieces.append(_encode(record)[1:])
+        pieces.append(b"\n")
+    return b"".join(pieces).decode()
 
 
+_HEAD = b'{"timestamp":"%b.%06dZ","level":"%b","component":"request","message":"%b",'
 _encode = msgspec.json.Encoder().encode
 
 
