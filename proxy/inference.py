@@ -22,7 +22,7 @@ from .admission.ticket import LEVELS, PRIORITIES, Ticket
 from .decoding import decode_body, with_model
 from .record import Progress
 from .registry import BYTES_A_TOKEN, Backend, Call, Registry, Target
-from .reply import Reply
+from .reply import DownstreamGone, Reply
 from .request import Request
 from .retries import RetryBudget
 from .reuse.identity import Directives, directives, identity, repeatable
@@ -92,7 +92,7 @@ class Inference:
         )
         job = _Job(call, chain, client, _priority(request, client), self._affinity(request, peek))
         reservation = client.tokens.reserve(call.tokens, watch.began) if client.tokens is not None else None
-        refused = False
+        refused = gone = False
         try:
             if repeatable(peek.temperature, peek.seed, peek.n) and self._productions is not None:
                 await self._reused(job, request, reply, progress, watch)
@@ -101,9 +101,13 @@ class Inference:
         except ApiError:
             refused = True
             raise
+        except DownstreamGone:
+            gone = True
+            raise
         finally:
             if reservation is not None:
-                reservation.settle(_spent(reply, progress, refused or reply.refused), trio.current_time())
+                spent = _spent(call, reply, progress, refused or reply.refused, gone)
+                reservation.settle(spent, trio.current_time())
 
     def _chain(self, model: str, client: Client) -> tuple[Target, ...]:
         chain = self._registry.chain(model)
@@ -353,12 +357,14 @@ def _peek(endpoint: str, body: bytes) -> Peek:
     return peek
 
 
-def _spent(reply: Reply, progress: Progress, refused: bool) -> int | None:
+def _spent(call: Call, reply: Reply, progress: Progress, refused: bool, gone: bool) -> int | None:
     """What a request is charged; None when it was answered and nobody said at what cost."""
     if progress.source != "server":
         return 0
     if reply.usage is not None:
         return reply.usage.total_tokens
+    if gone and progress.attempts:  # leaving early must not make reading the prompt free
+        return len(call.body) // BYTES_A_TOKEN
     return 0 if refused or not reply.committed else None
 
 

@@ -1,7 +1,11 @@
 """What one seed found, in a form that travels between processes."""
 
+import signal
 import traceback
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from .scenario import simulate
 
@@ -20,11 +24,20 @@ class Findings:
         return f"<Findings seed={self.seed}: {len(self.violations)} violations>"
 
 
+# No run takes a tenth of it, and virtual time does not pass in a task that never lets go.
+LONGEST_RUN = 60
+
+
+class StoodStill(Exception):
+    """Some task runs and never waits."""
+
+
 def try_seed(seed: int) -> Findings:
-    """Run one seed. A run that breaks off counts as a violation."""
+    """Run one seed. A run that breaks off, or stands still, counts as a violation. For the main thread of a process."""
     findings = Findings(seed)
     try:
-        result = simulate(seed)
+        with _alarm():
+            result = simulate(seed)
     except Exception:
         findings.violations.append("the run broke off:\n" + traceback.format_exc())
     else:
@@ -32,3 +45,22 @@ def try_seed(seed: int) -> Findings:
         findings.faults, findings.outcomes = result.evidence.faults(), result.evidence.outcomes()
         findings.virtual_seconds = result.evidence.virtual_seconds
     return findings
+
+
+@contextmanager
+def _alarm() -> Iterator[None]:
+    """Raises `StoodStill`, where the platform has alarms."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise StoodStill(f"the run took more than {LONGEST_RUN} s of real time")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST_RUN)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -74,7 +74,7 @@ KNOBS: dict[str, dict[str, tuple[object, ...]]] = {
 }
 KEY_KNOBS: dict[str, tuple[object, ...]] = {
     "requests_per_minute": (None, None, 2, 5, 60),
-    "tokens_per_minute": (None, None, 60, 100, 1000),
+    "tokens_per_minute": (None, 40, 60, 1000),  # the least is enough for one request, and not for two
     "priority": ("critical", "high", "normal", "low"),
     "models": ((), (), ("alpha",)),
 }

@@ -39,6 +39,9 @@ PATIENCE = 20.0
 SETTLING = 10.0
 LOOKS = 8
 BETWEEN_PROBES = 3.0
+# How often the queue is looked at, and how long it may stand still: places are handed out in an instant.
+BETWEEN_LOOKS = 0.1
+LONGEST_IDLENESS = 0.25
 # The share of clients that only want answers.
 POLITE = 0.4
 # How many requests a client makes.
@@ -99,6 +102,7 @@ class _Scenario:
             for machine in machines:
                 await nursery.start(machine.run)
             gateway = await nursery.start(self._run_gateway, received)
+            nursery.start_soon(self._look_at_queue, gateway)
             await self._endure_faults(gateway, machines)
             await self._come_to_rest(gateway)
             await self._answer_probes()
@@ -215,6 +219,21 @@ class _Scenario:
             machine.forgive_crowds()
             await trio.sleep(pause)
         gateway.register(machine.plan.registration())
+
+    async def _look_at_queue(self, gateway: Gateway) -> None:
+        """Nobody waits while nobody is served, unless servers have asked for a pause."""
+        idle_since: float | None = None
+        while True:
+            await trio.sleep(BETWEEN_LOOKS)
+            now, admission = trio.current_time(), gateway.admission.statistics()
+            paused = any(backend.paused_until(model) > now for backend in gateway.registry for model in MODELS)
+            if not admission.queue.waiting or admission.in_flight or paused:
+                idle_since = None
+            elif idle_since is None:
+                idle_since = now
+            elif now - idle_since > LONGEST_IDLENESS:
+                self._evidence.noticed.append(f"at {now:.3f}, {admission.queue.waiting} wait and nobody is served")
+                return
 
     # What must come after it.
 

@@ -59,7 +59,7 @@ GARBAGE = (
 EVENT_STREAM = ("content-type", "text/event-stream; charset=utf-8")
 JSON = ("content-type", "application/json")
 # What every prompt counts for: nearly what the gateway guesses, never more.
-PROMPT_TOKENS = 15
+PROMPT_TOKENS = 20
 
 
 class Chat(msgspec.Struct):
