@@ -363,9 +363,10 @@ def _spent(call: Call, reply: Reply, progress: Progress, refused: bool, gone: bo
         return 0
     if reply.usage is not None:
         return reply.usage.total_tokens
-    if gone and progress.attempts:  # leaving early must not make reading the prompt free
-        return len(call.body) // BYTES_A_TOKEN
-    return 0 if refused or not reply.committed else None
+    if reply.committed:
+        return 0 if refused else None
+    # Leaving early must not make the reading of prompts free.
+    return len(call.body) // BYTES_A_TOKEN if gone and progress.attempts else 0
 
 
 def _priority(request: Request, client: Client) -> Priority:
