@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from quart import Response, redirect, request
 from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
-from quiver.proxy.inference import OUT_OF_SERVICE
+from quiver.proxy.registry import OUT_OF_SERVICE
 from quiver.proxy.server import Gateway
 from quiver.schemas import errors
 from quiver.schemas.errors import ApiError, ErrorKind

@@ -20,6 +20,10 @@ Health = Literal["healthy", "unhealthy", "unknown"]
 BYTES_A_TOKEN = 4
 
 
+# The tier of servers that get calls only when there are no others: see `Backend.tier`.
+OUT_OF_SERVICE = 3
+
+
 class Call(msgspec.Struct, frozen=True):
     """One inference request as every backend takes it. `body` is the client's own but for the model's name, where that
     was an alias. `endpoint` is the path below `/v1/`; `scope` says what may be reused of one call for another: only what

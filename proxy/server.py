@@ -26,12 +26,12 @@ from .admission.admission import Admission
 from .egress import open_wire, operator_policy
 from .exchange import ExchangeHandler
 from .handover import HypercornControl
-from .inference import OUT_OF_SERVICE, Inference
+from .inference import Inference
 from .listener import SWEEP, Listener
 from .local.backend import BOLT, EngineModel
 from .metrics import Figure, Metrics
 from .network import Acceptor, Wire
-from .registry import Backend, BackendStatus, Registry
+from .registry import OUT_OF_SERVICE, Backend, BackendStatus, Registry
 from .remote import health
 from .remote.backend import RemoteServer
 from .reuse.store import ReuseStore

@@ -1,12 +1,11 @@
 """A remote model server as a backend: the client's body goes out untouched, the reply comes back as it arrives.
 
-What is read on the way is only what accounting and the commit point need. The server's errors are passed on in OpenAI's
-envelope: its own when it sent one, ours around its text otherwise.
+What it does wrong goes into its circuit; a client's mistake is the client's.
 """
 
 import re
 from collections.abc import Callable, Sequence
-from math import ceil, inf
+from math import inf
 
 import msgspec
 import trio
@@ -14,11 +13,11 @@ from quiver.schemas import errors
 from quiver.schemas.config import Health as HealthConfig
 from quiver.schemas.config import Limits
 from quiver.schemas.config import RemoteBackend as RemoteConfig
-from quiver.schemas.errors import ApiError, ErrorEnvelope, ErrorKind
-from quiver.schemas.openai import ModelName, RemoteModelList, Usage, UsageOnly
+from quiver.schemas.errors import ApiError
+from quiver.schemas.openai import ModelName, RemoteModelList
 
-from ..native import SseScanner, encode_request
-from ..registry import BYTES_A_TOKEN, BackendStatus, Call, Health
+from ..native import encode_request
+from ..registry import BackendStatus, Call, Health
 from ..reply import JSON_TYPE, Reply
 from ..routing.load import Load
 from ..routing.reports import reported_load
@@ -27,10 +26,11 @@ from ..watch import Watch
 from .circuit import Circuit, classify
 from .connections import OpenWire, Origin, Response, Upstream, UpstreamStatistics, forwardable
 from .health import Bell
+from .refusal import UpstreamRefusal, read_refusal
+from .relay import relay_events, usage_of_reply
 
 # A whole reply is held in memory before it is passed on, so that a cut one can be retried elsewhere.
 MAX_REPLY = 64 * 1024 * 1024
-MAX_ERROR = 64 * 1024
 MAX_METRICS = 1024 * 1024
 # A reply that the kernel takes whole, unless its client has stopped reading; so it need not be cancellable.
 AT_ONCE = 65_536
@@ -40,17 +40,7 @@ TAIL = 0.25
 DEFAULT_PAUSE = 1.0
 UUID_FORM = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
-_decode_usage = msgspec.json.Decoder(UsageOnly).decode
 _decode_models = msgspec.json.Decoder(RemoteModelList).decode
-_decode_envelope = msgspec.json.Decoder(ErrorEnvelope).decode
-
-
-class UpstreamRefusal(ApiError):
-    """The server answered with an error status. `body` is what the client gets to see."""
-
-    def __init__(self, kind: ErrorKind, status: int, body: bytes, message: str, retry_after: int | None = None) -> None:
-        super().__init__(kind, message, retry_after=retry_after)
-        self.status, self.body = status, body
 
 
 class RemoteServer:
@@ -212,18 +202,21 @@ class RemoteServer:
     async def _pass_on(self, response: Response, call: Call, reply: Reply, began: float, watch: Watch) -> None:
         head = response.head
         if head.status >= 400:
-            raise await _refusal(response)
+            raise await read_refusal(response)
         content_type = head.header(b"content-type")
         if content_type is not None and content_type.startswith(b"text/event-stream"):
-            await _relay_events(response, call, reply, self.load, began)
+            await relay_events(response, call, reply, self.load, began)
             return
         body = await response.read(MAX_REPLY)
         self.load.first_token.observe(trio.current_time() - began, began)
         if content_type is None or content_type.startswith(b"application/json"):
-            reply.usage = _usage_of_reply(body)
-        await reply.complete(
-            head.status, body, (JSON_TYPE if content_type is None else (b"content-type", content_type),)
-        )
+            reply.usage = usage_of_reply(body)
+        headers = (JSON_TYPE if content_type is None else (b"content-type", content_type),)
+        if watch.guarded or len(body) > AT_ONCE:
+            with watch:
+                await reply.complete(head.status, body, headers)
+        else:
+            await reply.complete(head.status, body, headers)
 
     def _blame(self, error: ApiError, status: int | None, call: Call, began: float) -> None:
         now = trio.current_time()
@@ -255,58 +248,6 @@ def _request_id(call: Call) -> list[tuple[bytes, bytes]]:
     return [(b"x-request-id", call.request_id.encode())]
 
 
-async def _relay_events(response: Response, call: Call, reply: Reply, load: Load, began: float) -> None:
-    """Pass whole events on as they arrive, so that an error can still be told between two of them."""
-    scanner = SseScanner()
-    try:
-        while data := await response.receive():
-            events = scanner.feed(data)
-            if events:
-                if not reply.committed:
-                    load.first_token.observe(trio.current_time() - began, began)
-                if scanner.done:
-                    reply.usage = _usage(scanner.usage)
-                    await reply.end_stream(events)
-                    return
-                await reply.send_events(events)
-        reply.usage = _usage(scanner.usage)
-        if scanner.rest().strip():
-            raise ApiError(errors.UPSTREAM_TRUNCATED, "The server ended its stream inside an event")
-        if not response.delimited:
-            raise ApiError(errors.UPSTREAM_TRUNCATED, "The server's stream broke off before `[DONE]`")
-        await reply.end_stream()
-    finally:
-        if reply.usage is None and scanner.events:
-            _estimate(reply, call, scanner)
-
-
-def _estimate(reply: Reply, call: Call, scanner: SseScanner) -> None:
-    """What a stream has cost whose server did not say, or was not heard to its end: servers send about a token an event."""
-    reply.usage = _usage(scanner.usage)
-    if reply.usage is None:
-        prompt = len(call.body) // BYTES_A_TOKEN
-        reply.usage, reply.estimated = Usage(prompt, scanner.events, prompt + scanner.events), True
-
-
-def _usage_of_reply(body: bytes) -> Usage | None:
-    """Raises `ApiError` when the reply is not JSON: another server may do better."""
-    try:
-        return _decode_usage(body).usage
-    except msgspec.ValidationError:
-        return None  # JSON all the same, with figures in a form of its own
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ApiError(errors.UPSTREAM_MALFORMED, f"The server's reply is not JSON: {error}") from error
-
-
-def _usage(body: bytes | None) -> Usage | None:
-    if body is None:
-        return None
-    try:
-        return _decode_usage(body).usage
-    except msgspec.DecodeError:
-        return None
-
-
 def _listed(body: bytes) -> tuple[str, ...]:
     """The model ids of a server's list that are valid names, without repeats."""
     names = []
@@ -316,37 +257,3 @@ def _listed(body: bytes) -> tuple[str, ...]:
         except msgspec.ValidationError:
             continue
     return tuple(dict.fromkeys(names))
-
-
-async def _refusal(response: Response) -> UpstreamRefusal:
-    """The server's error, in OpenAI's envelope. A 5xx, a 429 and a refused key of ours are not the client's fault."""
-    head = response.head
-    body = await response.read(MAX_ERROR)
-    kind = KINDS_BY_STATUS.get(head.status, errors.UPSTREAM_ERROR if head.status >= 500 else errors.UPSTREAM_REFUSED)
-    try:
-        message = _decode_envelope(body).error.message
-    except msgspec.DecodeError:
-        text = body[:500].decode("utf-8", "replace").strip() or head.reason.decode("latin-1")
-        message = f"The model's server answered {head.status}: {text}"
-        body = msgspec.json.encode(ApiError(kind, message).envelope())
-    if kind is errors.UPSTREAM_UNAUTHORIZED:
-        message = f"The model's server refused the gateway's key ({head.status})"
-    return UpstreamRefusal(kind, head.status, body, message, _retry_after(head.header(b"retry-after")))
-
-
-KINDS_BY_STATUS: dict[int, ErrorKind] = {
-    401: errors.UPSTREAM_UNAUTHORIZED,
-    403: errors.UPSTREAM_UNAUTHORIZED,
-    429: errors.UPSTREAM_BUSY,
-}
-
-
-def _retry_after(value: bytes | None) -> int | None:
-    """Whole seconds. A date is not read: the server's clock is not ours."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        return None
-    return ceil(seconds) if 0 <= seconds < 86_400 else None

@@ -14,6 +14,8 @@ import msgspec
 from quiver.schemas.config import Health as HealthConfig
 from quiver.schemas.errors import ApiError
 
+from ..registry import OUT_OF_SERVICE
+
 State = Literal["unknown", "healthy", "suspect", "ejected", "half_open", "disabled"]
 Event = Literal["success", "failure", "threshold", "credential_refused", "trial_begun", "trial_dropped"]
 Shown = Literal["healthy", "unhealthy", "unknown"]
@@ -63,7 +65,6 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
 
 # Which servers go first. An ejected one whose time is over may have one trial, and then counts as a suspect.
 TIERS: dict[State, int] = {"healthy": 0, "unknown": 1, "suspect": 2, "ejected": 3, "half_open": 3, "disabled": 3}
-OUT_OF_SERVICE = 3
 
 SHOWN: dict[State, Shown] = {
     "unknown": "unknown",

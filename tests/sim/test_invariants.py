@@ -20,7 +20,7 @@ from trio.testing import MockClock
 
 CHAT = Chat("alpha", [{"role": "user", "content": "a"}], 2, stream=True)
 OWNER = "client-key"
-CONFIG = Config(keys=(Key(name="client", key=OWNER, requests_per_minute=1, tokens_per_minute=20),))
+CONFIG = Config(keys=(Key(name="client", key=OWNER, requests_per_minute=1, tokens_per_minute=25),))
 
 
 def record(request_id: str = "a") -> Record:
@@ -123,7 +123,7 @@ def ask_too_often(evidence: Evidence, seen: Seen, start: Start) -> None:
 def spend_too_much(evidence: Evidence, seen: Seen, start: Start) -> None:
     start.planned = start.made = 8
     seen.tokens = [("a", 0, place) for place in range(8)]
-    evidence.records[:] = [msgspec.structs.replace(record(), usage=Usage(15, 8, 23))]
+    evidence.records[:] = [msgspec.structs.replace(record(), usage=Usage(20, 8, 28))]
 
 
 def share_between_keys(evidence: Evidence, seen: Seen, start: Start) -> None:
@@ -154,7 +154,7 @@ PLANTED: list[tuple[Callable[[Evidence, Seen, Start], None], str]] = [
     (record_other_usage, "took 2 tokens, and"),
     (work_on, "went on until 1.5"),
     (ask_too_often, "may ask 1 times a minute, and had 2"),
-    (spend_too_much, "may spend 20 tokens a minute, and had 23"),
+    (spend_too_much, "may spend 25 tokens a minute, and had 28"),
     (share_between_keys, "went to ['client-key', 'other-key']"),
     (connect_to_metadata, "was connected to"),
     (complain, "bad HTTP"),
