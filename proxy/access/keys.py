@@ -106,6 +106,8 @@ def presented_key(header: HeaderLookup) -> bytes | None:
     """The key a request carries, if any."""
     authorization = header(b"authorization")
     if authorization is not None:
+        if authorization.startswith(b"Bearer ") and authorization[7:8] > b" ":  # as nearly everybody writes it
+            return authorization[7:]
         scheme, _, value = authorization.partition(b" ")
         if scheme.lower() == b"bearer" and value.strip():
             return value.strip()
