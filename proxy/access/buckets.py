@@ -55,10 +55,6 @@ class TokenBucket:
         """When it is full if nobody takes any more; not after the last use if it was full then."""
         return self._updated + (self.capacity - self._level) / self.per_second
 
-    def give(self, amount: float, now: float) -> None:
-        """Put back what was taken and not used. What is over the capacity is lost."""
-        self.settle(amount, 0.0, now)
-
     def settle(self, taken: float, used: float, now: float) -> None:
         """Put right a `take` that was a guess. What was used beyond it is owed: the level may go below zero."""
         self._level, self._updated = min(self.capacity, self.level(now) + taken - used), max(now, self._updated)

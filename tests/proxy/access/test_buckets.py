@@ -56,9 +56,9 @@ def test_wait_is_time_missing(amount: float, expected: float) -> None:
 def test_given_back_fills_no_further() -> None:
     bucket = TokenBucket(10, 1, 0.0)
     assert bucket.take(8, 0.0)
-    bucket.give(3, 0.0)
+    bucket.settle(3, 0.0, 0.0)
     assert bucket.level(0.0) == 5
-    bucket.give(8, 1.0)
+    bucket.settle(8, 0.0, 1.0)
     assert bucket.level(1.0) == 10
 
 
