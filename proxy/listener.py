@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import structlog
 import trio
 from quiver.schemas.config import Server
 
@@ -24,6 +25,7 @@ class Listener:
         self._sessions: dict[Session, None] = {}
         self._closing = False
         self._empty = trio.Event()
+        self._log = structlog.get_logger(component="listener")
 
     def __repr__(self) -> str:
         return f"<Listener: {len(self._sessions)} sessions>"
@@ -79,6 +81,8 @@ class Listener:
     async def _run(self, session: Session) -> None:
         try:
             await session.run()
+        except Exception:  # a fault of ours costs its connection, not the gateway
+            self._log.exception("session broke", session=repr(session))
         finally:
             self._metrics.connections -= 1
             del self._sessions[session]

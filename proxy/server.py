@@ -167,7 +167,12 @@ class Gateway:
 
     async def _check(self, server: RemoteServer, scope: trio.CancelScope) -> None:
         with scope:
-            await health.watch(server, self.config.health, self.world)
+            while True:
+                try:
+                    await health.watch(server, self.config.health, self.world)
+                except Exception:  # a fault of ours must not leave the server unwatched, nor end the gateway
+                    structlog.get_logger(component="health").exception("check broke", server=server.id)
+                await trio.sleep(self.config.health.interval)
 
     def _let_go(self, server: RemoteServer) -> None:
         if (scope := self._checking.pop(server.id, None)) is not None:

@@ -10,8 +10,9 @@ from math import inf
 from types import TracebackType
 from typing import Protocol, Self
 
+import structlog
 import trio
-from quiver.schemas.errors import DEADLINE_EXCEEDED, ApiError
+from quiver.schemas.errors import DEADLINE_EXCEEDED, INTERNAL_ERROR, ApiError
 
 from .reply import DownstreamGone, Reply
 
@@ -140,6 +141,9 @@ class Watch:
         try:
             with scope:
                 await self._watch(client, reply)
+        except Exception:  # a fault of ours costs its exchange, not the gateway
+            structlog.get_logger(component="watch").exception("guard broke", request_id=reply.request_id)
+            self.end(ApiError(INTERNAL_ERROR, f"Internal error; the log has it under `{reply.request_id}`"))
         finally:
             left.set()
 

@@ -25,17 +25,19 @@ MODELS = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
 class House:
     """A listener on a simulated network."""
 
-    def __init__(self, handler: Exchanges, config: Server) -> None:
+    def __init__(self, handler: Exchanges, config: Server, control: RecordingControl) -> None:
         self.network = SimulatedNetwork(Random(1))
-        self.listener = Listener(handler, RecordingControl(), handler.metrics, config)
+        self.listener = Listener(handler, control, handler.metrics, config)
 
     async def connect(self) -> Wire:
         return await self.network.connect(GATEWAY, "10.0.0.2")
 
 
 @asynccontextmanager
-async def listening(handler: Exchanges, config: Server = CONFIG) -> AsyncIterator[House]:
-    house = House(handler, config)
+async def listening(
+    handler: Exchanges, config: Server = CONFIG, control: RecordingControl | None = None
+) -> AsyncIterator[House]:
+    house = House(handler, config, control or RecordingControl())
     acceptors = await house.network.listen(GATEWAY.host, GATEWAY.port)
     async with trio.open_nursery() as nursery:
         await nursery.start(house.listener.serve, acceptors, nursery)
@@ -173,3 +175,20 @@ async def test_cancelling_closes_everything(build: Build, autojump_clock: MockCl
     assert handler.metrics.connections == 0
     with pytest.raises(OSError, match="refused"):
         await house.connect()
+
+
+class BrokenControl(RecordingControl):
+    """Has a fault of its own."""
+
+    async def serve(self, wire: Wire, prefix: bytes) -> None:
+        raise RuntimeError("a fault of ours")
+
+
+async def test_broken_session_costs_its_connection(build: Build, autojump_clock: MockClock) -> None:
+    handler = build([])
+    async with listening(handler, control=BrokenControl()) as house:
+        broken, whole_one = await house.connect(), await house.connect()
+        await broken.send_all(b"GET /docs HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await read_until_close(broken) == b""
+        assert await is_served(whole_one)
+        assert await is_served(await house.connect())

@@ -175,3 +175,31 @@ async def test_contradictions_are_refused(farm: Farm, autojump_clock: MockClock)
         async with trio.open_nursery() as nursery:
             await nursery.start(gateway.run, Config(engine=Engine(bolt=False), backends=(config, config)))
     assert farm.network.open_ends(GATEWAY.host) == []
+
+
+class FailsOnce:
+    """Has a fault of its own the first time."""
+
+    def __init__(self) -> None:
+        self.called = False
+
+    def __call__(self) -> None:
+        if not self.called:
+            self.called = True
+            raise RuntimeError("a fault of ours")
+
+
+async def test_broken_check_is_made_again(farm: Farm, autojump_clock: MockClock) -> None:
+    """A fault of ours inside a check costs neither the gateway nor the server its checks."""
+    config, server = await farm.configure(answering(OK))
+    config = msgspec.structs.replace(config, models=())
+    async with running(farm, [config], health=Health(interval=5)) as gateway:
+        other = gateway.gateway.register(msgspec.structs.replace(config, name="other"))
+        other.circuit.on_change = fail_once = FailsOnce()
+        await trio.sleep(1)
+        assert fail_once.called
+        checks = len(server.asked)
+        await trio.sleep(12)
+        assert len(server.asked) >= checks + 4, "both are checked every 5 s"
+        assert (await gateway.ready(), other.health) == (b"200", "healthy")
+        gateway.signal(signal.SIGINT)

@@ -395,3 +395,18 @@ async def test_refusal_after_heartbeat_is_no_success(build: Build, autojump_cloc
     handler = build([ScriptedBackend("b", ["m"], late_refusal)], config=LATE_JSON)
     await handler.handle(request("POST", CHAT, body), RecordingDownstream())
     assert [record.outcome for record in records(handler)] == ["failed"]
+
+
+class BrokenClient(Client):
+    """Has a fault of its own."""
+
+    async def wait_departure(self) -> None:
+        raise RuntimeError("a fault of ours")
+
+
+async def test_broken_guard_costs_its_exchange(autojump_clock: MockClock) -> None:
+    async with guarded(client=BrokenClient()) as watch:
+        with pytest.raises(ApiError) as caught, watch:
+            await trio.sleep(1000)
+        assert caught.value.kind is errors.INTERNAL_ERROR
+        assert trio.current_time() < 1
