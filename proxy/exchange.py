@@ -136,7 +136,8 @@ class ExchangeHandler:
         progress.error, progress.outcome = error.kind.code, "failed"
         await reply.fail(error)
 
-    async def _dispatch(self, request: Request, reply: Reply, progress: Progress, watch: Watch) -> None:
+    def _dispatch(self, request: Request, reply: Reply, progress: Progress, watch: Watch) -> Awaitable[None]:
+        """The answer to a request that may be answered. Raises `ApiError`."""
         path = request.path
         answer: Callable[[Client, Request, Reply, Progress, Watch], Awaitable[None]]
         if path in _ENDPOINTS and path != "/v1/models":
@@ -158,7 +159,7 @@ class ExchangeHandler:
         admit_request(client, watch.began)
         if client.limited:
             reply.limits = client
-        await answer(client, request, reply, progress, watch)
+        return answer(client, request, reply, progress, watch)
 
     async def _list_models(
         self, client: Client, request: Request, reply: Reply, progress: Progress, watch: Watch

@@ -4,7 +4,7 @@ It knows the commit point - the first content byte - and that a reply is started
 heartbeat, or an error. Errors after the start of a stream become an event in the stream.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from typing import Protocol
 
@@ -43,13 +43,13 @@ class DownstreamGone(Exception):
 class Downstream(Protocol):
     """The client's side of one exchange. Every method raises `DownstreamGone`."""
 
-    async def send_response(self, status: int, headers: Headers, body: bytes | None) -> None:
+    def send_response(self, status: int, headers: Headers, body: bytes | None) -> Awaitable[None]:
         """The whole reply, or with `body` None the head of a reply that follows in pieces."""
         ...
 
-    async def send_data(self, data: bytes) -> None: ...
+    def send_data(self, data: bytes) -> Awaitable[None]: ...
 
-    async def send_end(self, last: bytes) -> None:
+    def send_end(self, last: bytes) -> Awaitable[None]:
         """The end of a reply in pieces, with its last bytes (perhaps none) in the same write."""
         ...
 

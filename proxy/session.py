@@ -6,6 +6,7 @@ in this task's place, so that a client that leaves is noticed in every phase.
 """
 
 import contextlib
+from collections.abc import Awaitable
 from math import inf
 from typing import Protocol
 
@@ -214,10 +215,10 @@ class _Exchange:
     async def wait_departure(self) -> None:
         await self._session.wait_departure()
 
-    async def send_response(self, status: int, headers: Headers, body: bytes | None) -> None:
+    def send_response(self, status: int, headers: Headers, body: bytes | None) -> Awaitable[None]:
         self.close = close = self.close or self._session.closing or (body is None and self._http10)
         self.finished = body is not None
-        await self._session.send(
+        return self._session.send(
             encode_response(
                 status,
                 headers,  # type: ignore[arg-type] # a list, or a constant tuple that is never mutated
@@ -228,12 +229,12 @@ class _Exchange:
             )
         )
 
-    async def send_data(self, data: bytes) -> None:
-        await self._session.send(data if self._http10 else encode_chunk(data))
+    def send_data(self, data: bytes) -> Awaitable[None]:
+        return self._session.send(data if self._http10 else encode_chunk(data))
 
-    async def send_end(self, last: bytes) -> None:
+    def send_end(self, last: bytes) -> Awaitable[None]:
         self.finished = True
-        await self._session.send(last if self._http10 else encode_chunk(last) + LAST_CHUNK)
+        return self._session.send(last if self._http10 else encode_chunk(last) + LAST_CHUNK)
 
 
 def _is_native(head: RequestHead) -> bool:

@@ -4,7 +4,7 @@ What it does wrong goes into its circuit; a client's mistake is the client's.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 
 import msgspec
@@ -194,10 +194,10 @@ class RemoteServer:
         finally:
             response.finish()
 
-    async def _ask(self, call: Call, watch: Watch) -> Response:
+    def _ask(self, call: Call, watch: Watch) -> Awaitable[Response]:
         headers = [*self._own_headers, *forwardable(call.headers), *_request_id(call)]
         request = encode_request("POST", f"{self._upstream.origin.base}/{call.endpoint}", headers, call.body)
-        return await self._upstream.request(request, "POST", watch)
+        return self._upstream.request(request, "POST", watch)
 
     async def _pass_on(self, response: Response, call: Call, reply: Reply, began: float, watch: Watch) -> None:
         head = response.head

@@ -110,17 +110,15 @@ class Response:
 
     async def read(self, limit: int) -> bytes:
         """The rest of the body. Raises `ApiError` over `limit` bytes."""
-        data = await self.receive()
-        if self._parser.complete and len(data) <= limit:
-            return data
-        pieces, size = [data], len(data)
-        while data:
+        pieces: list[bytes] = []
+        size = 0
+        while not self._parser.complete or not pieces:
             data = await self.receive()
             size += len(data)
             if size > limit:
                 raise ApiError(errors.UPSTREAM_MALFORMED, f"The server's reply is over {limit} bytes")
             pieces.append(data)
-        return b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     @property
     def delimited(self) -> bool:
