@@ -23,6 +23,17 @@ REQUEST_HEADERS: dict[str, tuple[str, Json]] = {
     "Cache-Control": ("`no-cache`, `no-store` and `max-age` of kept answers.", {"type": "string"}),
 }
 
+# Of clients that have such a limit.
+LIMIT_HEADERS = {
+    f"X-RateLimit-{what}-{unit}": f"{words} {unit.lower()} a minute."
+    for unit in ("Requests", "Tokens")
+    for what, words in (
+        ("Limit", "The limit of"),
+        ("Remaining", "What is left now of the"),
+        ("Reset", "Time, like `1.5s`, until all is left again of the"),
+    )
+}
+
 _TYPES: list[Any] = [ErrorEnvelope]
 for _operation in OPERATIONS:
     _TYPES += [kind for kind in (_operation.request, _operation.reply, _operation.stream) if isinstance(kind, type)]
@@ -114,6 +125,8 @@ def _headers(operation: Operation) -> Json:
     if operation.tag == "inference" and operation.request is not None:
         headers["X-Gateway-Server-ID"] = "Which backend answered."
         headers["X-Quiver-Cache"] = "Of a repeatable request: `miss`, `shared` or `hit`."
+    if operation.tag == "inference":
+        headers |= LIMIT_HEADERS
     return {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
 
 

@@ -52,7 +52,10 @@ class Limits(_Section, frozen=True):
     idle: Annotated[Seconds, said("silence inside a server's reply")] = 120.0
     heartbeat: Annotated[Seconds, said("a comment is sent into a stream after this much silence")] = 15.0
     json_heartbeat: Annotated[
-        Patience, said("spaces are sent before a long unstreamed reply after this much silence; 0 for never")
+        Patience,
+        said(
+            "blanks before an unstreamed reply after so much silence; its status is then 200, even of an error. 0: never"
+        ),
     ] = 0.0
 
 

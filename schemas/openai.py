@@ -1,7 +1,8 @@
 """OpenAI's wire format, as far as Quiver reads or writes it.
 
 Two kinds of request types: `Peek` decodes only what routing needs, so that a body bound for a remote server travels
-untouched; `ChatRequest` and `CompletionRequest` are what the built-in engine can honour. Reply types serve the engine only.
+untouched; `ChatRequest` and `CompletionRequest` are what the built-in engine can honour. Reply types serve the engine; those
+of embeddings, which only remote servers make, the description of the API.
 """
 
 from typing import Annotated, Any, Literal
@@ -229,3 +230,33 @@ class RemoteModel(msgspec.Struct, frozen=True):
 
 class RemoteModelList(msgspec.Struct, frozen=True):
     data: list[RemoteModel]
+
+
+class EmbeddingRequest(msgspec.Struct, frozen=True):
+    """Embeddings of one text or several; of token ids, too, where the server takes them."""
+
+    model: ModelName
+    input: str | list[Any]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+    user: str | None = None
+
+
+class Embedding(msgspec.Struct, frozen=True):
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(msgspec.Struct, frozen=True):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(msgspec.Struct, frozen=True):
+    """A server's reply, as it is passed on."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage

@@ -3,6 +3,7 @@
 What it does wrong goes into its circuit; a client's mistake is the client's.
 """
 
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
@@ -34,6 +35,8 @@ MAX_REPLY = 64 * 1024 * 1024
 MAX_METRICS = 1024 * 1024
 # A reply that the kernel takes whole, unless its client has stopped reading; so it need not be cancellable.
 AT_ONCE = 65_536
+# What a page of figures may take: it is not what a check is about, and must not make it fail.
+LOAD_TIME = 1.0
 # How long the end of a stream is waited for after its last event, to keep the connection for the next request.
 TAIL = 0.25
 # The pause of a server that answers 429 without saying how long.
@@ -175,14 +178,15 @@ class RemoteServer:
         await self._ask_for_load()
 
     async def _ask_for_load(self) -> None:
-        """What the server itself says that it has to do. One that once did not tell is not asked again."""
+        """What the server itself says that it has to do. One that once did not tell, or not in time, is not asked again; an
+        older report does not stand.
+        """
         if not self._reports_load:
             return
-        try:
+        report = None
+        with trio.move_on_after(LOAD_TIME), contextlib.suppress(ApiError):  # it has just listed its models: it is well
             status, body = await self._get("/metrics", MAX_METRICS)
-        except ApiError:
-            return  # it has just listed its models; a page of figures that fails is no failure of the server
-        report = reported_load(body) if status == 200 else None
+            report = reported_load(body) if status == 200 else None
         self._reports_load = report is not None
         self.load.report(report, trio.current_time())
 

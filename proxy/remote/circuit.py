@@ -14,8 +14,6 @@ import msgspec
 from quiver.schemas.config import Health as HealthConfig
 from quiver.schemas.errors import ApiError
 
-from ..registry import OUT_OF_SERVICE
-
 State = Literal["unknown", "healthy", "suspect", "ejected", "half_open", "disabled"]
 Event = Literal["success", "failure", "threshold", "credential_refused", "trial_begun", "trial_dropped"]
 Shown = Literal["healthy", "unhealthy", "unknown"]
@@ -193,10 +191,6 @@ class Circuit:
         if self.state == "ejected" and now >= self.until:
             return TIERS["suspect"]
         return TIERS[self.state]
-
-    def may_try(self, now: float) -> bool:
-        """Whether a request may go to the server: it is in service, or its time out is over and nobody tries it yet."""
-        return self.tier(now) < OUT_OF_SERVICE
 
     def begin_trial(self, now: float) -> bool:
         """Whether the attempt that begins now is the one trial after an ejection; if so, it must end with `end_trial`."""

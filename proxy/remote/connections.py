@@ -177,10 +177,8 @@ class Upstream:
             while self._idle:
                 connection = self._idle.pop()
                 idle_for = trio.current_time() - connection.idle_since
-                if (
-                    idle_for > TRUSTED and not connection.wire.quiet()
-                ):  # closed by the server, or about to: a last word is no reply to us
-                    connection.close()
+                if idle_for > TRUSTED and not connection.wire.quiet():
+                    connection.close()  # the server has closed it, or is about to: its last word is no reply to us
                     continue
                 response = await self._send(connection, request, method, watch, fresh=False)
                 if response is not None:

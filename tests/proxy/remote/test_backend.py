@@ -298,6 +298,21 @@ async def test_check_finds_models(reply: bytes, state: str, models: tuple[str, .
     assert found[-1:] == [models]
 
 
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b"no HTTP"], ids=["silent", "broken"]
+)
+async def test_figures_do_not_fail_a_check(autojump_clock: MockClock, answer: bytes) -> None:
+    listed, figures = response(b"200 OK", b'{"data": []}'), response(b"200 OK", b"vllm:num_requests_running 3\n")
+    async with serving(listed, figures, listed, answer, listed) as (_, remote):
+        assert await check(remote, Health(timeout=3))
+        told = [remote.load.reported]
+        for _ in range(2):
+            assert await check(remote, Health(timeout=3))
+            told.append(remote.load.reported)
+        assert told == [3, None, None], "what it said before is old"
+        assert remote.health == "healthy"
+
+
 async def test_check_asks_for_load(autojump_clock: MockClock) -> None:
     listed, figures = response(b"200 OK", b'{"data": []}'), response(b"200 OK", b"vllm:num_requests_running 3\n")
     async with serving(listed, figures, listed, response(b"404 Not Found", b""), listed, listed) as (server, remote):

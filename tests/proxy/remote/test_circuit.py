@@ -5,6 +5,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quiver.proxy.registry import OUT_OF_SERVICE
 from quiver.proxy.remote.circuit import (
     BLAME_BY_CODE,
     SHOWN,
@@ -97,7 +98,12 @@ def test_results_move_states(state: State, passed: State, failed: State, refused
 )
 def test_tier_follows_state(state: State, tier: int, may_try: bool, later_tier: int, health: str) -> None:
     made = in_state(state)
-    assert (made.tier(0.0), made.may_try(0.0), made.tier(1000.0), made.health) == (tier, may_try, later_tier, health)
+    assert (made.tier(0.0), made.tier(0.0) < OUT_OF_SERVICE, made.tier(1000.0), made.health) == (
+        tier,
+        may_try,
+        later_tier,
+        health,
+    )
 
 
 @pytest.mark.parametrize("failures", [1, 2, 3, 100])
@@ -123,9 +129,9 @@ def test_one_trial_after_ejection() -> None:
     made = in_state("ejected")
     over = made.until
     assert not made.begin_trial(over - 0.001)
-    assert made.may_try(over)
+    assert made.tier(over) < OUT_OF_SERVICE
     assert made.begin_trial(over)
-    assert not made.may_try(over + 1)
+    assert made.tier(over + 1) == OUT_OF_SERVICE
     assert not made.begin_trial(over + 1)
 
 
@@ -139,7 +145,7 @@ def test_dropped_trial_frees_place() -> None:
     over = made.until
     assert made.begin_trial(over)
     made.end_trial(over)
-    assert (made.state, made.until, made.may_try(over)) == ("ejected", over, True)
+    assert (made.state, made.until, made.tier(over) < OUT_OF_SERVICE) == ("ejected", over, True)
 
 
 def test_trial_ends_only_itself() -> None:
@@ -150,7 +156,7 @@ def test_trial_ends_only_itself() -> None:
     second = made.until
     made.begin_trial(second)
     made.end_trial(first)
-    assert not made.may_try(second), "the second trial is still under way"
+    assert made.tier(second) == OUT_OF_SERVICE, "the second trial is still under way"
     made.passed(second + 1, began=second)
     made.end_trial(second)
     assert made.state == "healthy"
@@ -359,4 +365,3 @@ def test_no_path_is_illegal(steps: list[tuple[str, float, float, Source]], seed:
         assert made.until <= now + 300
         assert before == "ejected" or made.state != "half_open" or before == "half_open"
         assert made.until == until or made.until > now or made.state == "healthy"
-        assert made.may_try(now) == (made.tier(now) < 3)

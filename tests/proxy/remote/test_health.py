@@ -7,6 +7,7 @@ from random import Random
 import msgspec
 import pytest
 import trio
+from quiver.proxy.registry import OUT_OF_SERVICE
 from quiver.proxy.remote.circuit import Circuit, State
 from quiver.proxy.remote.health import Bell, check, next_check, watch
 from quiver.proxy.seams import World
@@ -240,7 +241,7 @@ async def test_cancelled_check_frees_trial(autojump_clock: MockClock) -> None:
     server.answer = trio.sleep_forever
     with trio.move_on_after(1):
         await check(server, CONFIG)
-    assert (server.state(), server.circuit.may_try(trio.current_time())) == ("ejected", True)
+    assert (server.state(), server.circuit.tier(trio.current_time()) < OUT_OF_SERVICE) == ("ejected", True)
 
 
 async def test_checks_end_with_watch(autojump_clock: MockClock) -> None:
