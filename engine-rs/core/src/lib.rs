@@ -5,7 +5,6 @@ pub mod error;
 pub mod event;
 pub mod executor;
 pub mod gguf;
-pub mod kernels;
 pub mod kv;
 pub mod linear;
 pub mod model;
@@ -16,3 +15,5 @@ pub mod stop;
 pub mod template;
 pub mod testing;
 pub mod tokenizer;
+
+pub use quiver_kernels as kernels;

@@ -4,7 +4,6 @@
 //! The mapping is private and read-only. A file that another process shortens while it is mapped can still end this
 //! process with SIGBUS: replace model files by renaming, do not rewrite them in place.
 
-mod block;
 mod cursor;
 mod tensor;
 mod value;
@@ -15,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use memmap2::{Mmap, MmapOptions};
 
-pub use block::BlockType;
+pub use quiver_kernels::BlockType;
 pub use tensor::{TensorInfo, TensorView};
 pub use value::{Array, Kind, Value};
 

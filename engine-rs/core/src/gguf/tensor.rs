@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::path::Path;
 
-use super::block::BlockType;
 use super::cursor::Cursor;
 use crate::error::{Error, Result};
+use quiver_kernels::BlockType;
 
 /// ggml's own limit.
 const MAX_DIMS: u32 = 4;

@@ -1,10 +1,9 @@
 //! What tests are built from, in this crate and in those above it: repeatable noise and small GGUF files. Shipped so that
 //! nobody needs a second copy; nothing in the engine uses it.
 
-mod noise;
 mod tiny;
 mod writer;
 
-pub use noise::Noise;
-pub use tiny::{Tiny, random_blocks};
+pub use quiver_kernels::testing::{Noise, random_blocks};
+pub use tiny::Tiny;
 pub use writer::Writer;

@@ -3,7 +3,7 @@
 //! on every processor. The layouts are ggml's.
 
 use super::isa::{Lanes, f16_to_f32, per_isa};
-use crate::gguf::BlockType;
+use crate::BlockType;
 
 /// The types whose rows `decode` can read.
 pub const SUPPORTED: [BlockType; 13] = [

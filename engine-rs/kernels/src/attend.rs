@@ -278,7 +278,7 @@ unsafe fn add_weighted_strip<L: Lanes, const Q: usize, const S: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::Isa;
+    use crate::Isa;
     use crate::testing::Noise;
 
     const ATTENTION_TOLERANCE: f32 = 1e-5;

@@ -34,7 +34,7 @@ fn gate_for<L: Lanes>(gates: &mut [f32], values: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::Isa;
+    use crate::Isa;
     use crate::testing::Noise;
 
     const TOLERANCE: f64 = 1e-6;

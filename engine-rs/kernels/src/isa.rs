@@ -323,23 +323,23 @@ pub(crate) mod arm {
 macro_rules! per_isa {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
         $(#[$doc])*
-        $vis fn $name(isa: $crate::kernels::isa::Isa, $($arg: $ty),*) {
-            use $crate::kernels::isa::Kind;
+        $vis fn $name(isa: $crate::isa::Isa, $($arg: $ty),*) {
+            use $crate::isa::Kind;
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
             fn avx2($($arg: $ty),*) {
-                $body::<$crate::kernels::isa::x86::Avx2>($($arg),*)
+                $body::<$crate::isa::x86::Avx2>($($arg),*)
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
             fn avx512($($arg: $ty),*) {
-                $body::<$crate::kernels::isa::x86::Avx512>($($arg),*)
+                $body::<$crate::isa::x86::Avx512>($($arg),*)
             }
 
             match isa.0 {
-                Kind::Portable => $body::<$crate::kernels::isa::Portable>($($arg),*),
+                Kind::Portable => $body::<$crate::isa::Portable>($($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: an `Isa` of this kind exists only where the features were detected.
                 Kind::Avx2 => unsafe { avx2($($arg),*) },
@@ -347,7 +347,7 @@ macro_rules! per_isa {
                 // SAFETY: as above.
                 Kind::Avx512 => unsafe { avx512($($arg),*) },
                 #[cfg(target_arch = "aarch64")]
-                Kind::Neon => $body::<$crate::kernels::isa::arm::Neon>($($arg),*),
+                Kind::Neon => $body::<$crate::isa::arm::Neon>($($arg),*),
             }
         }
     };

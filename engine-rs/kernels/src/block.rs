@@ -1,5 +1,5 @@
 //! The tensor types ("block types") of ggml by their number in a file. Only names and sizes live here; how a block is
-//! decoded is `linear`'s business.
+//! decoded is in `dequantize`.
 
 /// A ggml tensor type: a row is a run of blocks, each `bytes` long and holding `elements` values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

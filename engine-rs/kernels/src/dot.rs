@@ -89,7 +89,7 @@ fn tile<L: Lanes, const W: usize, const X: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::isa::Isa;
+    use crate::isa::Isa;
     use crate::testing::Noise;
 
     /// Rounding of a chain of at most 300 products of values below 1.

@@ -1,14 +1,17 @@
-//! The inner loops: slices in, slices out, no tensors, no threads, no allocation. Each runs on the instruction set it is
+//! The inner loops of inference: slices in, slices out, no tensors, no threads, no allocation. Each runs on the instruction set it is
 //! given, and computes a row the same way whatever other rows it is given with ("row-stable").
 
 mod attend;
+mod block;
 mod dequantize;
 mod dot;
 mod elementwise;
 mod exp;
 pub(crate) mod isa;
+pub mod testing;
 
 pub use attend::{Head, PAGE, Page, Scratch, attend};
+pub use block::BlockType;
 pub use dequantize::{SUPPORTED, decode};
 pub use dot::{TILE, products};
 pub use elementwise::{add, gate};
