@@ -1,6 +1,7 @@
 //! What runs a model: the trait between the scheduler, which decides what to compute, and the code that computes it.
 
 mod candle;
+mod pool;
 pub(crate) mod threads;
 
 use std::sync::Arc;
