@@ -77,6 +77,9 @@ const FEW: usize = 16;
 const PASS: usize = 8;
 /// Input rows whose totals are kept at hand while a strip is unpacked once for all of them.
 pub(super) const PANEL: usize = 512;
+/// Tiles that a span of inputs is multiplied with while it is in the second-level cache: with a panel of rows that span
+/// takes 170 KB, the totals 256 KB.
+pub(super) const GROUP: usize = 4;
 
 impl Task<'_> {
     /// # Safety
@@ -98,12 +101,14 @@ impl Task<'_> {
                 first = panel.end;
                 let mut strip = strips.start;
                 while M::STRIPS == 2 && strip + 2 <= strips.end {
-                    self.many::<M, F, 2>(strip, panel.clone(), scratch);
-                    strip += 2;
+                    let tiles = GROUP.min((strips.end - strip) / 2);
+                    self.many::<M, F, 2>(strip, tiles, panel.clone(), scratch);
+                    strip += 2 * tiles;
                 }
                 while strip < strips.end {
-                    self.many::<M, F, 1>(strip, panel.clone(), scratch);
-                    strip += 1;
+                    let tiles = GROUP.min(strips.end - strip);
+                    self.many::<M, F, 1>(strip, tiles, panel.clone(), scratch);
+                    strip += tiles;
                 }
             }
         }
@@ -144,42 +149,65 @@ impl Task<'_> {
         }
     }
 
+    /// Products of `tiles` times `S` strips.
+    ///
     /// # Safety
     /// As for `run`.
     unsafe fn many<M: Machine, F: Family, const S: usize>(
         &self,
         strip: usize,
+        tiles: usize,
         rows: Range<usize>,
         scratch: &mut MatrixScratch,
     ) {
-        let (weights, totals) = scratch.spans_and_totals::<S>(rows.len());
+        let (weights, totals) = scratch.spans_and_totals::<S>(tiles * rows.len());
         // SAFETY: the caller's; the scratch memory is as large as asked for.
         unsafe {
-            totals.write_bytes(0, rows.len());
+            totals.write_bytes(0, tiles * rows.len());
             for span in 0..self.columns.div_ceil(F::SPAN) {
-                for s in 0..S {
-                    F::unpack::<M>(self.strip(strip + s), self.columns, span, weights.add(s));
-                }
-                let mut row = rows.start;
-                while row < rows.end {
-                    let count = M::ROWS.min(rows.end - row);
-                    let (columns, inputs, to) = (self.columns, self.inputs, totals.add(row - rows.start));
-                    match count {
-                        1 => F::tile::<M, 1, S>(weights, columns, span, inputs, row, to),
-                        2 => F::tile::<M, 2, S>(weights, columns, span, inputs, row, to),
-                        3 => F::tile::<M, 3, S>(weights, columns, span, inputs, row, to),
-                        4 => F::tile::<M, 4, S>(weights, columns, span, inputs, row, to),
-                        5 => F::tile::<M, 5, S>(weights, columns, span, inputs, row, to),
-                        _ => F::tile::<M, 6, S>(weights, columns, span, inputs, row, to),
+                for tile in 0..tiles {
+                    for s in 0..S {
+                        F::unpack::<M>(self.strip(strip + tile * S + s), self.columns, span, weights.add(s));
                     }
-                    row += count;
+                    self.add_span::<M, F, S>(weights, span, rows.clone(), totals.add(tile * rows.len()));
                 }
             }
-            for row in rows.clone() {
-                for (s, totals) in (*totals.add(row - rows.start)).iter().enumerate() {
-                    self.write(row, strip + s, totals);
+            for tile in 0..tiles {
+                for (at, row) in rows.clone().enumerate() {
+                    for (s, totals) in (*totals.add(tile * rows.len() + at)).iter().enumerate() {
+                        self.write(row, strip + tile * S + s, totals);
+                    }
                 }
             }
+        }
+    }
+
+    /// # Safety
+    /// As for `run`.
+    unsafe fn add_span<M: Machine, F: Family, const S: usize>(
+        &self,
+        weights: *const Unpacked,
+        span: usize,
+        rows: Range<usize>,
+        totals: *mut [Total; S],
+    ) {
+        let (columns, inputs) = (self.columns, self.inputs);
+        let mut row = rows.start;
+        while row < rows.end {
+            let count = M::ROWS.min(rows.end - row);
+            // SAFETY: the caller's.
+            unsafe {
+                let to = totals.add(row - rows.start);
+                match count {
+                    1 => F::tile::<M, 1, S>(weights, columns, span, inputs, row, to),
+                    2 => F::tile::<M, 2, S>(weights, columns, span, inputs, row, to),
+                    3 => F::tile::<M, 3, S>(weights, columns, span, inputs, row, to),
+                    4 => F::tile::<M, 4, S>(weights, columns, span, inputs, row, to),
+                    5 => F::tile::<M, 5, S>(weights, columns, span, inputs, row, to),
+                    _ => F::tile::<M, 6, S>(weights, columns, span, inputs, row, to),
+                }
+            }
+            row += count;
         }
     }
 

@@ -367,25 +367,31 @@ impl<const FINE: bool, const R: usize, const S: usize> Kernel for Tile<FINE, R, 
                     }
                 }
             }
-            for r in 0..R {
+            for (r, values) in values.iter().enumerate() {
                 let input = inputs.add(r);
                 let scale = M::splat((*input).scale);
-                for s in 0..S {
-                    if !FINE {
-                        let strip = weights.add(s);
-                        let mut sum = M::zero_ints();
-                        for pair in 0..4 {
-                            let minima = M::pairs((&raw const (*strip).minima).cast::<i16>().add(pair * 32));
-                            let with = (&raw const (*input).sums).cast::<i16>().add(pair * 2);
-                            sum = M::dot_pairs(sum, minima, with);
-                        }
-                        let minimum = M::floats((&raw const (*strip).minimum).cast());
-                        values[r][s] = M::subtract_product(values[r][s], M::floats_from_ints(sum), minimum);
-                    }
+                for (s, value) in values.iter().enumerate() {
+                    let value = if FINE { *value } else { subtract_minima::<M>(*value, weights.add(s), input) };
                     let total = totals.add(r).cast::<f32>().add(s * 16);
-                    M::store(total, M::add_product(M::floats(total), values[r][s], scale));
+                    M::store(total, M::add_product(M::floats(total), value, scale));
                 }
             }
         }
+    }
+}
+
+/// # Safety
+/// As for `Tile::run`.
+#[inline(always)]
+unsafe fn subtract_minima<M: Machine>(value: M::Floats, weights: *const Unpacked, input: *const Q8KBlock) -> M::Floats {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sum = M::zero_ints();
+        for pair in 0..4 {
+            let minima = M::pairs((&raw const (*weights).minima).cast::<i16>().add(pair * 32));
+            sum = M::dot_pairs(sum, minima, (&raw const (*input).sums).cast::<i16>().add(pair * 2));
+        }
+        let minimum = M::floats((&raw const (*weights).minimum).cast());
+        M::subtract_product(value, M::floats_from_ints(sum), minimum)
     }
 }
