@@ -1,12 +1,12 @@
 //! How fast are matrix products? For each kind of weights, number of input rows and number of threads: the best of some
 //! runs over more weights than the caches hold, as milliseconds, operations and bytes of weights per second.
 //!
-//!     cargo run --release -p quiver-kernels --example matrix [-- KIND...]
+//!     cargo run --release -p quiver-kernels --example matrix [-- KIND... ROWS...]
 //!
 //! On Linux the time is that of the processor, so that other processes on the machine disturb little.
 
 use quiver_kernels::testing::{Noise, random_blocks};
-use quiver_kernels::{BlockType, Inputs, Isa, Matrix, MatrixScratch, Output, Store};
+use quiver_kernels::{BlockType, Inputs, Isa, Matrix, MatrixScratch, Output, SUPPORTED, Store};
 use std::time::Duration;
 
 const ROWS: usize = 4096;
@@ -17,16 +17,18 @@ const INPUT_ROWS: [usize; 7] = [1, 2, 4, 8, 16, 64, 512];
 const WEIGHTS: usize = 256 << 20;
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let all = KINDS.into_iter().chain(BlockType::ALL.into_iter().filter(|kind| !KINDS.contains(kind)));
-    for kind in
-        all.filter(|kind| if wanted.is_empty() { KINDS.contains(kind) } else { wanted.contains(&kind.name.into()) })
-    {
-        measure(kind);
+    let (numbers, kinds): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|word| word.parse::<usize>().is_ok());
+    let numbers: Vec<usize> = numbers.iter().filter_map(|word| word.parse().ok()).collect();
+    let input_rows = if numbers.is_empty() { &INPUT_ROWS[..] } else { &numbers };
+    for kind in SUPPORTED {
+        if kinds.iter().any(|name| name == kind.name) || kinds.is_empty() && KINDS.contains(&kind) {
+            measure(kind, input_rows);
+        }
     }
 }
 
-fn measure(kind: BlockType) {
+fn measure(kind: BlockType, input_rows: &[usize]) {
     let isa = Isa::best();
     let mut noise = Noise::new(1);
     let Some(row_bytes) = kind.bytes_for(COLUMNS) else { return };
@@ -46,7 +48,7 @@ fn measure(kind: BlockType) {
     }
     let rate = (row_bytes * ROWS * matrices.len()) as f64 / now().saturating_sub(start).as_secs_f64() / 1e9;
     println!("{kind} on {isa:?}: {:.1} MB of tiles, packed at {rate:.2} GB/s", size as f64 / 1e6);
-    for rows in INPUT_ROWS {
+    for &rows in input_rows {
         let mut inputs = Inputs::default();
         inputs.reset(rows, COLUMNS, matrices[0].format().into());
         for row in 0..rows {
@@ -56,7 +58,7 @@ fn measure(kind: BlockType) {
         for threads in [1, 2] {
             // Few rows: all matrices. Many: one of them takes long enough.
             let used = if rows <= 16 { &matrices[..] } else { &matrices[..1] };
-            let runs = if rows <= 64 { 3 } else { 1 };
+            let runs = if rows <= 64 { 3 } else { 2 };
             let best = (0..runs).map(|_| pass(used, &inputs, threads)).min().unwrap_or_default();
             let seconds = best.as_secs_f64() / used.len() as f64;
             println!(
