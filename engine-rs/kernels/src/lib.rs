@@ -1,13 +1,19 @@
 //! The inner loops of inference: slices in, slices out, no tensors, no threads, no allocation. Each runs on the instruction set it is
 //! given, and computes a row the same way whatever other rows it is given with ("row-stable").
 
+mod aligned;
 mod attend;
+pub mod attention;
 mod block;
 mod dequantize;
 mod dot;
 mod elementwise;
 mod exp;
 pub(crate) mod isa;
+mod kv;
+mod math;
+mod output;
+pub mod rows;
 pub mod testing;
 
 pub use attend::{Head, PAGE, Page, Scratch, attend};
@@ -16,3 +22,5 @@ pub use dequantize::{SUPPORTED, decode};
 pub use dot::{TILE, products};
 pub use elementwise::{add, gate};
 pub use isa::Isa;
+pub use kv::{BLOCK, KvLayout, KvPlace, KvType};
+pub use output::Output;
