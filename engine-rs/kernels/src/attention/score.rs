@@ -116,7 +116,7 @@ fn tile<L: Math, T: Cell, const Q: usize, const P: usize>(scores: &Scores<'_>, f
                 keys[j] = if T::SCALED { key.mul(scale[j]) } else { key };
                 cells[j] = cells[j].add(BLOCK * T::BYTES);
                 // One request per cache line is enough.
-                if (j * L::N % BLOCK * T::BYTES) % 64 == 0 {
+                if (j * L::N % BLOCK * T::BYTES).is_multiple_of(64) {
                     prefetch(ahead[j]);
                     ahead[j] = ahead[j].wrapping_add(BLOCK * T::BYTES);
                 }

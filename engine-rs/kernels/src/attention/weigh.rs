@@ -151,7 +151,7 @@ fn strip<L: Math, T: Cell, const Q: usize, const S: usize>(weights: &Weights<'_>
                 for (s, value) in values.iter_mut().enumerate() {
                     let cells = T::load::<L>(from.add(s * L::N * T::BYTES));
                     *value = if T::SCALED { cells.mul(scales.of::<L>(at, s, position)) } else { cells };
-                    if (s * L::N * T::BYTES) % 64 == 0 {
+                    if (s * L::N * T::BYTES).is_multiple_of(64) {
                         prefetch(ahead.wrapping_add(s * L::N * T::BYTES));
                     }
                 }
