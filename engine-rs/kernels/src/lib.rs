@@ -2,7 +2,6 @@
 //! given, and computes a row the same way whatever other rows it is given with ("row-stable").
 
 mod aligned;
-mod attend;
 pub mod attention;
 mod block;
 mod dequantize;
@@ -18,7 +17,6 @@ mod output;
 pub mod rows;
 pub mod testing;
 
-pub use attend::{Head, PAGE, Page, Scratch, attend};
 pub use block::BlockType;
 pub use dequantize::{SUPPORTED, decode};
 pub use dot::{TILE, products};

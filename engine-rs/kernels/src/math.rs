@@ -7,7 +7,7 @@ use super::isa::{Lanes, Portable};
 /// # Safety
 /// As for `Lanes`.
 pub(crate) unsafe trait Math: Lanes {
-    /// Vector registers of the processor: how large a tile of sums may be.
+    /// Vector registers of the processor: how large a tile of sums may be. Plain Rust has none.
     const REGISTERS: usize;
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
@@ -65,7 +65,7 @@ pub(crate) unsafe fn exp2<L: Math>(x: L) -> L {
 
 // SAFETY: plain Rust, available everywhere.
 unsafe impl Math for Portable {
-    const REGISTERS: usize = 16;
+    const REGISTERS: usize = 0;
 
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {

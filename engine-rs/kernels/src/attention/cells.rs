@@ -1,6 +1,7 @@
 //! The numbers of a cache, one type per kind: how a vector of them is read. Everything above is written once over these.
 
 use crate::isa::f16_to_f32;
+use crate::kv::KvType;
 use crate::math::Math;
 
 pub(super) trait Cell: Copy {
@@ -77,12 +78,20 @@ impl Cell for Byte {
     }
 }
 
-/// What is read in which form: the cache's own numbers, or what they were widened to.
+/// What `score` and `weigh` read: the cache's own numbers, or singles that they were widened to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     Half,
     Single,
     Byte,
-    /// `Single` in a buffer of ours, which needs no reading ahead.
-    Widened,
+}
+
+impl From<KvType> for Form {
+    fn from(kind: KvType) -> Form {
+        match kind {
+            KvType::F16 => Form::Half,
+            KvType::F32 => Form::Single,
+            KvType::Q8 => Form::Byte,
+        }
+    }
 }

@@ -109,11 +109,11 @@ pub unsafe fn attend_rows(
     out: Output,
 ) {
     let AttendScratch { segment, partial, running } = scratch;
-    let task = Task::new(head, first, rows, queries, cached);
+    let task = Task::new(isa, head, first, rows, queries, cached);
     let partial = partial.room(head.partial_len(rows));
     running.clear();
     running.resize(rows * head.group, Running::START);
-    segment.prepare(isa, &task);
+    segment.prepare(&task);
     for number in head.segments(first, rows) {
         // SAFETY: the caller's promise; `partial` has room for the records of all queries.
         unsafe { segment::attend(isa, &task, number, segment, partial) };
@@ -142,12 +142,12 @@ pub unsafe fn attend_segments(
     scratch: &mut AttendScratch,
     partial: &mut [f32],
 ) {
-    let task = Task::new(head, first, rows, queries, cached);
+    let task = Task::new(isa, head, first, rows, queries, cached);
     let length = head.partial_len(rows);
     let all = head.segments(first, rows);
     assert!(all.start <= segments.start && segments.end <= all.end, "{segments:?} are not all of {all:?}");
     assert_eq!(partial.len(), segments.len() * length, "room for {segments:?} of {rows} rows");
-    scratch.segment.prepare(isa, &task);
+    scratch.segment.prepare(&task);
     for (number, partial) in segments.zip(partial.chunks_exact_mut(length)) {
         // SAFETY: the caller's promise; `partial` has room for the records of all queries.
         unsafe { segment::attend(isa, &task, number, &mut scratch.segment, partial.as_mut_ptr()) };

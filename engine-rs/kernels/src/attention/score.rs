@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::SEGMENT;
 use super::cells::{Byte, Cell, Form, Half, Single};
-use super::segment::{Task, View, tiles};
+use super::segment::{Task, View};
 use crate::isa::per_isa;
 use crate::kv::{BLOCK, SHARED};
 use crate::math::{Math, prefetch};
@@ -28,32 +28,18 @@ per_isa! {
 
 #[inline(always)]
 fn score_for<L: Math>(scores: &Scores<'_>) {
-    match scores.view.form {
-        Form::Half => in_form::<L, Half, true>(scores),
-        Form::Single => in_form::<L, Single, true>(scores),
-        Form::Byte => in_form::<L, Byte, true>(scores),
-        Form::Widened => in_form::<L, Single, false>(scores),
-    }
-}
-
-#[inline(always)]
-fn in_form<L: Math, T: Cell, const AHEAD: bool>(scores: &Scores<'_>) {
     let Scores { task, segment, queries, .. } = scores;
-    let reach = task.reach(queries.clone(), *segment);
+    let reach = task.reach(queries, *segment);
     let step = 4 * L::N;
     let mut at = reach.start - reach.start % step;
     while at < reach.end {
-        for tile in tiles(queries.clone()) {
-            let seen = task.reach(tile.clone(), *segment);
+        for tile in task.tiles(queries.clone()) {
+            let seen = task.reach(&tile, *segment);
             if seen.start < at + step && at < seen.end {
-                let first = tile.start;
-                match tile.len() {
-                    1 => wide_tile::<L, T, 1, AHEAD>(scores, first, at),
-                    2 => wide_tile::<L, T, 2, AHEAD>(scores, first, at),
-                    3 => tall_tile::<L, T, 3, AHEAD>(scores, first, at),
-                    4 => tall_tile::<L, T, 4, AHEAD>(scores, first, at),
-                    5 => tall_tile::<L, T, 5, AHEAD>(scores, first, at),
-                    _ => tall_tile::<L, T, 6, AHEAD>(scores, first, at),
+                match task.form {
+                    Form::Half => narrow::<L, Half>(scores, tile, at),
+                    Form::Byte => narrow::<L, Byte>(scores, tile, at),
+                    Form::Single => wide::<L>(scores, tile, at),
                 }
             }
         }
@@ -61,30 +47,47 @@ fn in_form<L: Math, T: Cell, const AHEAD: bool>(scores: &Scores<'_>) {
     }
 }
 
-/// Few queries: four vectors of positions at once on any processor.
 #[inline(always)]
-fn wide_tile<L: Math, T: Cell, const Q: usize, const AHEAD: bool>(scores: &Scores<'_>, first: usize, at: usize) {
-    tile::<L, T, Q, 4, AHEAD>(scores, first, at);
+fn narrow<L: Math, T: Cell>(scores: &Scores<'_>, tile: Range<usize>, at: usize) {
+    // Plain Rust never reads narrow numbers; leaving tiles out saves compiling them.
+    match tile.len() {
+        _ if L::REGISTERS == 0 => unreachable!("narrow numbers in plain Rust"),
+        1 => four_vectors::<L, T, 1>(scores, tile.start, at),
+        2 => four_vectors::<L, T, 2>(scores, tile.start, at),
+        3 => four_vectors::<L, T, 3>(scores, tile.start, at),
+        _ => four_vectors::<L, T, 4>(scores, tile.start, at),
+    }
 }
 
-/// Many queries: two vectors at a time where four would not leave enough registers.
 #[inline(always)]
-fn tall_tile<L: Math, T: Cell, const Q: usize, const AHEAD: bool>(scores: &Scores<'_>, first: usize, at: usize) {
-    if L::REGISTERS >= 32 {
-        tile::<L, T, Q, 4, AHEAD>(scores, first, at);
+fn wide<L: Math>(scores: &Scores<'_>, tile: Range<usize>, at: usize) {
+    match tile.len() {
+        1 => four_vectors::<L, Single, 1>(scores, tile.start, at),
+        2 => four_vectors::<L, Single, 2>(scores, tile.start, at),
+        3 => four_vectors::<L, Single, 3>(scores, tile.start, at),
+        _ => four_vectors::<L, Single, 6>(scores, tile.start, at),
+    }
+}
+
+/// Four vectors of positions: at once, or in two halves where registers are few, or one by one in plain Rust.
+#[inline(always)]
+fn four_vectors<L: Math, T: Cell, const Q: usize>(scores: &Scores<'_>, first: usize, at: usize) {
+    if L::REGISTERS >= 32 || L::REGISTERS > 0 && Q == 1 {
+        tile::<L, T, Q, 4>(scores, first, at);
+    } else if L::REGISTERS > 0 {
+        for at in [at, at + 2 * L::N] {
+            tile::<L, T, Q, 2>(scores, first, at);
+        }
     } else {
-        tile::<L, T, Q, 2, AHEAD>(scores, first, at);
-        tile::<L, T, Q, 2, AHEAD>(scores, first, at + 2 * L::N);
+        for at in (at..at + 4 * L::N).step_by(L::N) {
+            tile::<L, T, Q, 1>(scores, first, at);
+        }
     }
 }
 
 /// `Q` queries from `first` on times `P` vectors of positions from `at` on.
 #[inline(always)]
-fn tile<L: Math, T: Cell, const Q: usize, const P: usize, const AHEAD: bool>(
-    scores: &Scores<'_>,
-    first: usize,
-    at: usize,
-) {
+fn tile<L: Math, T: Cell, const Q: usize, const P: usize>(scores: &Scores<'_>, first: usize, at: usize) {
     let Scores { task, view, packed, queries, scores, .. } = scores;
     let width = task.head.key_width;
     let part = |j: usize| ((at + j * L::N) / BLOCK, (at + j * L::N) % BLOCK);
@@ -113,7 +116,7 @@ fn tile<L: Math, T: Cell, const Q: usize, const P: usize, const AHEAD: bool>(
                 keys[j] = if T::SCALED { key.mul(scale[j]) } else { key };
                 cells[j] = cells[j].add(BLOCK * T::BYTES);
                 // One request per cache line is enough.
-                if AHEAD && (j * L::N % BLOCK * T::BYTES) % 64 == 0 {
+                if (j * L::N % BLOCK * T::BYTES).is_multiple_of(64) {
                     prefetch(ahead[j]);
                     ahead[j] = ahead[j].wrapping_add(BLOCK * T::BYTES);
                 }

@@ -10,7 +10,7 @@ use super::widen::widen;
 use super::{Cached, Head, Queries, SEGMENT, SPAN};
 use crate::aligned::Floats;
 use crate::isa::Isa;
-use crate::kv::{BLOCK, KvType};
+use crate::kv::BLOCK;
 
 /// From so many queries on, widening a block costs less than reading it narrow once per tile.
 const MANY: usize = 13;
@@ -18,9 +18,6 @@ const MANY: usize = 13;
 /// Queries whose scores are held at a time, so that they stay in the second-level cache beside a widened segment. A
 /// multiple of the largest tile.
 const PANEL: usize = 96;
-
-/// Queries of the largest tile.
-const TILE: usize = 6;
 
 /// Rows of queries before one head of the cache.
 pub(super) struct Task<'a> {
@@ -30,15 +27,28 @@ pub(super) struct Task<'a> {
     pub(super) cached: &'a Cached<'a>,
     /// Queries: rows times group.
     pub(super) count: usize,
+    /// What the steps read. Where it is not the cache's own form, the cache is widened first.
+    pub(super) form: Form,
 }
 
 impl<'a> Task<'a> {
-    pub(super) fn new(head: &'a Head, first: usize, rows: usize, queries: Queries, cached: &'a Cached<'a>) -> Task<'a> {
+    pub(super) fn new(
+        isa: Isa,
+        head: &'a Head,
+        first: usize,
+        rows: usize,
+        queries: Queries,
+        cached: &'a Cached<'a>,
+    ) -> Task<'a> {
         let layout = cached.layout;
         let widths = (layout.key_width(), layout.value_width());
         assert_eq!((head.key_width, head.value_width), widths, "widths of the head and of the cache");
         assert!((first + rows).div_ceil(BLOCK) <= cached.blocks.len(), "too few blocks for {rows} rows at {first}");
-        Task { head, first, queries, cached, count: rows * head.group }
+        let count = rows * head.group;
+        // Plain Rust takes queries one by one, each of which would convert anew.
+        let widened = count >= MANY || isa == Isa::PORTABLE;
+        let form = if widened { Form::Single } else { layout.kind().into() };
+        Task { head, first, queries, cached, count, form }
     }
 
     /// What a query sees of a segment, counted from the segment's start; empty where it sees nothing.
@@ -50,8 +60,28 @@ impl<'a> Task<'a> {
     }
 
     /// What any of some neighbouring queries sees.
-    pub(super) fn reach(&self, queries: Range<usize>, segment: usize) -> Range<usize> {
+    pub(super) fn reach(&self, queries: &Range<usize>, segment: usize) -> Range<usize> {
         self.sees(queries.start, segment).start..self.sees(queries.end - 1, segment).end
+    }
+
+    /// Splits queries into tiles of a size that `score` and `weigh` have, leaving no single query if it can be helped.
+    /// The narrow forms need registers to convert in, so their tiles are smaller.
+    pub(super) fn tiles(&self, queries: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (mut at, end, form) = (queries.start, queries.end, self.form);
+        std::iter::from_fn(move || {
+            let size = match (end - at, form) {
+                (0, _) => return None,
+                (left @ 1..=3, _) => left,
+                (5, _) => 3,
+                (6, Form::Half | Form::Byte) => 3,
+                (_, Form::Half | Form::Byte) => 4,
+                (4, Form::Single) => 2,
+                (7, Form::Single) => 3,
+                (_, Form::Single) => 6,
+            };
+            at += size;
+            Some(at - size..at)
+        })
     }
 }
 
@@ -66,12 +96,12 @@ pub(super) struct Buffers {
 
 impl Buffers {
     /// Packs the queries as `score` reads them: tile by tile, a tile's queries side by side, and scaled.
-    pub(super) fn prepare(&mut self, _isa: Isa, task: &Task<'_>) {
+    pub(super) fn prepare(&mut self, task: &Task<'_>) {
         let Head { key_width, group, scale, softcap, .. } = *task.head;
         let packed = self.packed.room(task.count * key_width);
         // Scores come out in powers of two, or where they are capped in parts of the cap.
         let factor = if softcap == 0.0 { scale * std::f32::consts::LOG2_E } else { scale / softcap };
-        for tile in panels(task.count).flat_map(tiles) {
+        for tile in panels(task.count).flat_map(|panel| task.tiles(panel)) {
             for (at, query) in tile.clone().enumerate() {
                 let (row, member) = (query / group, query % group);
                 // SAFETY: `attend_rows` was promised readable rows; `packed` has room for every query.
@@ -92,23 +122,8 @@ fn panels(count: usize) -> impl Iterator<Item = Range<usize>> {
     (0..count).step_by(PANEL).map(move |start| start..count.min(start + PANEL))
 }
 
-/// Splits queries into tiles: as many as fit of the largest, and a rest that is no single query if it can be helped.
-pub(super) fn tiles(queries: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    let mut at = queries.start;
-    std::iter::from_fn(move || {
-        let size = match queries.end - at {
-            0 => return None,
-            left @ 7..=8 => left.div_ceil(2),
-            left => left.min(TILE),
-        };
-        at += size;
-        Some(at - size..at)
-    })
-}
-
-/// The blocks of a segment in the form they are read in.
+/// The blocks of a segment in the form that is read.
 pub(super) struct View {
-    pub(super) form: Form,
     pub(super) keys: [*const u8; SPAN],
     pub(super) values: [*const u8; SPAN],
     /// What will be read after this segment.
@@ -120,7 +135,7 @@ pub(super) struct View {
 /// # Safety
 /// See `attend_rows`; `partial` must have room for the records of all queries, and `buffers` be prepared for the task.
 pub(super) unsafe fn attend(isa: Isa, task: &Task<'_>, segment: usize, buffers: &mut Buffers, partial: *mut f32) {
-    let reach = task.reach(0..task.count, segment);
+    let reach = task.reach(&(0..task.count), segment);
     // SAFETY: the caller's promise.
     let view = unsafe { view(isa, task, segment, reach, buffers) };
     let packed = buffers.packed.room(task.count * task.head.key_width);
@@ -147,15 +162,10 @@ unsafe fn view(isa: Isa, task: &Task<'_>, segment: usize, reach: Range<usize>, b
     let keys = std::array::from_fn(|at| unsafe { block(at).add(place.keys) });
     // SAFETY: as above.
     let values = std::array::from_fn(|at| unsafe { block(at).add(place.values) });
-    let form = match layout.kind() {
-        KvType::F32 => Form::Single,
-        KvType::F16 => Form::Half,
-        KvType::Q8 => Form::Byte,
-    };
     let following = blocks.get((segment + 1) * SPAN).copied();
     let next = following.map_or(keys[0], |block| block.wrapping_add(place.keys));
-    let view = View { form, keys, values, next };
-    if form == Form::Single || task.count < MANY {
+    let view = View { keys, values, next };
+    if task.form == Form::from(layout.kind()) {
         return view;
     }
     // SAFETY: the blocks seen are readable, and the buffers have room for a segment.
@@ -163,12 +173,11 @@ unsafe fn view(isa: Isa, task: &Task<'_>, segment: usize, reach: Range<usize>, b
         let Head { key_width, value_width, .. } = *task.head;
         let wide_keys = buffers.keys.room(SEGMENT * key_width);
         let wide_values = buffers.values.room(SEGMENT * value_width);
-        widen(isa, task.head, &view, seen.clone(), wide_keys, wide_values);
+        widen(isa, task, &view, seen.clone(), wide_keys, wide_values);
         let wide = |start: *mut f32, width: usize, at: usize| {
             start.add(at.clamp(seen.start, seen.end - 1) * BLOCK * width).cast_const().cast::<u8>()
         };
         View {
-            form: Form::Widened,
             keys: std::array::from_fn(|at| wide(wide_keys, key_width, at)),
             values: std::array::from_fn(|at| wide(wide_values, value_width, at)),
             next: wide_keys.cast_const().cast(),

@@ -119,8 +119,8 @@ impl Case {
             KvType::F16 => half(index),
             // SAFETY: the index is inside the part.
             KvType::F32 => f64::from(unsafe { part.cast::<f32>().add(index).read() }),
-            // SAFETY: as above.
             KvType::Q8 => {
+                // SAFETY: the index is inside the part.
                 let cell = f64::from(unsafe { part.cast::<i8>().add(index).read() });
                 cell * half(width * BLOCK / 2 + at / SHARED * BLOCK + slot)
             }

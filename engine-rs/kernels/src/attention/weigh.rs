@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::SEGMENT;
 use super::cells::{Byte, Cell, Form, Half, Single};
 use super::fold::record;
-use super::segment::{Task, View, tiles};
+use super::segment::{Task, View};
 use crate::isa::{f16_to_f32, per_isa};
 use crate::kv::{BLOCK, SHARED};
 use crate::math::{Math, prefetch};
@@ -28,108 +28,105 @@ per_isa! {
 
 #[inline(always)]
 fn weigh_for<L: Math>(weights: &Weights<'_>) {
-    match weights.view.form {
-        Form::Half => in_form::<L, Half, true>(weights),
-        Form::Single => in_form::<L, Single, true>(weights),
-        Form::Byte => in_form::<L, Byte, true>(weights),
-        Form::Widened => in_form::<L, Single, false>(weights),
+    let Weights { task, segment, queries, partial, .. } = weights;
+    let width = task.head.value_width;
+    for query in queries.clone() {
+        // SAFETY: there is a record for each query.
+        unsafe { partial.add(query * record(width)).write_bytes(0, width) };
     }
+    for tile in task.tiles(queries.clone()) {
+        for piece in pieces(task, *segment, tile) {
+            if piece.seen.is_empty() {
+                continue;
+            }
+            match task.form {
+                Form::Half => narrow::<L, Half>(weights, piece),
+                Form::Byte => narrow::<L, Byte>(weights, piece),
+                Form::Single => wide::<L>(weights, piece),
+            }
+        }
+    }
+}
+
+/// Some queries and positions that all of them see.
+struct Piece {
+    queries: Range<usize>,
+    seen: Range<usize>,
 }
 
 /// Neighbouring queries see almost the same: a tile takes what all of them see together, and what only some see one by
 /// one before and after it.
 #[inline(always)]
-fn in_form<L: Math, T: Cell, const AHEAD: bool>(weights: &Weights<'_>) {
-    let Weights { task, segment, queries, .. } = weights;
-    for tile in tiles(queries.clone()) {
-        let last = task.sees(tile.end - 1, *segment);
-        let shared = last.start..task.sees(tile.start, *segment).end;
-        let together = !shared.is_empty() && tile.len() > 1;
-        if together {
-            for query in tile.clone() {
-                let seen = task.sees(query, *segment);
-                columns::<L, T, 1, false>(weights, query, seen.start..shared.start, true);
-            }
-            several::<L, T, AHEAD>(weights, tile.clone(), shared.clone());
+fn pieces<'a>(task: &'a Task<'_>, segment: usize, tile: Range<usize>) -> impl Iterator<Item = Piece> + use<'a> {
+    let shared = task.sees(tile.end - 1, segment).start..task.sees(tile.start, segment).end;
+    // Where they share nothing, each query takes all it sees before the place of the tile.
+    let shared = if shared.is_empty() { SEGMENT..SEGMENT } else { shared };
+    let count = tile.len();
+    (0..2 * count + 1).map(move |at| {
+        if at == count {
+            return Piece { queries: tile.clone(), seen: shared.clone() };
         }
-        for query in tile {
-            let seen = task.sees(query, *segment);
-            if together {
-                columns::<L, T, 1, false>(weights, query, shared.end..seen.end, false);
-            } else {
-                columns::<L, T, 1, AHEAD>(weights, query, seen, true);
-            }
-        }
+        let query = tile.start + if at < count { at } else { at - count - 1 };
+        let Range { start, end } = task.sees(query, segment);
+        let seen = if at < count { start..end.min(shared.start) } else { start.max(shared.end)..end };
+        Piece { queries: query..query + 1, seen }
+    })
+}
+
+#[inline(always)]
+fn narrow<L: Math, T: Cell>(weights: &Weights<'_>, piece: Piece) {
+    // Plain Rust never reads narrow numbers; leaving tiles out saves compiling them.
+    match piece.queries.len() {
+        _ if L::REGISTERS == 0 => unreachable!("narrow numbers in plain Rust"),
+        1 => columns::<L, T, 1>(weights, piece),
+        2 => columns::<L, T, 2>(weights, piece),
+        3 => columns::<L, T, 3>(weights, piece),
+        _ => columns::<L, T, 4>(weights, piece),
     }
 }
 
 #[inline(always)]
-fn several<L: Math, T: Cell, const AHEAD: bool>(weights: &Weights<'_>, tile: Range<usize>, seen: Range<usize>) {
-    let first = tile.start;
-    match tile.len() {
-        2 => columns::<L, T, 2, AHEAD>(weights, first, seen, false),
-        3 => columns::<L, T, 3, AHEAD>(weights, first, seen, false),
-        4 => columns::<L, T, 4, AHEAD>(weights, first, seen, false),
-        5 => columns::<L, T, 5, AHEAD>(weights, first, seen, false),
-        _ => columns::<L, T, 6, AHEAD>(weights, first, seen, false),
+fn wide<L: Math>(weights: &Weights<'_>, piece: Piece) {
+    match piece.queries.len() {
+        1 => columns::<L, Single, 1>(weights, piece),
+        2 => columns::<L, Single, 2>(weights, piece),
+        3 => columns::<L, Single, 3>(weights, piece),
+        _ => columns::<L, Single, 6>(weights, piece),
     }
 }
 
-/// All columns of `Q` queries over the positions `seen`, in strips as wide as the registers allow. `fresh` starts from 0
-/// instead of what the records hold.
+/// All columns of `Q` queries, in strips as wide as the registers allow.
 #[inline(always)]
-fn columns<L: Math, T: Cell, const Q: usize, const AHEAD: bool>(
-    weights: &Weights<'_>,
-    first: usize,
-    seen: Range<usize>,
-    fresh: bool,
-) {
+fn columns<L: Math, T: Cell, const Q: usize>(weights: &Weights<'_>, piece: Piece) {
     let width = weights.task.head.value_width;
-    if fresh {
-        // SAFETY: there is a record for each query.
-        unsafe { weights.partial.add(first * record(width)).write_bytes(0, width) };
-    }
-    if seen.is_empty() {
-        return;
-    }
-    // Sums that leave room for the values and a weight.
-    let most = if L::REGISTERS >= 32 { 24 } else { 12 };
     let mut at = 0;
-    if Q * 8 <= most {
-        while at + 8 * L::N <= width {
-            strip::<L, T, Q, 8, AHEAD>(weights, first, seen.clone(), at);
-            at += 8 * L::N;
-        }
-    }
-    if Q * 4 <= most {
+    if L::REGISTERS >= 32 || L::REGISTERS > 0 && Q <= 3 {
         while at + 4 * L::N <= width {
-            strip::<L, T, Q, 4, AHEAD>(weights, first, seen.clone(), at);
+            strip::<L, T, Q, 4>(weights, &piece, at);
             at += 4 * L::N;
         }
-    }
-    while at + 2 * L::N <= width {
-        strip::<L, T, Q, 2, AHEAD>(weights, first, seen.clone(), at);
-        at += 2 * L::N;
+    } else if L::REGISTERS > 0 {
+        while at + 2 * L::N <= width {
+            strip::<L, T, Q, 2>(weights, &piece, at);
+            at += 2 * L::N;
+        }
     }
     while at + L::N <= width {
-        strip::<L, T, Q, 1, AHEAD>(weights, first, seen.clone(), at);
+        strip::<L, T, Q, 1>(weights, &piece, at);
         at += L::N;
     }
-    for at in at..width {
-        column::<T, Q>(weights, first, seen.clone(), at);
+    for query in piece.queries {
+        for at in at..width {
+            column::<T>(weights, query, piece.seen.clone(), at);
+        }
     }
 }
 
 /// `S` vectors of columns from `at` on.
 #[inline(always)]
-fn strip<L: Math, T: Cell, const Q: usize, const S: usize, const AHEAD: bool>(
-    weights: &Weights<'_>,
-    first: usize,
-    seen: Range<usize>,
-    at: usize,
-) {
+fn strip<L: Math, T: Cell, const Q: usize, const S: usize>(weights: &Weights<'_>, piece: &Piece, at: usize) {
     let Weights { task, view, queries, scores, partial, .. } = weights;
-    let width = task.head.value_width;
+    let (width, first, seen) = (task.head.value_width, piece.queries.start, &piece.seen);
     // SAFETY: `per_isa!` runs this only where `L` is available; `at + S * L::N <= width`, positions below `SEGMENT` lie in
     // the blocks of the view, and every query has a row of scores and a record.
     unsafe {
@@ -146,7 +143,7 @@ fn strip<L: Math, T: Cell, const Q: usize, const S: usize, const AHEAD: bool>(
             let end = seen.end.min(block * BLOCK + BLOCK);
             let cells = view.values[block];
             let ahead = view.values.get(block + 1).copied().unwrap_or(view.next);
-            let scales = Scales::<4>::new::<L, T>(cells, width, at, S);
+            let scales = Scales::<2>::new::<L, T>(cells, width, at, S);
             let skipped = (start % BLOCK * width + at) * T::BYTES;
             let (mut from, mut ahead) = (cells.add(skipped), ahead.wrapping_add(skipped));
             for position in start..end {
@@ -154,7 +151,7 @@ fn strip<L: Math, T: Cell, const Q: usize, const S: usize, const AHEAD: bool>(
                 for (s, value) in values.iter_mut().enumerate() {
                     let cells = T::load::<L>(from.add(s * L::N * T::BYTES));
                     *value = if T::SCALED { cells.mul(scales.of::<L>(at, s, position)) } else { cells };
-                    if AHEAD && (s * L::N * T::BYTES) % 64 == 0 {
+                    if (s * L::N * T::BYTES).is_multiple_of(64) {
                         prefetch(ahead.wrapping_add(s * L::N * T::BYTES));
                     }
                 }
@@ -211,25 +208,23 @@ impl<const G: usize> Scales<G> {
     }
 }
 
-/// One column, for those that fill no vector.
+/// One column of one query, for those that fill no vector.
 #[inline(always)]
-fn column<T: Cell, const Q: usize>(weights: &Weights<'_>, first: usize, seen: Range<usize>, at: usize) {
+fn column<T: Cell>(weights: &Weights<'_>, query: usize, seen: Range<usize>, at: usize) {
     let Weights { task, view, queries, scores, partial, .. } = weights;
     let width = task.head.value_width;
-    for query in first..first + Q {
-        // SAFETY: as in `strip`.
-        unsafe {
-            let scores = scores.add((query - queries.start) * SEGMENT);
-            let sum = partial.add(query * record(width) + at);
-            for position in seen.clone() {
-                let (cells, slot) = (view.values[position / BLOCK], position % BLOCK);
-                let mut value = T::one(cells.add((slot * width + at) * T::BYTES));
-                if T::SCALED {
-                    let scale = cells.add(width * BLOCK).cast::<u16>().add(at / SHARED * BLOCK + slot);
-                    value *= f16_to_f32(scale.read());
-                }
-                *sum += *scores.add(position) * value;
+    // SAFETY: as in `strip`.
+    unsafe {
+        let scores = scores.add((query - queries.start) * SEGMENT);
+        let sum = partial.add(query * record(width) + at);
+        for position in seen {
+            let (cells, slot) = (view.values[position / BLOCK], position % BLOCK);
+            let mut value = T::one(cells.add((slot * width + at) * T::BYTES));
+            if T::SCALED {
+                let scale = cells.add(width * BLOCK).cast::<u16>().add(at / SHARED * BLOCK + slot);
+                value *= f16_to_f32(scale.read());
             }
+            *sum += *scores.add(position) * value;
         }
     }
 }

@@ -5,20 +5,27 @@ use std::ops::Range;
 
 use super::Head;
 use super::cells::{Byte, Cell, Form, Half};
-use super::segment::View;
+use super::segment::{Task, View};
 use crate::isa::{Isa, f16_to_f32, per_isa};
 use crate::kv::{BLOCK, SHARED};
 use crate::math::Math;
 
 /// # Safety
 /// The blocks `seen` of the view must be readable, and the buffers have room for all blocks of a segment.
-pub(super) unsafe fn widen(isa: Isa, head: &Head, view: &View, seen: Range<usize>, keys: *mut f32, values: *mut f32) {
+pub(super) unsafe fn widen(
+    isa: Isa,
+    task: &Task<'_>,
+    view: &View,
+    seen: Range<usize>,
+    keys: *mut f32,
+    values: *mut f32,
+) {
+    let (form, Head { key_width, value_width, .. }) = (task.cached.layout.kind().into(), *task.head);
     for block in seen {
         // SAFETY: the caller's promise.
         unsafe {
-            widen_keys(isa, view.form, view.keys[block], head.key_width, keys.add(block * BLOCK * head.key_width));
-            let to = values.add(block * BLOCK * head.value_width);
-            widen_values(isa, view.form, view.values[block], head.value_width, to);
+            widen_keys(isa, form, view.keys[block], key_width, keys.add(block * BLOCK * key_width));
+            widen_values(isa, form, view.values[block], value_width, values.add(block * BLOCK * value_width));
         }
     }
 }
@@ -36,7 +43,7 @@ fn widen_keys_for<L: Math>(form: Form, from: *const u8, width: usize, to: *mut f
     match form {
         Form::Byte => keys_of::<L, Byte>(from, width, to),
         Form::Half => keys_of::<L, Half>(from, width, to),
-        Form::Single | Form::Widened => {}
+        Form::Single => {}
     }
 }
 
@@ -45,7 +52,7 @@ fn widen_values_for<L: Math>(form: Form, from: *const u8, width: usize, to: *mut
     match form {
         Form::Byte => values_of::<L, Byte>(from, width, to),
         Form::Half => values_of::<L, Half>(from, width, to),
-        Form::Single | Form::Widened => {}
+        Form::Single => {}
     }
 }
 

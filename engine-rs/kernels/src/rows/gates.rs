@@ -21,7 +21,7 @@ per_isa! {
 
 #[inline(always)]
 fn gelu_gate_for<L: Lanes>(gates: &mut [f32], values: &[f32]) {
-    const SQRT_8_OVER_PI: f32 = 1.595_769_1;
+    const SQRT_8_OVER_PI: f32 = 1.595_769;
     for (gate, value) in gates.iter_mut().zip(values) {
         let x = *gate;
         // (1 + tanh(y)) / 2 = 1 / (1 + e^-2y), which loses no digits where tanh is near -1.
@@ -57,7 +57,7 @@ pub(crate) fn tanh(x: f32) -> f32 {
     p = p * square + 2.063_909e-2;
     p = p * square - 5.373_971_6e-2;
     p = p * square + 1.333_144_2e-1;
-    p = p * square - 3.333_328_2e-1;
+    p = p * square - 3.333_328e-1;
     let near = p * square * x + x;
     if x.abs() < 0.625 { near } else { far }
 }
