@@ -2,6 +2,7 @@
 //! sequences: a chunk brings its position and the blocks of the cache that hold what came before it.
 
 mod candle;
+mod pool;
 pub(crate) mod threads;
 
 use std::sync::Arc;
