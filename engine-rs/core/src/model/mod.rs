@@ -26,7 +26,7 @@ pub use spec::{Activation, DecoderSpec, ExpertSpec, LayerSpec, RopeKind, RopeSca
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::kernels::{Head, Isa};
-use crate::kv::{KvShape, KvStore};
+use crate::kv::{KvCache, KvShape};
 use crate::linear::{Linear, Weight};
 use elementwise::{gated, sum};
 use loader::Loader;
@@ -123,9 +123,9 @@ impl Decoder {
         }
     }
 
-    /// The logits of the wanted rows, `[wanted, vocab]` flat. The cache must have room for every span's end; its lengths
-    /// are left as they are.
-    pub fn forward(&self, batch: &Batch, kv: &mut dyn KvStore) -> Result<Vec<f32>> {
+    /// The logits of the wanted rows, `[wanted, vocab]` flat. The blocks of every span must have been
+    /// reserved.
+    pub fn forward(&self, batch: &Batch, kv: &mut KvCache) -> Result<Vec<f32>> {
         let angles = Angles::new(&self.rope, &batch.positions)?;
         let mut hidden = self.embed(&batch.tokens)?;
         for (number, layer) in self.layers.iter().enumerate() {
@@ -164,7 +164,7 @@ impl Decoder {
         normed: &Tensor,
         batch: &Batch,
         angles: &Angles,
-        kv: &mut dyn KvStore,
+        kv: &mut KvCache,
     ) -> Result<Tensor> {
         let DecoderSpec { heads, kv_heads, key_width, value_width, .. } = self.spec;
         let rows = batch.tokens.len();
@@ -179,7 +179,7 @@ impl Decoder {
                     let keys = &keys[span.rows.start * kv_heads * key_width..span.rows.end * kv_heads * key_width];
                     let values =
                         &values[span.rows.start * kv_heads * value_width..span.rows.end * kv_heads * value_width];
-                    kv.write(span.seq, number, span.start, keys, values);
+                    kv.write(&span.blocks, number, span.start, keys, values);
                 }
             })
         })??;
