@@ -8,6 +8,7 @@ mod dot;
 mod elementwise;
 mod exp;
 pub(crate) mod isa;
+mod rows;
 pub mod testing;
 
 pub use attend::{Head, PAGE, Page, Scratch, attend};
@@ -16,3 +17,4 @@ pub use dequantize::{SUPPORTED, decode};
 pub use dot::{TILE, products};
 pub use elementwise::{add, gate};
 pub use isa::Isa;
+pub use rows::{gelu, layer_norm, softmax};
