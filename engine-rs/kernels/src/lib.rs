@@ -1,4 +1,4 @@
-//! The inner loops of inference: slices in, slices out, no tensors, no threads, no allocation. Each runs on the instruction set it is
+//! The inner loops of inference: slices in, slices out, no tensors, no threads. Each runs on the instruction set it is
 //! given, and computes a row the same way whatever other rows it is given with ("row-stable").
 
 mod attend;
@@ -8,6 +8,8 @@ mod dot;
 mod elementwise;
 mod exp;
 pub(crate) mod isa;
+mod logits;
+mod matrix;
 pub mod testing;
 
 pub use attend::{Head, PAGE, Page, Scratch, attend};
@@ -16,3 +18,5 @@ pub use dequantize::{SUPPORTED, decode};
 pub use dot::{TILE, products};
 pub use elementwise::{add, gate};
 pub use isa::Isa;
+pub use logits::{largest, weigh};
+pub use matrix::{Format, Formats, Inputs, Matrix, MatrixScratch, NoMemory, Output, Store};

@@ -1,6 +1,8 @@
-//! What runs a model: the trait between the scheduler, which decides what to compute, and the code that computes it.
+//! The trait between the scheduler, which decides what to compute, and the code that computes it. An executor keeps no
+//! sequences: a chunk brings its position and the blocks of the cache that hold what came before it.
 
 mod candle;
+mod pool;
 pub(crate) mod threads;
 
 use std::sync::Arc;
@@ -9,10 +11,7 @@ pub use candle::CandleExecutor;
 
 use crate::error::Result;
 use crate::gguf::Gguf;
-pub use crate::kv::KvType;
-
-/// One sequence of tokens whose keys and values the executor keeps.
-pub type SeqId = u64;
+pub use crate::kv::{BLOCK, BlockId, KvType};
 
 /// Which rows of a chunk need logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,11 +24,13 @@ pub enum Want {
 /// Consecutive tokens of one sequence, to be computed in one step.
 #[derive(Debug, Clone, Copy)]
 pub struct Chunk<'a> {
-    pub seq: SeqId,
     /// Position of `tokens[0]`: how many tokens of the sequence were computed before.
     pub start: usize,
     pub tokens: &'a [u32],
     pub want: Want,
+    /// `blocks[i]` holds positions `BLOCK * i..`; together they cover `start + tokens.len()`. Positions from `start` on
+    /// are written, those before only read; no other chunk of the step may hold a block that is written.
+    pub blocks: &'a [BlockId],
 }
 
 /// Rows of `vocab` numbers each, in the order of the chunks that wanted them.
@@ -40,23 +41,19 @@ pub struct Logits {
 }
 
 pub trait Executor: Send {
-    /// Computes all chunks together: one chunk for each sequence, starting where the sequence ends. A sequence is known
-    /// from its first chunk on. After an error every sequence is as it was before.
+    /// Computes all chunks together. After an error nothing of the step counts: positions from each chunk's start on may
+    /// hold anything, those before are untouched.
     ///
     /// # Errors
-    /// `ContextOverflow`, `InvalidRequest` for an unknown token, `OutOfMemory` where the cache cannot grow.
+    /// `ContextOverflow`, `InvalidRequest` for an unknown token, `OutOfMemory` where a block used for the first time gets
+    /// no memory, `Internal` for blocks that do not cover a chunk or are written twice.
     fn step(&mut self, batch: &[Chunk<'_>]) -> Result<Logits>;
-    /// Forgets the sequence. Unknown sequences are ignored.
-    fn release(&mut self, seq: SeqId);
-    /// Keeps the first `len` tokens of the sequence.
-    fn truncate(&mut self, seq: SeqId, len: usize);
     fn context_length(&self) -> usize;
     fn vocab(&self) -> usize;
-    fn live_sequences(&self) -> usize;
-    /// Memory that the sequences' keys and values hold.
-    fn kv_bytes(&self) -> usize {
-        0
-    }
+    /// Memory that one block takes.
+    fn block_bytes(&self) -> usize;
+    /// Memory of all blocks ever used.
+    fn kv_bytes(&self) -> usize;
 }
 
 /// How to run a model.

@@ -149,6 +149,14 @@ impl Gguf {
         self.words(key, "an array of f32", |kind| kind == Kind::F32, f32::from_le_bytes)
     }
 
+    /// An array of flags, written as bools or as whole numbers.
+    pub fn flags(&self, key: &str) -> Result<Vec<bool>> {
+        let flags = |kind| matches!(kind, Kind::Bool | Kind::U8 | Kind::I8 | Kind::I32 | Kind::U32);
+        let array = self.array(key, "an array of bools", flags)?;
+        let size = array.kind.size().unwrap_or(1);
+        Ok(self.map[array.bytes.clone()].chunks_exact(size).map(|flag| flag.iter().any(|byte| *byte != 0)).collect())
+    }
+
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>> {
         self.opt_tensor(name).ok_or_else(|| Error::MissingTensor { tensor: name.to_owned() })
     }

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::batch::Span;
 use crate::kernels::{Head, Isa, Scratch, attend};
-use crate::kv::KvStore;
+use crate::kv::KvCache;
 
 /// Query vectors in a task: enough to use a widened page often, few enough that they stay in the first-level cache.
 const TASK_QUERIES: usize = 32;
@@ -26,14 +26,14 @@ pub(super) fn attention(
     layer: usize,
     spans: &[Span],
     queries: &[f32],
-    kv: &dyn KvStore,
+    kv: &KvCache,
 ) -> Vec<f32> {
     let tasks = split(spans, kv_heads, head.group);
     let work: usize = spans.iter().map(|span| span.rows.len() * span.end()).sum();
     let run = |scratch: &mut Scratch, task: &Task<'_>| {
         let (key_row, value_row) = (head.group * head.key_width, head.group * head.value_width);
         let first = task.span.position_of(task.rows.start);
-        let pages = kv.pages(task.span.seq, layer, task.head, first + task.rows.len());
+        let pages = kv.pages(&task.span.blocks, layer, task.head, first + task.rows.len());
         let rows = queries.chunks(kv_heads * key_row).skip(task.rows.start).take(task.rows.len());
         let gathered: Vec<f32> = rows.flat_map(|row| &row[task.head * key_row..][..key_row]).copied().collect();
         let mut out = vec![0.0; task.rows.len() * value_row];

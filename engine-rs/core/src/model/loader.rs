@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
+use super::spec::RopeSpec;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::linear::{Linear, Weight, open_vector};
@@ -40,6 +41,16 @@ impl<'a> Loader<'a> {
         let bias = format!("{name}.bias");
         let bias = self.has(&bias).then(|| self.vector(&bias, rows)).transpose()?;
         Ok(Linear::new(weight, bias))
+    }
+
+    /// The divisors of a rotation's pairs, if the file has any. Those for another length of context are not needed, but
+    /// have their place.
+    pub fn divisors(&mut self, rope: &RopeSpec, context_length: usize) -> Result<Option<Vec<f32>>> {
+        for length in [0, usize::MAX] {
+            self.opened.insert(rope.divisors(length).to_owned());
+        }
+        let name = rope.divisors(context_length);
+        self.has(name).then(|| self.vector(name, rope.rotated / 2)).transpose()
     }
 
     pub fn norm(&mut self, name: &str, width: usize) -> Result<Tensor> {

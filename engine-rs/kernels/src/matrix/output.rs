@@ -1,0 +1,47 @@
+//! Where products go.
+
+/// Results as rows of floats: `start[row * stride + column]`. Several threads write disjoint parts through copies of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    start: *mut f32,
+    stride: usize,
+}
+
+// SAFETY: whoever makes an `Output` vouches that its parts are written by one thread at a time.
+unsafe impl Send for Output {}
+// SAFETY: as above.
+unsafe impl Sync for Output {}
+
+/// What becomes of the value that is already there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    Set,
+    /// `out += product`: one addition, of the finished product.
+    Add,
+}
+
+impl Output {
+    /// # Safety
+    /// Every row and column that is later written through it must lie in valid memory, and no two threads may write the
+    /// same one at a time.
+    pub unsafe fn new(start: *mut f32, stride: usize) -> Output {
+        Output { start, stride }
+    }
+
+    /// # Safety
+    /// As for `new`.
+    #[inline(always)]
+    pub(super) unsafe fn write(self, row: usize, column: usize, values: &[f32], store: Store) {
+        // SAFETY: the caller vouches for the place.
+        let out = unsafe { self.start.add(row * self.stride + column) };
+        for (at, value) in values.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe {
+                match store {
+                    Store::Set => *out.add(at) = *value,
+                    Store::Add => *out.add(at) += *value,
+                }
+            }
+        }
+    }
+}
