@@ -6,6 +6,7 @@ mod damage;
 mod exercise;
 mod meter;
 mod tiny;
+mod variety;
 mod writer;
 
 pub use corpus::corpus;
@@ -13,5 +14,5 @@ pub use damage::damaged;
 pub use exercise::exercise;
 pub use meter::Meter;
 pub use quiver_kernels::testing::{Noise, random_blocks};
-pub use tiny::Tiny;
+pub use tiny::{Setting, Tiny, TinyExperts};
 pub use writer::Writer;
