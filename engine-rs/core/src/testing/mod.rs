@@ -2,8 +2,9 @@
 //! nobody needs a second copy; nothing in the engine uses it.
 
 mod tiny;
+mod variety;
 mod writer;
 
 pub use quiver_kernels::testing::{Noise, random_blocks};
-pub use tiny::Tiny;
+pub use tiny::{Setting, Tiny, TinyExperts};
 pub use writer::Writer;
