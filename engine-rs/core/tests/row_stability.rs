@@ -12,7 +12,7 @@ fn open(tiny: &Tiny, threads: usize, kv: KvType) -> Box<dyn Executor> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     std::fs::write(&path, tiny.bytes()).unwrap();
-    let options = ExecutorOptions { threads, context_length: None, kv };
+    let options = ExecutorOptions { threads, kv, ..ExecutorOptions::default() };
     load(Arc::new(Gguf::open(&path).unwrap()), &options).unwrap()
 }
 
@@ -133,7 +133,7 @@ fn refused_steps_leave_no_trace() {
     let prompt = tokens(5, 40, tiny.vocab);
     let whole = run(model.as_mut(), 1, 0, &prompt, &[40]);
     let (bytes, own, other) = (model.kv_bytes(), table(1), table(2));
-    assert_eq!(bytes, own.len() * model.block_bytes());
+    assert_eq!(bytes, 2 * model.block_bytes());
     let long = [0; 12];
     let good = Chunk { start: 0, tokens: &[1, 2], want: Want::Last, blocks: &other };
     let bad = [
@@ -170,7 +170,7 @@ fn contexts_beyond_training_are_refused() {
     std::fs::write(&path, Tiny::default().bytes()).unwrap();
     let file = Arc::new(Gguf::open(&path).unwrap());
     for (length, accepted) in [(None, Some(256)), (Some(100), Some(100)), (Some(257), None), (Some(0), None)] {
-        let options = ExecutorOptions { threads: 1, context_length: length, kv: KvType::F16 };
+        let options = ExecutorOptions { threads: 1, context_length: length, ..ExecutorOptions::default() };
         match load(file.clone(), &options) {
             Ok(model) => assert_eq!(Some(model.context_length()), accepted),
             Err(error) => assert!(matches!(error, Error::InvalidRequest { .. }) && accepted.is_none(), "{error}"),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rayon::ThreadPool;
 
-use super::{Chunk, Executor, ExecutorOptions, Logits, threads};
-use crate::error::{Error, Result};
+use super::{Chunk, Executor, ExecutorOptions, Logits, context_length, kv_layout, threads};
+use crate::error::Result;
 use crate::gguf::Gguf;
 use crate::kv::KvCache;
 use crate::model::{Batch, Decoder};
@@ -21,17 +21,12 @@ pub struct CandleExecutor {
 impl CandleExecutor {
     pub fn new(gguf: Arc<Gguf>, options: &ExecutorOptions) -> Result<CandleExecutor> {
         let decoder = Decoder::open(&gguf)?;
-        let trained = decoder.spec.context_length;
-        let context_length = options.context_length.unwrap_or(trained);
-        if context_length == 0 || context_length > trained {
-            let reason = format!("{context_length} is outside 1..={trained}, what the model was trained for");
-            return Err(Error::InvalidRequest { field: "context_length".to_owned(), reason });
-        }
+        let layout = kv_layout(&decoder.spec, options.kv)?;
         Ok(CandleExecutor {
-            kv: KvCache::new(decoder.kv_shape(), options.kv),
+            kv: KvCache::new(layout),
             threads: threads::pool(options.threads)?,
+            context_length: context_length(&decoder.spec, options)?,
             decoder,
-            context_length,
         })
     }
 }

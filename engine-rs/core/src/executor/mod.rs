@@ -2,16 +2,20 @@
 //! sequences: a chunk brings its position and the blocks of the cache that hold what came before it.
 
 mod candle;
+mod fused;
 mod pool;
 pub(crate) mod threads;
 
 use std::sync::Arc;
 
 pub use candle::CandleExecutor;
+pub use fused::FusedExecutor;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gguf::Gguf;
+use crate::kv::KvLayout;
 pub use crate::kv::{BLOCK, BlockId, KvType};
+use crate::model::DecoderSpec;
 
 /// Which rows of a chunk need logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +60,16 @@ pub trait Executor: Send {
     fn kv_bytes(&self) -> usize;
 }
 
+/// What computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Backend {
+    /// Packed weights and fused passes: every decoder there is.
+    #[default]
+    Fused,
+    /// Candle's tensors: plain decoders only, slower; what the other is compared with.
+    Candle,
+}
+
 /// How to run a model.
 #[derive(Debug, Clone, Default)]
 pub struct ExecutorOptions {
@@ -64,13 +78,35 @@ pub struct ExecutorOptions {
     /// Longest sequence; at most, and by default, what the model was trained for.
     pub context_length: Option<usize>,
     pub kv: KvType,
+    pub backend: Backend,
 }
 
 /// Opens the model for computation on this machine's processors.
 ///
 /// # Errors
-/// Whatever the file's architecture, keys or tensors are refused for (see `model::Decoder::open`), and `InvalidRequest`
-/// for a context longer than the model's.
+/// Whatever the file's architecture, keys or tensors are refused for (see `DecoderSpec::read`), and `InvalidRequest` for a
+/// context longer than the model's.
 pub fn load(gguf: Arc<Gguf>, options: &ExecutorOptions) -> Result<Box<dyn Executor>> {
-    Ok(Box::new(CandleExecutor::new(gguf, options)?))
+    Ok(match options.backend {
+        Backend::Fused => Box::new(FusedExecutor::new(&gguf, options)?),
+        Backend::Candle => Box::new(CandleExecutor::new(gguf, options)?),
+    })
+}
+
+/// The context that the options ask for, checked against the model's.
+fn context_length(spec: &DecoderSpec, options: &ExecutorOptions) -> Result<usize> {
+    let trained = spec.context_length;
+    let length = options.context_length.unwrap_or(trained);
+    if length == 0 || length > trained {
+        let reason = format!("{length} is outside 1..={trained}, what the model was trained for");
+        return Err(Error::InvalidRequest { field: "context_length".to_owned(), reason });
+    }
+    Ok(length)
+}
+
+/// How a block of the cache is laid out for a model.
+fn kv_layout(spec: &DecoderSpec, kind: KvType) -> Result<KvLayout> {
+    let DecoderSpec { layers, kv_heads, key_width, value_width, .. } = *spec;
+    KvLayout::new(kind, layers, kv_heads, key_width, value_width)
+        .ok_or_else(|| Error::OutOfMemory { what: "a block of the key-value cache".to_owned(), bytes: usize::MAX })
 }

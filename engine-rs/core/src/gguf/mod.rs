@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use memmap2::{Mmap, MmapOptions};
 
 pub use quiver_kernels::BlockType;
@@ -176,6 +178,15 @@ impl Gguf {
     /// If the range is not one that this file handed out.
     pub fn bytes(&self, range: std::ops::Range<usize>) -> &[u8] {
         &self.map[range]
+    }
+
+    /// Lets the system take the memory of these bytes back until they are read again: for who has made a copy.
+    pub fn release(&self, range: &std::ops::Range<usize>) {
+        #[cfg(unix)]
+        // SAFETY: the mapping is read-only, so dropped pages come back from the file as they were.
+        unsafe {
+            let _ = self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len());
+        }
     }
 
     /// An error about this file's content, for the modules that interpret it.

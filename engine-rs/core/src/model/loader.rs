@@ -8,10 +8,10 @@ use candle_core::{Device, Tensor};
 
 use super::spec::RopeSpec;
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
-use crate::linear::{Linear, Weight, open_vector};
+use crate::gguf::{Gguf, TensorView};
+use crate::linear::{Linear, Weight, open_tensor, open_vector};
 
-pub(super) struct Loader<'a> {
+pub struct Loader<'a> {
     pub file: &'a Arc<Gguf>,
     opened: HashSet<String>,
 }
@@ -28,6 +28,12 @@ impl<'a> Loader<'a> {
     pub fn weight(&mut self, name: &str, rows: usize, columns: usize) -> Result<Weight> {
         self.opened.insert(name.to_owned());
         Weight::open(self.file, name, rows, columns)
+    }
+
+    /// The tensor of these dimensions, outermost first, as blocks that the kernels can read.
+    pub fn tensor(&mut self, name: &str, dims: &[usize]) -> Result<TensorView<'a>> {
+        self.opened.insert(name.to_owned());
+        open_tensor(self.file, name, dims)
     }
 
     pub fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>> {

@@ -20,6 +20,7 @@ use candle_core::{CpuStorage, Device, Storage, Tensor};
 use candle_nn::ops::rms_norm;
 
 pub use batch::{Batch, Span};
+pub(crate) use loader::Loader;
 pub use rope::Rope;
 pub use spec::{
     Activation, DecoderSpec, ExpertSpec, LayerSpec, RopeKind, RopeScaling, RopeSpec, SharedExpert, Temperature,
@@ -27,11 +28,10 @@ pub use spec::{
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::kernels::{Head, Isa};
-use crate::kv::{KvCache, KvShape};
+use crate::kernels::attention::Head;
+use crate::kv::KvCache;
 use crate::linear::{Linear, Weight};
 use elementwise::{gated, sum};
-use loader::Loader;
 use rotary::Angles;
 
 /// A model ready to run. Weights stay in the file's mapping.
@@ -116,15 +116,6 @@ impl Decoder {
         Ok(decoder)
     }
 
-    pub fn kv_shape(&self) -> KvShape {
-        KvShape {
-            layers: self.spec.layers,
-            heads: self.spec.kv_heads,
-            key_width: self.spec.key_width,
-            value_width: self.spec.value_width,
-        }
-    }
-
     /// The logits of the wanted rows, `[wanted, vocab]` flat. The blocks of every span must have been
     /// reserved.
     pub fn forward(&self, batch: &Batch, kv: &mut KvCache) -> Result<Vec<f32>> {
@@ -186,7 +177,7 @@ impl Decoder {
             })
         })??;
         let attended = with_rows(&queries, |queries| {
-            attention::attention(Isa::best(), self.head(), kv_heads, number, &batch.spans, queries, kv)
+            attention::attention(self.head(), kv_heads, number, &batch.spans, queries, kv)
         })?;
         layer.attention_output.forward(&Tensor::from_vec(attended, (rows, heads * value_width), &Device::Cpu)?)
     }
@@ -200,7 +191,8 @@ impl Decoder {
 
     fn head(&self) -> Head {
         let DecoderSpec { key_width, value_width, .. } = self.spec;
-        Head { key_width, value_width, group: self.spec.group(), scale: self.spec.attention_scale }
+        let (group, scale) = (self.spec.group(), self.spec.attention_scale);
+        Head { key_width, value_width, group, scale, softcap: 0.0, window: 0 }
     }
 }
 

@@ -2,7 +2,7 @@
 //! all their scales (`[block][row]`, f16). Every product adds, block after block, the exact integer sum times the weights'
 //! scale times the input's scale to the total.
 
-use super::family::{Family, Total, Unpacked};
+use super::family::{Family, Strips, Total, Unpacked};
 use super::inputs::{Format, Inputs};
 use super::machine::{Kernel, Machine};
 use super::quantize::Q8Block;
@@ -115,16 +115,16 @@ impl<T: BlockKind> Family for Blocks<T> {
 
     #[inline(always)]
     unsafe fn few<M: Machine, const R: usize>(
-        strip: *const u8,
+        strips: Strips,
         columns: usize,
         inputs: &Inputs,
         row: usize,
-        totals: *mut Total,
+        totals: *mut [Total; R],
     ) {
         let (blocks, pitch) = (columns / COLUMNS, inputs.rows());
         let inputs = inputs.q8(0, row);
-        // SAFETY: the caller vouches for strip, inputs and totals.
-        unsafe { M::enter(Few::<T, R> { strip, blocks, inputs, pitch, totals, kind: PhantomData }) }
+        // SAFETY: the caller vouches for strips, inputs and totals.
+        unsafe { M::enter(Few::<T, R> { strips, blocks, inputs, pitch, totals, kind: PhantomData }) }
     }
 
     #[inline(always)]
@@ -160,31 +160,52 @@ fn blocks_in<T: BlockKind>(columns: usize, span: usize) -> usize {
     (columns - span * spanned).min(spanned) / COLUMNS
 }
 
-/// `R` input rows straight from a strip.
+/// `R` input rows straight from some strips.
 struct Few<T, const R: usize> {
-    strip: *const u8,
+    strips: Strips,
     blocks: usize,
     inputs: *const Q8Block,
     pitch: usize,
-    totals: *mut Total,
+    totals: *mut [Total; R],
     kind: PhantomData<T>,
 }
 
 impl<T: BlockKind, const R: usize> Kernel for Few<T, R> {
     #[inline(always)]
     unsafe fn run<M: Machine>(self) {
-        // SAFETY: `blocks` blocks and, for each, `R` input blocks; the machine is the caller's.
+        // SAFETY: `blocks` blocks in each strip and, for each, `R` input blocks; the machine is the caller's.
         unsafe {
-            let scales = self.strip.add(self.blocks * Blocks::<T>::VALUES);
+            for first in (0..self.blocks).step_by(TOGETHER) {
+                for strip in 0..self.strips.count {
+                    let start = self.strips.start.add(strip * self.strips.distance);
+                    self.blocks::<M>(start, first, self.totals.add(strip).cast());
+                }
+            }
+        }
+    }
+}
+
+/// Blocks of a strip that are multiplied before those of the next strip.
+const TOGETHER: usize = 8;
+
+impl<T: BlockKind, const R: usize> Few<T, R> {
+    #[inline(always)]
+    unsafe fn blocks<M: Machine>(&self, strip: *const u8, first: usize, to: *mut f32) {
+        // SAFETY: as for `run`.
+        unsafe {
+            let scales = strip.add(self.blocks * Blocks::<T>::VALUES);
             let mut totals = [M::zero(); R];
-            for number in 0..self.blocks {
-                let block = self.strip.add(number * Blocks::<T>::VALUES);
-                let ahead = block.wrapping_add(4096);
+            for (r, total) in totals.iter_mut().enumerate() {
+                *total = M::floats(to.add(r * 16));
+            }
+            for number in first..self.blocks.min(first + TOGETHER) {
+                let block = strip.add(number * Blocks::<T>::VALUES);
+                let ahead = block.wrapping_add(TOGETHER * Blocks::<T>::VALUES);
                 for line in 0..Blocks::<T>::VALUES / 64 {
                     M::prefetch(ahead.wrapping_add(line * 64));
                 }
                 let scales = scales.add(number * SCALES);
-                M::prefetch(scales.wrapping_add(512));
+                M::prefetch(scales.wrapping_add(TOGETHER * SCALES));
                 let inputs = self.inputs.add(number * self.pitch);
                 let mut sums = [M::zero_ints(); R];
                 for (r, sum) in sums.iter_mut().enumerate() {
@@ -201,7 +222,7 @@ impl<T: BlockKind, const R: usize> Kernel for Few<T, R> {
                 }
             }
             for (r, total) in totals.into_iter().enumerate() {
-                M::store(self.totals.add(r).cast(), total);
+                M::store(to.add(r * 16), total);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Kinds without a packing of their own: a strip keeps their blocks as they are in the file, and every product decodes
 //! them to floats, span by span. Slower than the others, and just as exact.
 
-use super::family::{Family, STRIP, Total, Unpacked};
+use super::family::{Family, STRIP, Strips, Total, Unpacked};
 use super::floats::Tile;
 use super::inputs::{Format, Inputs, RUN};
 use super::machine::{Kernel, Machine};
@@ -58,7 +58,7 @@ impl<T: DecodedKind> Family for Decoded<T> {
         }
     }
 
-    unsafe fn few<M: Machine, const R: usize>(_: *const u8, _: usize, _: &Inputs, _: usize, _: *mut Total) {
+    unsafe fn few<M: Machine, const R: usize>(_: Strips, _: usize, _: &Inputs, _: usize, _: *mut [Total; R]) {
         unreachable!("blocks that are decoded have no kernel for few rows");
     }
 

@@ -4,8 +4,8 @@
 
 use super::inputs::{Format, Inputs};
 use super::machine::Machine;
-use super::output::{Output, Store};
 use super::scratch::MatrixScratch;
+use crate::output::{Output, Store};
 use std::ops::Range;
 
 /// Weight rows of a strip.
@@ -26,6 +26,14 @@ pub(super) struct Unpacked {
     pub(super) minimum: [f32; STRIP],
 }
 
+/// Some strips of a matrix, `distance` bytes apart.
+#[derive(Clone, Copy)]
+pub(super) struct Strips {
+    pub(super) start: *const u8,
+    pub(super) distance: usize,
+    pub(super) count: usize,
+}
+
 /// A way of packing, and its kernels. All functions but the first two are unsafe for the same reason: the machine must
 /// be available, and the pointers valid for what the family reads and writes through them.
 pub(super) trait Family {
@@ -38,13 +46,13 @@ pub(super) trait Family {
     fn strip_bytes(columns: usize) -> usize;
     /// Packs one row of blocks into a strip that is zero where nothing was packed yet.
     fn pack_row(row: usize, bytes: &[u8], strip: &mut [u8]);
-    /// Products of a strip with `R` input rows.
+    /// Adds the products of a few strips with `R` input rows to their totals.
     unsafe fn few<M: Machine, const R: usize>(
-        strip: *const u8,
+        strips: Strips,
         columns: usize,
         inputs: &Inputs,
         row: usize,
-        totals: *mut Total,
+        totals: *mut [Total; R],
     );
     unsafe fn unpack<M: Machine>(strip: *const u8, columns: usize, span: usize, to: *mut Unpacked);
     /// Adds the products of `S` unpacked strips with `R` input rows to their totals.
@@ -77,6 +85,9 @@ const FEW: usize = 16;
 const PASS: usize = 8;
 /// Input rows whose totals are kept at hand while a strip is unpacked once for all of them.
 pub(super) const PANEL: usize = 512;
+/// Strips, or pairs of them, that a span of inputs is multiplied with before the next: of a few rows it stays in the
+/// first-level cache, of a panel in the second-level one (170 KB, and 256 KB of totals).
+pub(super) const GROUP: usize = 4;
 
 impl Task<'_> {
     /// # Safety
@@ -98,12 +109,14 @@ impl Task<'_> {
                 first = panel.end;
                 let mut strip = strips.start;
                 while M::STRIPS == 2 && strip + 2 <= strips.end {
-                    self.many::<M, F, 2>(strip, panel.clone(), scratch);
-                    strip += 2;
+                    let tiles = GROUP.min((strips.end - strip) / 2);
+                    self.many::<M, F, 2>(strip, tiles, panel.clone(), scratch);
+                    strip += 2 * tiles;
                 }
                 while strip < strips.end {
-                    self.many::<M, F, 1>(strip, panel.clone(), scratch);
-                    strip += 1;
+                    let tiles = GROUP.min(strips.end - strip);
+                    self.many::<M, F, 1>(strip, tiles, panel.clone(), scratch);
+                    strip += tiles;
                 }
             }
         }
@@ -116,70 +129,108 @@ impl Task<'_> {
     /// # Safety
     /// As for `run`.
     unsafe fn few<M: Machine, F: Family>(&self, strips: Range<usize>, rows: Range<usize>) {
-        let mut totals = [Total([0.0; STRIP]); PASS];
-        for strip in strips {
+        let mut strip = strips.start;
+        while strip < strips.end {
+            let count = GROUP.min(strips.end - strip);
             let mut row = rows.start;
             while row < rows.end {
-                let count = PASS.min(rows.end - row);
-                let (weights, columns, inputs, to) =
-                    (self.strip(strip), self.columns, self.inputs, totals.as_mut_ptr());
-                // SAFETY: the caller's; `totals` has room for a pass.
+                let pass = PASS.min(rows.end - row);
+                // SAFETY: the caller's.
                 unsafe {
-                    match count {
-                        1 => F::few::<M, 1>(weights, columns, inputs, row, to),
-                        2 => F::few::<M, 2>(weights, columns, inputs, row, to),
-                        3 => F::few::<M, 3>(weights, columns, inputs, row, to),
-                        4 => F::few::<M, 4>(weights, columns, inputs, row, to),
-                        5 => F::few::<M, 5>(weights, columns, inputs, row, to),
-                        6 => F::few::<M, 6>(weights, columns, inputs, row, to),
-                        7 => F::few::<M, 7>(weights, columns, inputs, row, to),
-                        _ => F::few::<M, 8>(weights, columns, inputs, row, to),
-                    }
-                    for (at, totals) in totals[..count].iter().enumerate() {
-                        self.write(row + at, strip, totals);
+                    match pass {
+                        1 => self.pass::<M, F, 1>(strip, count, row),
+                        2 => self.pass::<M, F, 2>(strip, count, row),
+                        3 => self.pass::<M, F, 3>(strip, count, row),
+                        4 => self.pass::<M, F, 4>(strip, count, row),
+                        5 => self.pass::<M, F, 5>(strip, count, row),
+                        6 => self.pass::<M, F, 6>(strip, count, row),
+                        7 => self.pass::<M, F, 7>(strip, count, row),
+                        _ => self.pass::<M, F, 8>(strip, count, row),
                     }
                 }
-                row += count;
+                row += pass;
+            }
+            strip += count;
+        }
+    }
+
+    /// `R` input rows times `count` strips.
+    ///
+    /// # Safety
+    /// As for `run`.
+    unsafe fn pass<M: Machine, F: Family, const R: usize>(&self, strip: usize, count: usize, row: usize) {
+        let mut totals = [[Total([0.0; STRIP]); R]; GROUP];
+        let strips = Strips { start: self.strip(strip), distance: self.strip_bytes, count };
+        // SAFETY: the caller's; there are totals for each strip of a group.
+        unsafe {
+            F::few::<M, R>(strips, self.columns, self.inputs, row, totals.as_mut_ptr());
+            for (s, totals) in totals[..count].iter().enumerate() {
+                for (r, total) in totals.iter().enumerate() {
+                    self.write(row + r, strip + s, total);
+                }
+            }
+        }
+    }
+
+    /// Products of `tiles` times `S` strips.
+    ///
+    /// # Safety
+    /// As for `run`.
+    unsafe fn many<M: Machine, F: Family, const S: usize>(
+        &self,
+        strip: usize,
+        tiles: usize,
+        rows: Range<usize>,
+        scratch: &mut MatrixScratch,
+    ) {
+        let (weights, totals) = scratch.spans_and_totals::<S>(tiles * rows.len());
+        // SAFETY: the caller's; the scratch memory is as large as asked for.
+        unsafe {
+            totals.write_bytes(0, tiles * rows.len());
+            for span in 0..self.columns.div_ceil(F::SPAN) {
+                for tile in 0..tiles {
+                    for s in 0..S {
+                        F::unpack::<M>(self.strip(strip + tile * S + s), self.columns, span, weights.add(s));
+                    }
+                    self.add_span::<M, F, S>(weights, span, rows.clone(), totals.add(tile * rows.len()));
+                }
+            }
+            for tile in 0..tiles {
+                for (at, row) in rows.clone().enumerate() {
+                    for (s, totals) in (*totals.add(tile * rows.len() + at)).iter().enumerate() {
+                        self.write(row, strip + tile * S + s, totals);
+                    }
+                }
             }
         }
     }
 
     /// # Safety
     /// As for `run`.
-    unsafe fn many<M: Machine, F: Family, const S: usize>(
+    unsafe fn add_span<M: Machine, F: Family, const S: usize>(
         &self,
-        strip: usize,
+        weights: *const Unpacked,
+        span: usize,
         rows: Range<usize>,
-        scratch: &mut MatrixScratch,
+        totals: *mut [Total; S],
     ) {
-        let (weights, totals) = scratch.spans_and_totals::<S>(rows.len());
-        // SAFETY: the caller's; the scratch memory is as large as asked for.
-        unsafe {
-            totals.write_bytes(0, rows.len());
-            for span in 0..self.columns.div_ceil(F::SPAN) {
-                for s in 0..S {
-                    F::unpack::<M>(self.strip(strip + s), self.columns, span, weights.add(s));
-                }
-                let mut row = rows.start;
-                while row < rows.end {
-                    let count = M::ROWS.min(rows.end - row);
-                    let (columns, inputs, to) = (self.columns, self.inputs, totals.add(row - rows.start));
-                    match count {
-                        1 => F::tile::<M, 1, S>(weights, columns, span, inputs, row, to),
-                        2 => F::tile::<M, 2, S>(weights, columns, span, inputs, row, to),
-                        3 => F::tile::<M, 3, S>(weights, columns, span, inputs, row, to),
-                        4 => F::tile::<M, 4, S>(weights, columns, span, inputs, row, to),
-                        5 => F::tile::<M, 5, S>(weights, columns, span, inputs, row, to),
-                        _ => F::tile::<M, 6, S>(weights, columns, span, inputs, row, to),
-                    }
-                    row += count;
+        let (columns, inputs) = (self.columns, self.inputs);
+        let mut row = rows.start;
+        while row < rows.end {
+            let count = M::ROWS.min(rows.end - row);
+            // SAFETY: the caller's.
+            unsafe {
+                let to = totals.add(row - rows.start);
+                match count {
+                    1 => F::tile::<M, 1, S>(weights, columns, span, inputs, row, to),
+                    2 => F::tile::<M, 2, S>(weights, columns, span, inputs, row, to),
+                    3 => F::tile::<M, 3, S>(weights, columns, span, inputs, row, to),
+                    4 => F::tile::<M, 4, S>(weights, columns, span, inputs, row, to),
+                    5 => F::tile::<M, 5, S>(weights, columns, span, inputs, row, to),
+                    _ => F::tile::<M, 6, S>(weights, columns, span, inputs, row, to),
                 }
             }
-            for row in rows.clone() {
-                for (s, totals) in (*totals.add(row - rows.start)).iter().enumerate() {
-                    self.write(row, strip + s, totals);
-                }
-            }
+            row += count;
         }
     }
 

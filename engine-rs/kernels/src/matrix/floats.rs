@@ -2,7 +2,7 @@
 //! weights each, filled up with zeros to whole runs of columns. Every product is a chain of fused additions along each
 //! run, and the sum of the runs' sums in order.
 
-use super::family::{Family, STRIP, Total, Unpacked};
+use super::family::{Family, STRIP, Strips, Total, Unpacked};
 use super::inputs::{Format, Inputs, RUN};
 use super::machine::{Kernel, Machine};
 use std::marker::PhantomData;
@@ -60,16 +60,16 @@ impl<T: FloatKind> Family for Floats<T> {
 
     #[inline(always)]
     unsafe fn few<M: Machine, const R: usize>(
-        strip: *const u8,
+        strips: Strips,
         columns: usize,
         inputs: &Inputs,
         row: usize,
-        totals: *mut Total,
+        totals: *mut [Total; R],
     ) {
         let (runs, pitch) = (columns.div_ceil(RUN), inputs.rows());
         let inputs = inputs.run(0, row);
-        // SAFETY: the caller vouches for strip, inputs and totals.
-        unsafe { M::enter(Few::<T, R> { strip, runs, inputs, pitch, totals, kind: PhantomData }) }
+        // SAFETY: the caller vouches for strips, inputs and totals.
+        unsafe { M::enter(Few::<T, R> { strips, runs, inputs, pitch, totals, kind: PhantomData }) }
     }
 
     #[inline(always)]
@@ -95,63 +95,76 @@ impl<T: FloatKind> Family for Floats<T> {
     }
 }
 
-/// `R` input rows straight from a strip. With one or two of them, four runs are computed side by side: a chain alone
-/// would wait for its own additions.
+/// `R` input rows straight from some strips. With few of them, four runs are computed side by side: a chain alone would
+/// wait for its own additions.
 struct Few<T, const R: usize> {
-    strip: *const u8,
+    strips: Strips,
     runs: usize,
     inputs: *const f32,
     pitch: usize,
-    totals: *mut Total,
+    totals: *mut [Total; R],
     kind: PhantomData<T>,
 }
 
 impl<T: FloatKind, const R: usize> Kernel for Few<T, R> {
     #[inline(always)]
     unsafe fn run<M: Machine>(self) {
-        // SAFETY: `runs` runs of weights and `R` of inputs for each; the machine is the caller's.
+        // SAFETY: `runs` runs in each strip and `R` of inputs for each; the machine is the caller's.
         unsafe {
-            let mut totals = [M::zero(); R];
             let mut run = 0;
-            while R <= 2 && run + 4 <= self.runs {
-                self.side_by_side::<M, 4>(run, &mut totals);
+            while R <= 4 && run + 4 <= self.runs {
+                self.runs::<M, 4>(run);
                 run += 4;
             }
             while run < self.runs {
-                self.side_by_side::<M, 1>(run, &mut totals);
+                self.runs::<M, 1>(run);
                 run += 1;
-            }
-            for (r, total) in totals.into_iter().enumerate() {
-                M::store(self.totals.add(r).cast(), total);
             }
         }
     }
 }
 
 impl<T: FloatKind, const R: usize> Few<T, R> {
+    /// Bytes of sixteen weights, of a run of them, and how many fill a cache line.
+    const COLUMN: usize = STRIP * T::BYTES;
+    const RUN: usize = RUN * Self::COLUMN;
+    const PER_LINE: usize = 64 / Self::COLUMN;
+
     #[inline(always)]
-    unsafe fn side_by_side<M: Machine, const N: usize>(&self, run: usize, totals: &mut [M::Floats; R]) {
-        const COLUMN: usize = STRIP;
+    unsafe fn runs<M: Machine, const N: usize>(&self, run: usize) {
+        for strip in 0..self.strips.count {
+            let weights = self.strips.start.wrapping_add(strip * self.strips.distance + run * Self::RUN);
+            let inputs = self.inputs.wrapping_add(run * RUN * self.pitch);
+            // SAFETY: as for `run`.
+            unsafe { self.side_by_side::<M, N>(weights, inputs, self.totals.add(strip).cast()) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn side_by_side<M: Machine, const N: usize>(&self, weights: *const u8, inputs: *const f32, to: *mut f32) {
         // SAFETY: as for `run`.
         unsafe {
-            let weights = self.strip.add(run * RUN * COLUMN * T::BYTES);
-            let inputs = self.inputs.add(run * RUN * self.pitch);
             let mut sums = [[M::zero(); R]; N];
-            for column in 0..RUN {
+            for line in 0..RUN / Self::PER_LINE {
                 for (n, sums) in sums.iter_mut().enumerate() {
-                    let at = weights.add((n * RUN + column) * COLUMN * T::BYTES);
-                    M::prefetch(at.wrapping_add(N * RUN * COLUMN * T::BYTES));
-                    let weight = T::load::<M>(at);
-                    for (r, sum) in sums.iter_mut().enumerate() {
-                        let input = M::splat(*inputs.add((n * self.pitch + r) * RUN + column));
-                        *sum = M::add_product(*sum, weight, input);
+                    let weights = weights.add(n * Self::RUN + line * 64);
+                    M::prefetch(weights.wrapping_add(N * Self::RUN));
+                    for part in 0..Self::PER_LINE {
+                        let weight = T::load::<M>(weights.add(part * Self::COLUMN));
+                        let input = inputs.add(n * self.pitch * RUN + line * Self::PER_LINE + part);
+                        for (r, sum) in sums.iter_mut().enumerate() {
+                            *sum = M::add_product(*sum, weight, M::splat(*input.add(r * RUN)));
+                        }
                     }
                 }
             }
-            for sums in sums {
-                for (total, sum) in totals.iter_mut().zip(sums) {
-                    *total = M::add(*total, sum);
+            for r in 0..R {
+                let to = to.add(r * STRIP);
+                let mut total = M::floats(to);
+                for sums in &sums {
+                    total = M::add(total, sums[r]);
                 }
+                M::store(to, total);
             }
         }
     }

@@ -10,7 +10,7 @@
 //! `scale * factor`, is added to the block's value; then the exact sum over the minima is subtracted, and the block's
 //! value times the input's scale is added to the total.
 
-use super::family::{Family, Total, Unpacked};
+use super::family::{Family, Strips, Total, Unpacked};
 use super::inputs::{Format, Inputs};
 use super::machine::{Kernel, Machine};
 use super::quantize::Q8KBlock;
@@ -132,16 +132,16 @@ impl<T: SuperType> Family for Super<T> {
 
     #[inline(always)]
     unsafe fn few<M: Machine, const R: usize>(
-        strip: *const u8,
+        strips: Strips,
         columns: usize,
         inputs: &Inputs,
         row: usize,
-        totals: *mut Total,
+        totals: *mut [Total; R],
     ) {
         let (blocks, pitch) = (columns / 256, inputs.rows());
         let inputs = inputs.q8k(0, row);
-        // SAFETY: the caller vouches for strip, inputs and totals.
-        unsafe { M::enter(Few::<T, R> { strip, blocks, inputs, pitch, totals, kind: PhantomData }) }
+        // SAFETY: the caller vouches for strips, inputs and totals.
+        unsafe { M::enter(Few::<T, R> { strips, blocks, inputs, pitch, totals, kind: PhantomData }) }
     }
 
     #[inline(always)]
@@ -171,32 +171,27 @@ impl<T: SuperType> Family for Super<T> {
     }
 }
 
-/// `R` input rows straight from the tiles of a strip.
+/// `R` input rows straight from the tiles of some strips.
 struct Few<T, const R: usize> {
-    strip: *const u8,
+    strips: Strips,
     blocks: usize,
     inputs: *const Q8KBlock,
     pitch: usize,
-    totals: *mut Total,
+    totals: *mut [Total; R],
     kind: PhantomData<T>,
 }
 
 impl<T: SuperType, const R: usize> Kernel for Few<T, R> {
     #[inline(always)]
     unsafe fn run<M: Machine>(self) {
-        // SAFETY: `blocks` tiles and, for each, `R` input blocks; the machine is the caller's.
+        // SAFETY: `blocks` tiles in each strip and, for each, `R` input blocks; the machine is the caller's.
         unsafe {
-            let mut totals = [M::zero(); R];
             for block in 0..self.blocks {
-                let tile = self.strip.add(block * Super::<T>::TILE);
-                let ahead = tile.wrapping_add(2 * Super::<T>::TILE);
-                for line in 0..Super::<T>::TILE / 64 {
-                    M::prefetch(ahead.wrapping_add(line * 64));
+                let inputs = self.inputs.add(block * self.pitch);
+                for strip in 0..self.strips.count {
+                    let tile = self.strips.start.add(strip * self.strips.distance + block * Super::<T>::TILE);
+                    Self::block::<M>(tile, inputs, self.totals.add(strip).cast());
                 }
-                self.block::<M>(tile, self.inputs.add(block * self.pitch), &mut totals);
-            }
-            for (r, total) in totals.into_iter().enumerate() {
-                M::store(self.totals.add(r).cast(), total);
             }
         }
     }
@@ -204,12 +199,13 @@ impl<T: SuperType, const R: usize> Kernel for Few<T, R> {
 
 impl<T: SuperType, const R: usize> Few<T, R> {
     #[inline(always)]
-    unsafe fn block<M: Machine>(&self, tile: *const u8, inputs: *const Q8KBlock, totals: &mut [M::Floats; R]) {
+    unsafe fn block<M: Machine>(tile: *const u8, inputs: *const Q8KBlock, totals: *mut f32) {
         // SAFETY: as for `run`.
         unsafe {
             let scale = M::floats_from_f16(tile.add(Super::<T>::SCALES).cast());
             let mut values = [M::zero(); R];
             for pair in 0..8 {
+                Self::prefetch::<M>(tile, pair);
                 let mut sums = [M::zero_ints(); R];
                 if T::FINE {
                     sums = Self::starts::<M>(inputs, pair * 2);
@@ -228,9 +224,20 @@ impl<T: SuperType, const R: usize> Few<T, R> {
             if !T::FINE {
                 Self::subtract_minima::<M>(tile, inputs, &mut values);
             }
-            for r in 0..R {
-                totals[r] = M::add_product(totals[r], values[r], M::splat((*inputs.add(r)).scale));
+            for (r, value) in values.into_iter().enumerate() {
+                let total = totals.add(r * 16);
+                M::store(total, M::add_product(M::floats(total), value, M::splat((*inputs.add(r)).scale)));
             }
+        }
+    }
+
+    /// An eighth of the tile that follows in this strip; it is read after the other strips' tiles.
+    #[inline(always)]
+    unsafe fn prefetch<M: Machine>(tile: *const u8, eighth: usize) {
+        let lines = const { (Super::<T>::TILE / 64).div_ceil(8) };
+        for line in 0..lines {
+            // SAFETY: nothing is read.
+            unsafe { M::prefetch(tile.wrapping_add(Super::<T>::TILE + (eighth * lines + line) * 64)) }
         }
     }
 
@@ -367,25 +374,31 @@ impl<const FINE: bool, const R: usize, const S: usize> Kernel for Tile<FINE, R, 
                     }
                 }
             }
-            for r in 0..R {
+            for (r, values) in values.iter().enumerate() {
                 let input = inputs.add(r);
                 let scale = M::splat((*input).scale);
-                for s in 0..S {
-                    if !FINE {
-                        let strip = weights.add(s);
-                        let mut sum = M::zero_ints();
-                        for pair in 0..4 {
-                            let minima = M::pairs((&raw const (*strip).minima).cast::<i16>().add(pair * 32));
-                            let with = (&raw const (*input).sums).cast::<i16>().add(pair * 2);
-                            sum = M::dot_pairs(sum, minima, with);
-                        }
-                        let minimum = M::floats((&raw const (*strip).minimum).cast());
-                        values[r][s] = M::subtract_product(values[r][s], M::floats_from_ints(sum), minimum);
-                    }
+                for (s, value) in values.iter().enumerate() {
+                    let value = if FINE { *value } else { subtract_minima::<M>(*value, weights.add(s), input) };
                     let total = totals.add(r).cast::<f32>().add(s * 16);
-                    M::store(total, M::add_product(M::floats(total), values[r][s], scale));
+                    M::store(total, M::add_product(M::floats(total), value, scale));
                 }
             }
         }
+    }
+}
+
+/// # Safety
+/// As for `Tile::run`.
+#[inline(always)]
+unsafe fn subtract_minima<M: Machine>(value: M::Floats, weights: *const Unpacked, input: *const Q8KBlock) -> M::Floats {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sum = M::zero_ints();
+        for pair in 0..4 {
+            let minima = M::pairs((&raw const (*weights).minima).cast::<i16>().add(pair * 32));
+            sum = M::dot_pairs(sum, minima, (&raw const (*input).sums).cast::<i16>().add(pair * 2));
+        }
+        let minimum = M::floats((&raw const (*weights).minimum).cast());
+        M::subtract_product(value, M::floats_from_ints(sum), minimum)
     }
 }
