@@ -88,9 +88,7 @@ class Family:
         wide = 128 if self.head_width * self.heads != self.width else 64
         kv_heads = 4 if self.kv_heads == self.heads else 2
         experts = self.experts.grown() if self.experts else None
-        return replace(
-            self, width=256, heads=4, kv_heads=kv_heads, head_width=wide, feed_forward=512, experts=experts
-        )
+        return replace(self, width=256, heads=4, kv_heads=kv_heads, head_width=wide, feed_forward=512, experts=experts)
 
 
 YARN: Final = {
