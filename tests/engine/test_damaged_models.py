@@ -16,7 +16,7 @@ from .chat_model import write_chat_model
 
 ALLOWED = {"ok", "ModelLoadError", "EngineError", "InvalidRequest", "ContextOverflow", "ValueError"}
 # Metadata, vocabulary and tensor entries of the small model.
-HEADER = 12_000
+HEADER = 6000
 HARD = [0, 1, 2, 31, 32, 255, 256, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**63 - 1, 2**63, 2**64 - 1]
 
 words = st.builds(
