@@ -178,6 +178,8 @@ unsafe fn run<F: Family>(
             Kind::Avx512Vnni => task.run::<machine::Vnni, F>(strips, rows, scratch),
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 | Kind::Avx512 => task.run::<machine::Avx2, F>(strips, rows, scratch),
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonDot => task.run::<machine::Neon, F>(strips, rows, scratch),
             _ => task.run::<machine::Portable, F>(strips, rows, scratch),
         }
     }
