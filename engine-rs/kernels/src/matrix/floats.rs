@@ -1,6 +1,6 @@
 //! F32, F16 and BF16 weights, and those that are decoded to floats: a strip holds its columns one after another, sixteen
-//! weights each, filled up with zeros to whole runs of columns. Every product is a chain of fused additions along each 16
-//! columns, and these chains' sums are added in order.
+//! weights each, filled up with zeros to whole runs of columns. Every product is four chains of fused additions in each
+//! run, over every fourth column, and these chains' sums are added in order.
 
 use super::family::{Family, STRIP, Strips, Total, Unpacked};
 use super::inputs::{Format, Inputs, RUN};
@@ -98,8 +98,8 @@ impl<T: FloatKind> Family for Floats<T> {
 /// Runs of a strip that are multiplied before those of the next strip: long enough for the processor to see that memory
 /// is read in order, short enough for their inputs to stay in the caches.
 const TOGETHER: usize = 16;
-/// Columns of one chain of additions.
-const CHAIN: usize = 16;
+/// Chains of additions in a run: one alone would wait for its own results.
+const CHAINS: usize = 4;
 
 /// `R` input rows straight from some strips.
 struct Few<T, const R: usize> {
@@ -122,11 +122,9 @@ impl<T: FloatKind, const R: usize> Kernel for Few<T, R> {
                     for run in first..self.runs.min(first + TOGETHER) {
                         let (weights, totals) = (strip_start.add(run * Self::RUN), self.totals.add(strip).cast());
                         let inputs = self.inputs.add(run * RUN * self.pitch);
-                        // A chain alone would wait for its own additions; many rows are many chains.
                         match R {
-                            1 | 2 => Self::run::<M, 4>(weights, inputs, totals),
-                            3 | 4 => Self::run::<M, 2>(weights, inputs, totals),
-                            _ => Self::run::<M, 1>(weights, inputs, totals),
+                            1..=4 => Self::run::<M, CHAINS>(weights, inputs, totals),
+                            _ => Self::run::<M, 2>(weights, inputs, totals),
                         }
                     }
                 }
@@ -145,12 +143,16 @@ impl<T: FloatKind, const R: usize> Few<T, R> {
     unsafe fn run<M: Machine, const N: usize>(weights: *const u8, inputs: *const f32, totals: *mut f32) {
         // SAFETY: as for `Kernel::run`.
         unsafe {
-            for first in (0..RUN).step_by(N * CHAIN) {
+            for first in (0..CHAINS).step_by(N) {
                 let mut sums = [[M::zero(); R]; N];
-                for at in first..first + CHAIN {
+                for at in (first..RUN).step_by(CHAINS) {
                     for (n, sums) in sums.iter_mut().enumerate() {
-                        let column = at + n * CHAIN;
+                        let column = at + n;
                         let weights = weights.add(column * Self::COLUMN);
+                        if N < CHAINS {
+                            // The columns of the other chains, so that memory is read in order.
+                            M::prefetch(weights.wrapping_add(N * Self::COLUMN));
+                        }
                         let weight = T::load::<M>(weights);
                         for (r, sum) in sums.iter_mut().enumerate() {
                             *sum = M::add_product(*sum, weight, M::splat(*inputs.add(r * RUN + column)));
@@ -210,8 +212,8 @@ impl<const R: usize, const S: usize> Kernel for Tile<R, S> {
                     *total = M::floats(self.totals.add(r).cast::<f32>().add(s * STRIP));
                 }
             }
-            for chain in 0..self.runs * RUN / CHAIN {
-                let sums = self.chain::<M>(chain * CHAIN);
+            for chain in 0..self.runs * CHAINS {
+                let sums = self.chain::<M>(chain / CHAINS, chain % CHAINS);
                 for (totals, sums) in totals.iter_mut().zip(sums) {
                     for (total, sum) in totals.iter_mut().zip(sums) {
                         *total = M::add(*total, sum);
@@ -229,17 +231,17 @@ impl<const R: usize, const S: usize> Kernel for Tile<R, S> {
 
 impl<const R: usize, const S: usize> Tile<R, S> {
     #[inline(always)]
-    unsafe fn chain<M: Machine>(&self, first: usize) -> [[M::Floats; S]; R] {
+    unsafe fn chain<M: Machine>(&self, run: usize, chain: usize) -> [[M::Floats; S]; R] {
         // SAFETY: as for `run`.
         unsafe {
-            let inputs = self.inputs.add(first / RUN * RUN * self.pitch + first % RUN);
+            let inputs = self.inputs.add(run * RUN * self.pitch);
             let mut sums = [[M::zero(); S]; R];
-            for column in 0..CHAIN {
+            for column in (chain..RUN).step_by(CHAINS) {
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let input = M::splat(*inputs.add(r * RUN + column));
                     for (s, sum) in sums.iter_mut().enumerate() {
                         let weights = (&raw const (*self.weights.add(s)).bytes).cast::<f32>();
-                        let weights = M::floats(weights.add((first + column) * STRIP));
+                        let weights = M::floats(weights.add((run * RUN + column) * STRIP));
                         *sum = M::add_product(*sum, weights, input);
                     }
                 }

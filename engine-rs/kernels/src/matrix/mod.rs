@@ -18,6 +18,7 @@ mod output;
 mod quantize;
 mod scratch;
 mod superblock;
+mod supertile;
 #[cfg(test)]
 mod tests;
 

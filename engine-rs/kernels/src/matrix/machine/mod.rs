@@ -32,7 +32,9 @@ pub(super) trait Kernel {
 /// read or written. Bytes, pairs and floats of tiles and scratch memory are aligned to 32 bytes at least.
 pub(super) unsafe trait Machine: Copy + 'static {
     const ISA: Isa;
-    /// Input rows and strips of a register tile.
+    /// Input rows, at most 8, of one pass over packed strips.
+    const PASS: usize;
+    /// Input rows, at most 6, and strips of a register tile.
     const ROWS: usize;
     const STRIPS: usize;
 

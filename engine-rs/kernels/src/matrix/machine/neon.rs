@@ -46,6 +46,7 @@ unsafe fn sdot(sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
 // SAFETY: used only where `Kind::NeonDot` was detected.
 unsafe impl Machine for Neon {
     const ISA: Isa = Isa(Kind::NeonDot);
+    const PASS: usize = 4;
     const ROWS: usize = 3;
     const STRIPS: usize = 1;
 
