@@ -87,7 +87,7 @@ pub(crate) unsafe trait Lanes: Copy {
 
 /// Eight floats in plain Rust, for processors without a kernel of their own and as the tests' reference.
 #[derive(Clone, Copy)]
-pub(crate) struct Portable([f32; 8]);
+pub(crate) struct Portable(pub(crate) [f32; 8]);
 
 // SAFETY: plain Rust, available everywhere.
 unsafe impl Lanes for Portable {
@@ -149,7 +149,7 @@ pub(crate) mod x86 {
     use std::arch::x86_64::*;
 
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx2(__m256);
+    pub(crate) struct Avx2(pub(crate) __m256);
 
     // SAFETY: used only in functions with AVX2, FMA and F16C enabled.
     unsafe impl Lanes for Avx2 {
@@ -209,7 +209,7 @@ pub(crate) mod x86 {
     }
 
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx512(__m512);
+    pub(crate) struct Avx512(pub(crate) __m512);
 
     // SAFETY: used only in functions with AVX-512 F enabled.
     unsafe impl Lanes for Avx512 {
@@ -271,7 +271,7 @@ pub(crate) mod arm {
     use std::arch::aarch64::*;
 
     #[derive(Clone, Copy)]
-    pub(crate) struct Neon(float32x4_t);
+    pub(crate) struct Neon(pub(crate) float32x4_t);
 
     // SAFETY: NEON is part of every AArch64 target of ours.
     unsafe impl Lanes for Neon {

@@ -4,8 +4,8 @@
 
 use super::inputs::{Format, Inputs};
 use super::machine::Machine;
-use super::output::{Output, Store};
 use super::scratch::MatrixScratch;
+use crate::output::{Output, Store};
 use std::ops::Range;
 
 /// Weight rows of a strip.

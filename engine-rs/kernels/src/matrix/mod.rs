@@ -14,7 +14,6 @@ mod inputs;
 mod kquants;
 mod machine;
 mod memory;
-mod output;
 mod quantize;
 mod scratch;
 mod superblock;
@@ -24,7 +23,6 @@ mod tests;
 
 pub use inputs::{Format, Formats, Inputs};
 pub use memory::NoMemory;
-pub use output::{Output, Store};
 pub use scratch::MatrixScratch;
 
 use crate::isa::Kind;
@@ -32,6 +30,8 @@ use crate::{BlockType, Isa};
 use family::{Family, STRIP, Task};
 use memory::Aligned;
 use std::ops::Range;
+
+use crate::output::{Output, Store};
 
 /// Weights `[rows, columns]`, packed.
 #[derive(Debug)]

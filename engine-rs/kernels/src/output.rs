@@ -1,4 +1,4 @@
-//! Where products go.
+//! Where a kernel puts its results.
 
 /// Results as rows of floats: `start[row * stride + column]`. Several threads write disjoint parts through copies of it.
 #[derive(Debug, Clone, Copy)]
@@ -28,10 +28,27 @@ impl Output {
         Output { start, stride }
     }
 
+    /// The same rows from `columns` columns on.
+    ///
+    /// # Safety
+    /// As for `new`.
+    pub unsafe fn offset(self, columns: usize) -> Output {
+        // SAFETY: the caller vouches for the place.
+        Output { start: unsafe { self.start.add(columns) }, stride: self.stride }
+    }
+
     /// # Safety
     /// As for `new`.
     #[inline(always)]
-    pub(super) unsafe fn write(self, row: usize, column: usize, values: &[f32], store: Store) {
+    pub(crate) unsafe fn row(self, row: usize) -> *mut f32 {
+        // SAFETY: the caller vouches for the place.
+        unsafe { self.start.add(row * self.stride) }
+    }
+
+    /// # Safety
+    /// As for `new`.
+    #[inline(always)]
+    pub(crate) unsafe fn write(self, row: usize, column: usize, values: &[f32], store: Store) {
         // SAFETY: the caller vouches for the place.
         let out = unsafe { self.start.add(row * self.stride + column) };
         for (at, value) in values.iter().enumerate() {
