@@ -87,6 +87,14 @@ pub(super) const PANEL: usize = 512;
 /// first-level cache, of a panel in the second-level one (170 KB, and 256 KB of totals).
 pub(super) const GROUP: usize = 4;
 
+/// Strips that are taken together: `count` of them, `step` apart.
+#[derive(Clone, Copy)]
+struct Group {
+    strip: usize,
+    step: usize,
+    count: usize,
+}
+
 impl Task<'_> {
     /// # Safety
     /// The machine must be available and the task's matrix and output valid.
@@ -124,47 +132,62 @@ impl Task<'_> {
         self.start.wrapping_add(strip * self.strip_bytes)
     }
 
-    /// # Safety
-    /// As for `run`.
-    unsafe fn few<M: Machine, F: Family>(&self, strips: Range<usize>, rows: Range<usize>) {
-        let mut strip = strips.start;
-        while strip < strips.end {
-            let count = GROUP.min(strips.end - strip);
-            let mut row = rows.start;
-            while row < rows.end {
-                let pass = M::PASS.min(rows.end - row);
-                // SAFETY: the caller's.
-                unsafe {
-                    match pass {
-                        1 => self.pass::<M, F, 1>(strip, count, row),
-                        2 => self.pass::<M, F, 2>(strip, count, row),
-                        3 => self.pass::<M, F, 3>(strip, count, row),
-                        4 => self.pass::<M, F, 4>(strip, count, row),
-                        5 => self.pass::<M, F, 5>(strip, count, row),
-                        6 => self.pass::<M, F, 6>(strip, count, row),
-                        7 => self.pass::<M, F, 7>(strip, count, row),
-                        _ => self.pass::<M, F, 8>(strip, count, row),
-                    }
-                }
-                row += pass;
-            }
-            strip += count;
-        }
-    }
-
-    /// `R` input rows times `count` strips.
+    /// Strips are taken in groups whose members lie a share of all of them apart, so that memory is read as several long
+    /// streams: each member's successor in the next group follows it directly.
     ///
     /// # Safety
     /// As for `run`.
-    unsafe fn pass<M: Machine, F: Family, const R: usize>(&self, strip: usize, count: usize, row: usize) {
+    unsafe fn few<M: Machine, F: Family>(&self, strips: Range<usize>, rows: Range<usize>) {
+        let step = strips.len() / GROUP;
+        let rest = strips.start + step * GROUP;
+        // SAFETY: the caller's.
+        unsafe {
+            for strip in strips.start..strips.start + step {
+                self.group::<M, F>(Group { strip, step, count: GROUP }, rows.clone());
+            }
+            if rest < strips.end {
+                self.group::<M, F>(Group { strip: rest, step: 1, count: strips.end - rest }, rows);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for `run`.
+    unsafe fn group<M: Machine, F: Family>(&self, group: Group, rows: Range<usize>) {
+        let mut row = rows.start;
+        while row < rows.end {
+            let pass = M::PASS.min(rows.end - row);
+            // SAFETY: the caller's.
+            unsafe {
+                match pass {
+                    1 => self.pass::<M, F, 1>(group, row),
+                    2 => self.pass::<M, F, 2>(group, row),
+                    3 => self.pass::<M, F, 3>(group, row),
+                    4 => self.pass::<M, F, 4>(group, row),
+                    5 => self.pass::<M, F, 5>(group, row),
+                    6 => self.pass::<M, F, 6>(group, row),
+                    7 => self.pass::<M, F, 7>(group, row),
+                    _ => self.pass::<M, F, 8>(group, row),
+                }
+            }
+            row += pass;
+        }
+    }
+
+    /// `R` input rows times a group of strips.
+    ///
+    /// # Safety
+    /// As for `run`.
+    unsafe fn pass<M: Machine, F: Family, const R: usize>(&self, group: Group, row: usize) {
+        let Group { strip, step, count } = group;
         let mut totals = [[Total([0.0; STRIP]); R]; GROUP];
-        let strips = Strips { start: self.strip(strip), distance: self.strip_bytes, count };
+        let strips = Strips { start: self.strip(strip), distance: step * self.strip_bytes, count };
         // SAFETY: the caller's; there are totals for each strip of a group.
         unsafe {
             F::few::<M, R>(strips, self.columns, self.inputs, row, totals.as_mut_ptr());
             for (s, totals) in totals[..count].iter().enumerate() {
                 for (r, total) in totals.iter().enumerate() {
-                    self.write(row + r, strip + s, total);
+                    self.write(row + r, strip + s * step, total);
                 }
             }
         }

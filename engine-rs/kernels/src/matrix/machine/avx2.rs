@@ -37,7 +37,7 @@ unsafe impl Machine for Avx2 {
     }
 
     operations! {
-        fn prefetch(at: *const u8) { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        fn prefetch(at: *const u8) { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
 
         fn bytes(from: *const u8) -> [__m256i; 2] {
             [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(32).cast())]

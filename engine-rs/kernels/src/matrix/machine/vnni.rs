@@ -27,7 +27,9 @@ unsafe impl Machine for Vnni {
     }
 
     operations! {
-        fn prefetch(at: *const u8) { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        // Into the second-level cache: the first level tracks too few lines on their way to keep memory busy, and a third
+        // of its bandwidth was lost.
+        fn prefetch(at: *const u8) { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
 
         fn bytes(from: *const u8) -> __m512i { _mm512_loadu_si512(from.cast()) }
         fn store_bytes(to: *mut u8, bytes: __m512i) { _mm512_storeu_si512(to.cast(), bytes) }
