@@ -108,7 +108,9 @@ fn main() -> Result<()> {
     let options = ExecutorOptions { threads, context_length: Some(4096), ..ExecutorOptions::default() };
     let executor = load(Arc::new(Gguf::open(Path::new(&path))?), &options)?;
     let (vocab, (sender, wakes)) = (executor.vocab(), channel());
-    let wake = Box::new(move || drop(sender.send(())));
+    let wake = Box::new(move || {
+        let _ = sender.send(());
+    });
     let engine = Engine::start(executor, Arc::new(Letters(vocab)), RunOptions::default(), wake)?;
     let mut bench = Bench { engine, wakes, vocab, next: 0 };
     pauses(&mut bench)?;
