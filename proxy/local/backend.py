@@ -192,6 +192,9 @@ def _timings(event: Finished) -> EngineTimings:
         first_token=event.first_token_seconds,
         prompt_tokens=event.prompt_tokens,
         completion_tokens=event.completion_tokens,
+        cached_tokens=event.cached_tokens,
+        drafted_tokens=event.drafted_tokens,
+        accepted_tokens=event.accepted_tokens,
     )
 
 
