@@ -103,7 +103,7 @@ impl History {
 #[test]
 fn histories_change_no_token() {
     let (mut preempted, mut reused, mut accepted, mut whole) = (0, 0, 0, 0);
-    for seed in 0..300 {
+    for seed in 0..150 {
         let mut history = History::new(seed);
         (0..160).for_each(|_| history.act());
         history.finish();
@@ -127,7 +127,7 @@ fn histories_change_no_token() {
     }
     // All that could change a token has happened often.
     assert!(
-        preempted > 300 && reused > 30_000 && accepted > 1_000 && whole > 2_000,
+        preempted > 100 && reused > 10_000 && accepted > 500 && whole > 1_000,
         "{preempted} {reused} {accepted} {whole}"
     );
 }

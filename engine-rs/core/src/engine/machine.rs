@@ -181,7 +181,8 @@ impl Machine {
         let elapsed = (self.clock)().saturating_duration_since(begin);
         self.count(rows, elapsed);
         if outcome.is_ok() {
-            self.pace.observe(rows.iter().map(Row::width).sum(), elapsed);
+            let prompts = rows.iter().filter(|row| row.len > 1 || !row.samples);
+            self.pace.observe(prompts.map(|row| row.len).sum(), elapsed);
         }
         outcome
     }

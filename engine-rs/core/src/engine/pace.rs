@@ -8,7 +8,7 @@ use std::time::Duration;
 const STREAMING: Duration = Duration::from_millis(80);
 /// And while none does: longer steps read a prompt somewhat faster, but whoever comes next waits for their end.
 const READING: Duration = Duration::from_millis(250);
-/// Steps of so few tokens tell what a step takes in any case. Also the fewest tokens that are ever asked for.
+/// Steps of so few prompt tokens tell what a step takes in any case. Also the fewest tokens that are ever asked for.
 const FEW: usize = 8;
 /// Weight of the newest step in the averages.
 const NEWEST: f64 = 0.3;
@@ -16,7 +16,7 @@ const NEWEST: f64 = 0.3;
 #[derive(Debug, Clone)]
 pub struct Pace {
     most: usize,
-    /// Seconds that a step takes in any case, and for each token; once known.
+    /// Seconds that a step takes in any case, streams and all, and for each token of a prompt; once known.
     fixed: Option<f64>,
     each: Option<f64>,
 }
@@ -27,7 +27,8 @@ impl Pace {
         Self { most: most.max(1), fixed: None, each: None }
     }
 
-    /// A step of `tokens` tokens took `elapsed`.
+    /// A step with `tokens` tokens of prompts took `elapsed`. Those of streams do not count: a few rows more cost far less
+    /// than a prompt's, because the weights are read once for all of them.
     pub fn observe(&mut self, tokens: usize, elapsed: Duration) {
         let seconds = elapsed.as_secs_f64();
         if tokens <= FEW {
@@ -66,7 +67,7 @@ mod tests {
         for _ in 0..300 {
             let tokens = pace.tokens(streaming);
             pace.observe(tokens, fixed + each * tokens as u32);
-            (0..decodes).for_each(|_| pace.observe(1, fixed + each));
+            (0..decodes).for_each(|_| pace.observe(0, fixed + each));
         }
         pace.tokens(streaming)
     }
@@ -90,6 +91,14 @@ mod tests {
         }
         // Also while nothing decodes: few tokens are tried once, and tell.
         assert!(settles(ms(500), ms(1), 0, false) > 400);
+    }
+
+    #[test]
+    fn many_streams_do_not_make_prompts_cheap() {
+        let mut pace = Pace::new(512);
+        pace.observe(32, Duration::from_millis(64));
+        (0..100).for_each(|_| pace.observe(0, Duration::from_millis(20)));
+        assert_eq!(pace.tokens(true), 30);
     }
 
     #[test]

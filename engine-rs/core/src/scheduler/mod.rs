@@ -2,10 +2,12 @@
 //! step's tokens are shared. Pure and deterministic: no threads, no clock, no executor; the engine tells it what happened
 //! and does what it returns.
 //!
-//! Promises, proved in `tests`: every sequence that its client keeps up with gets a token within a bounded number of
+//! Promises, proved in `histories`: every sequence that its client keeps up with gets a token within a bounded number of
 //! steps; one whose client does not keep up holds up no other; one that is removed leaves nothing behind; no block is
 //! written that another sequence reads.
 
+#[cfg(test)]
+mod histories;
 mod plan;
 pub mod sequence;
 pub mod share;
