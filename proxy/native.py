@@ -28,6 +28,7 @@ from quiver._engine import (
     encode_chunk,
     encode_request,
     encode_response,
+    evaluate,
     is_encoder,
 )
 
@@ -59,5 +60,6 @@ __all__ = [
     "encode_chunk",
     "encode_request",
     "encode_response",
+    "evaluate",
     "is_encoder",
 ]

@@ -1,8 +1,8 @@
 //! What encoders do to whole rows besides products: layer norms, the exact GELU, the softmax of attention without a mask.
 //! Sums run over sixteen lanes in one fixed order, so a row's result depends on the row alone.
 
-use super::exp::exp;
-use super::isa::{Lanes, per_isa};
+use crate::exp::exp;
+use crate::isa::{Lanes, per_isa};
 
 const LANES: usize = 16;
 
