@@ -674,9 +674,10 @@ def render_chat(path: str, messages: bytes, *, extra: bytes | None = None, add_g
 
 # --- Evaluation ---
 
-def evaluate(path: str, tokens: list[int], *, kv_type: str = "f32") -> bytes:
+def evaluate(path: str, tokens: list[int], *, kv_type: str = "f32", backend: str = "fused") -> bytes:
     """The logits at every position of `tokens` as native-endian f32, position by position.
 
-    `kv_type` is how keys and values are kept, `f32` or `f16`. For parity tests and perplexity. Raises ValueError when the
+    `kv_type` is how keys and values are kept: `f32`, `f16` or `q8_0`. `backend` is `fused`, what serves, or `candle`, which
+    multiplies without rounding activations and knows plain decoders only. For parity tests and perplexity. Raises ValueError when the
     file cannot be loaded, a token is unknown or there are more tokens than the model's context.
     """
