@@ -88,9 +88,9 @@ class EngineModel:
         )
 
     def figures(self) -> Iterator[Figure]:
-        """For the metrics page. A model that is not loaded has no statistics."""
+        """For the metrics page. A model that is not loaded has no statistics, nor has an encoder."""
         label = ("model", self.model)
-        if self._engine is not None:
+        if isinstance(self._engine, LocalEngine):
             yield from statistics_figures(self._engine.statistics(), label)
         yield from self._sequences.figures(label)
 

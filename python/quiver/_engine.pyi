@@ -6,6 +6,10 @@ from typing import ClassVar, Final, final
 __all__ = [
     "LAST_CHUNK",
     "ContextOverflow",
+    "Embedded",
+    "EmbeddingTicket",
+    "Encoder",
+    "EncoderInfo",
     "Engine",
     "EngineError",
     "EngineStatistics",
@@ -30,6 +34,7 @@ __all__ = [
     "encode_request",
     "encode_response",
     "evaluate",
+    "is_encoder",
     "render_chat",
     "tokenize",
 ]

@@ -21,7 +21,8 @@ from quiver.proxy.local.embedding import LocalEncoder, embedding_inputs, open_lo
 from quiver.schemas.errors import ApiError
 
 from . import minilm
-from .encoders import BLOCK_TYPES, CONTEXT, SHAPES, TEXTS, BlockType, Shape, write_encoder
+from .encoders import BLOCK_TYPES, CONTEXT, SHAPES, TEXTS, Shape, write_encoder
+from .fixtures import BlockType
 from .sentences import SENTENCES
 
 GOLDENS: Final = Path(__file__).parent / "goldens"
