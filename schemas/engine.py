@@ -14,10 +14,34 @@ class Prompt(msgspec.Struct, frozen=True, omit_defaults=True):
     tokens: list[int] | msgspec.UnsetType = msgspec.UNSET
 
 
+class Schema(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A JSON schema. `strict`: what cannot be enforced is refused, not left out."""
+
+    json: object
+    strict: bool = False
+
+
+class Grammar(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an answer must follow: exactly one of `json`, `regex`, `choice` and `lark`.
+
+    `field`: the client's field it comes from, named when it is refused. `schemas`: those that `lark` refers to as `@name`.
+    """
+
+    field: str
+    json: object = msgspec.UNSET
+    strict: bool = False
+    regex: str | msgspec.UnsetType = msgspec.UNSET
+    choice: list[str] | msgspec.UnsetType = msgspec.UNSET
+    lark: str | msgspec.UnsetType = msgspec.UNSET
+    schemas: dict[str, Schema] | msgspec.UnsetType = msgspec.UNSET
+
+
 class GenerateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """One sequence to generate. Ranges are checked by the engine, which names the field at fault.
 
-    `scope`: the engine reuses what it computed for one request only in others of the same scope.
+    `template_arguments`: further variables for the chat template. `reasoning`: the marks around the model's reasoning, after
+    which the `grammar` begins. `shown`: control tokens whose names show in the text. `scope`: the engine reuses what it
+    computed for one request only in others of the same scope.
     """
 
     prompt: Prompt
@@ -34,3 +58,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     stop: list[str] = []
     logprobs: int | None = None
     scope: str = ""
+    template_arguments: dict[str, object] = {}
+    grammar: Grammar | None = None
+    reasoning: tuple[str, str] | None = None
+    shown: list[int] = []

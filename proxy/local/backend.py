@@ -18,15 +18,17 @@ from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import ChatRequest, CompletionRequest
 
 from ..decoding import decode_body
-from ..native import EngineError, Failed, Finished, InvalidRequest, ModelLoadError, Text
+from ..native import EngineError, Failed, Finished, InvalidRequest, ModelLoadError, Started, Text
 from ..registry import BackendStatus, Call, Health
 from ..reply import Reply
 from ..routing.load import Load
 from ..seams import World
 from ..watch import Watch
 from .completion import ChatWriter, TextWriter, Writer
+from .dialect import Dialect, dialect_of
 from .engine import LocalEngine, open_local_engine
 from .prompting import chat_requests, completion_requests
+from .tools import known_id
 
 BOLT = LocalModel(path=str(files("quiver").joinpath("models", "bolt.gguf")), id="bolt")
 
@@ -35,6 +37,7 @@ CODES = {
     "context_length_exceeded": errors.CONTEXT_LENGTH_EXCEEDED,
     "invalid_request": errors.INVALID_REQUEST,
     "chat_template": errors.INVALID_REQUEST,
+    "grammar": errors.INVALID_REQUEST,
     "engine_stopped": errors.ENGINE_STOPPED,
 }
 
@@ -55,6 +58,7 @@ class EngineModel:
         self.id = f"engine:{self.model}"
         self._path, self._config, self._world = model.path, config, world
         self._engine: LocalEngine | None = None
+        self._dialect = Dialect()
         self._loaded, self._stopping = trio.Event(), trio.Event()
         self._reason: str | None = "loading"
         self.load = Load(limit=config.max_sequences)
@@ -93,6 +97,7 @@ class EngineModel:
                 max_sequences=config.max_sequences,
                 kv_type=config.kv,
             ) as engine:
+                self._dialect = dialect_of(engine.info)
                 self._engine, self._reason = engine, None
                 self._loaded.set()
                 self._log.info("model loaded", file=self._path, info=repr(engine.info))
@@ -138,8 +143,9 @@ class EngineModel:
         writer: Writer
         if call.endpoint == "chat/completions":
             chat = decode_body(call.body, _decode_chat)
-            requests = chat_requests(chat, call.scope)
-            writer = ChatWriter(reply, self._world.unique_id("chatcmpl-"), created, chat, len(requests))
+            requests = chat_requests(chat, call.scope, self._dialect)
+            reply_id = self._world.unique_id("chatcmpl-")
+            writer = ChatWriter(reply, reply_id, created, chat, len(requests), self._dialect, self._call_id)
         else:
             completion = decode_body(call.body, _decode_completion)
             requests = completion_requests(completion, call.scope)
@@ -150,8 +156,11 @@ class EngineModel:
             await _follow_all(engine, requests, writer.take)
         await writer.close()
 
+    def _call_id(self) -> str:
+        return known_id(self._world.unique_id("call_"), self._dialect)
 
-Take = Callable[[int, Text | Finished], Awaitable[None]]
+
+Take = Callable[[int, Started | Text | Finished], Awaitable[None]]
 
 
 async def _follow(engine: LocalEngine, request: GenerateRequest, index: int, take: Take) -> None:
@@ -160,9 +169,9 @@ async def _follow(engine: LocalEngine, request: GenerateRequest, index: int, tak
         async with engine.generate(_encode(request)) as events:
             async for event in events:
                 if isinstance(event, Failed):
-                    raise ApiError(CODES.get(event.code, errors.ENGINE_ERROR), event.message)
-                if isinstance(event, Text | Finished):
-                    await take(index, event)
+                    kind = CODES.get(event.code, errors.ENGINE_ERROR)
+                    raise ApiError(kind, event.message, param=_field_of(event))
+                await take(index, event)
     except InvalidRequest as error:
         raise ApiError(errors.INVALID_REQUEST, str(error), param=error.field) from error
     except EngineError as error:
@@ -174,7 +183,7 @@ async def _follow_all(engine: LocalEngine, requests: list[GenerateRequest], take
     failures: list[Exception] = []
     one_at_a_time = trio.Lock()
 
-    async def take_in_turn(index: int, event: Text | Finished) -> None:
+    async def take_in_turn(index: int, event: Started | Text | Finished) -> None:
         async with one_at_a_time:
             await take(index, event)
 
@@ -190,6 +199,13 @@ async def _follow_all(engine: LocalEngine, requests: list[GenerateRequest], take
             nursery.start_soon(follow, index, nursery.cancel_scope)
     if failures:
         raise failures[0]
+
+
+def _field_of(failed: Failed) -> str | None:
+    """The field of a request that was refused once it was read: the engine's words begin with it."""
+    if failed.code != "invalid_request" or not failed.message.startswith("`"):
+        return None
+    return failed.message[1:].partition("`")[0]
 
 
 def _first(group: BaseExceptionGroup[ModelLoadError]) -> ModelLoadError:

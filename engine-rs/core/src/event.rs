@@ -54,6 +54,8 @@ pub enum Event {
     Started {
         id: u64,
         prompt_tokens: usize,
+        /// The prompt ends inside the model's reasoning.
+        reasoning: bool,
     },
     /// More text. `tokens` counts all tokens generated so far, those held back in unfinished text included.
     Text {

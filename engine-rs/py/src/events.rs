@@ -49,22 +49,29 @@ fn wrap(inner: core::TokenLogprob) -> TokenLogprob {
     TokenLogprob { inner }
 }
 
-#[pyclass(frozen, eq, get_all, new = "from_fields", module = "quiver._engine")]
+#[pyclass(frozen, eq, get_all, module = "quiver._engine")]
 #[derive(PartialEq)]
 pub struct Started {
     request: u64,
     prompt_tokens: usize,
+    reasoning: bool,
 }
 
 #[pymethods]
 impl Started {
+    #[new]
+    #[pyo3(signature = (request, prompt_tokens, reasoning = false))]
+    fn new(request: u64, prompt_tokens: usize, reasoning: bool) -> Self {
+        Self { request, prompt_tokens, reasoning }
+    }
+
     #[classattr]
     fn __match_args__() -> (&'static str, &'static str) {
         ("request", "prompt_tokens")
     }
 
     fn __repr__(&self) -> String {
-        let Self { request, prompt_tokens } = self;
+        let Self { request, prompt_tokens, .. } = self;
         format!("Started(request={request}, prompt_tokens={prompt_tokens})")
     }
 }
@@ -158,7 +165,9 @@ impl Failed {
 /// An event as the Python object of its class.
 pub fn to_python(py: Python<'_>, event: core::Event) -> PyResult<Py<PyAny>> {
     Ok(match event {
-        core::Event::Started { id, prompt_tokens } => Py::new(py, Started { request: id, prompt_tokens })?.into_any(),
+        core::Event::Started { id, prompt_tokens, reasoning } => {
+            Py::new(py, Started { request: id, prompt_tokens, reasoning })?.into_any()
+        }
         core::Event::Text { id, text, tokens, logprobs } => {
             Py::new(py, Text { request: id, text, completion_tokens: tokens, logprobs })?.into_any()
         }

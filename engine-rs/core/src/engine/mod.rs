@@ -12,8 +12,9 @@ pub mod model_language;
 pub mod outbox;
 pub mod pace;
 pub mod places;
+pub mod reading;
 #[cfg(test)]
-mod scripted;
+pub(crate) mod scripted;
 pub mod statistics;
 #[cfg(test)]
 mod tests;
