@@ -75,7 +75,6 @@ fn write(notation: &Notation) -> GrammarWithLexer {
 fn with_options(schema: &Value, strict: bool) -> Value {
     let mut fields = match schema {
         Value::Object(fields) => fields.clone(),
-        Value::Bool(false) => json!({"not": {}}).as_object().cloned().unwrap_or_default(),
         _ => serde_json::Map::new(),
     };
     fields.insert("x-guidance".to_owned(), json!({"whitespace_pattern": BLANKS, "lenient": !strict}));

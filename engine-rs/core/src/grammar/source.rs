@@ -4,7 +4,9 @@ use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 
 /// The largest grammar in bytes: a few thousand properties. Compilers of schemas take time that grows with it.
-pub const MAX_BYTES: usize = 256 << 10;
+pub const MAX_BYTES: usize = 128 << 10;
+/// Properties of one object: the time to compile it grows with their square, to half a second here.
+const MAX_MEMBERS: usize = 1000;
 const MAX_CHOICES: usize = 10_000;
 const MAX_FIELD: usize = 64;
 
@@ -65,13 +67,11 @@ impl Source {
     /// Checks the limits that need no model.
     pub fn check(&self) -> Result<()> {
         let bytes = match &self.notation {
-            Notation::Json { schema, .. } if !schema.is_object() && !schema.is_boolean() => {
-                return Err(self.refuse("a JSON schema is an object"));
-            }
-            Notation::Json { schema, .. } => schema.to_string().len(),
+            Notation::Json { schema, .. } => self.size(schema)?,
             Notation::Regex(text) => text.len(),
             Notation::Lark { text, schemas } => {
-                text.len() + schemas.iter().map(|named| named.schema.to_string().len()).sum::<usize>()
+                let sizes = schemas.iter().map(|named| self.size(&named.schema));
+                text.len() + sizes.sum::<Result<usize>>()?
             }
             Notation::Choice(choices) if choices.is_empty() || choices.len() > MAX_CHOICES => {
                 return Err(self.refuse(&format!("there must be 1 to {MAX_CHOICES} choices")));
@@ -87,10 +87,32 @@ impl Source {
         Ok(())
     }
 
+    /// The bytes of a schema.
+    fn size(&self, schema: &Value) -> Result<usize> {
+        if !schema.is_object() && *schema != Value::Bool(true) {
+            return Err(self.refuse("a JSON schema is an object"));
+        }
+        let members = most_members(schema);
+        if members > MAX_MEMBERS {
+            return Err(self.refuse(&format!("{members} properties of one object are too many (limit: {MAX_MEMBERS})")));
+        }
+        Ok(schema.to_string().len())
+    }
+
     /// A complaint that names the client's field.
     pub fn refuse(&self, reason: &str) -> Error {
         Error::invalid(&self.field, reason)
     }
+}
+
+/// The most members that an object within `value` has.
+fn most_members(value: &Value) -> usize {
+    let inner = match value {
+        Value::Object(members) => members.values().map(most_members).max().max(Some(members.len())),
+        Value::Array(items) => items.iter().map(most_members).max(),
+        _ => None,
+    };
+    inner.unwrap_or(0)
 }
 
 fn read_notation(fields: &mut Map<String, Value>) -> Result<Notation> {

@@ -51,10 +51,20 @@ impl Grammar {
     }
 }
 
-/// The first line: what follows it is the parser's state, which holds what the client wrote.
+/// The longest complaint in characters: some repeat the whole grammar.
+const MAX_COMPLAINT: usize = 300;
+
+/// The first line: what follows it is the parser's state.
 pub(super) fn first_line(error: &dyn std::fmt::Display) -> String {
     let text = error.to_string();
-    text.lines().next().unwrap_or_default().trim_end_matches(['.', ' ']).to_owned()
+    if text.contains("NoExtensionBias") {
+        return "no text can follow it".to_owned();
+    }
+    let line = text.lines().next().unwrap_or_default().trim_end_matches(['.', ' ']);
+    match line.char_indices().nth(MAX_COMPLAINT) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line.to_owned(),
+    }
 }
 
 fn failed<E: std::fmt::Display>(error: E) -> Error {
