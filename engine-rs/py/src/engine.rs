@@ -130,7 +130,7 @@ impl Engine {
         max_sequences: usize,
         kv_type: &str,
     ) -> PyResult<Self> {
-        let loading = ExecutorOptions { threads, context_length, kv: parse_kv(kv_type)? };
+        let loading = ExecutorOptions { threads, context_length, kv: parse_kv(kv_type)?, ..ExecutorOptions::default() };
         let options = core::RunOptions { max_sequences, seed: entropy(), ..core::RunOptions::default() };
         let wake = Arc::new(Wake::new()?);
         let signal = Arc::clone(&wake);
@@ -225,7 +225,8 @@ fn parse_kv(name: &str) -> PyResult<KvType> {
     match name {
         "f16" => Ok(KvType::F16),
         "f32" => Ok(KvType::F32),
-        _ => Err(PyValueError::new_err(format!("kv_type must be \"f16\" or \"f32\", not {name:?}"))),
+        "q8_0" => Ok(KvType::Q8),
+        _ => Err(PyValueError::new_err(format!("kv_type must be \"f16\", \"f32\" or \"q8_0\", not {name:?}"))),
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! A request finds only sequences of its own scope: how fast an answer begins must not tell one client what another asked.
 
-use crate::executor::SeqId;
+use crate::scheduler::SeqId;
 use std::cmp::Reverse;
 
 /// Fewer tokens than this are computed faster than they are worth keeping.

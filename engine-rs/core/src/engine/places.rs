@@ -3,16 +3,21 @@
 
 use super::kept::Kept;
 use crate::error::{Error, Result};
-use crate::executor::{Chunk, Executor, Logits, SeqId, Want};
-use crate::scheduler::Scheduler;
+use crate::executor::{BlockId, Chunk, Executor, Logits, Want};
+use crate::kv::blocks_for;
 use crate::scheduler::share::Row;
-use std::collections::BTreeMap;
+use crate::scheduler::{Scheduler, SeqId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub struct Places {
     executor: Box<dyn Executor>,
     /// The executor's number for each running request. A kept sequence passes its own on.
     seats: BTreeMap<u64, SeqId>,
+    /// The blocks of each seat, and those that none has.
+    tables: BTreeMap<SeqId, Vec<BlockId>>,
+    free: BTreeSet<BlockId>,
+    blocks: BlockId,
     last_seat: SeqId,
     kept: Kept,
 }
@@ -20,7 +25,15 @@ pub struct Places {
 impl Places {
     /// `kept_tokens` bounds what finished requests leave behind.
     pub fn new(executor: Box<dyn Executor>, kept_tokens: usize) -> Self {
-        Self { executor, seats: BTreeMap::new(), last_seat: 0, kept: Kept::new(kept_tokens) }
+        Self {
+            executor,
+            seats: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            free: BTreeSet::new(),
+            blocks: 0,
+            last_seat: 0,
+            kept: Kept::new(kept_tokens),
+        }
     }
 
     pub fn context_length(&self) -> usize {
@@ -31,7 +44,7 @@ impl Places {
     /// tokens are computed already.
     pub fn enter(&mut self, id: u64, scope: &str, tokens: &[u32]) -> usize {
         if let Some((seat, computed)) = self.kept.take(scope, tokens) {
-            self.executor.truncate(seat, computed);
+            self.truncate(seat, computed);
             self.seats.insert(id, seat);
             return computed;
         }
@@ -67,11 +80,14 @@ impl Places {
 
     /// Runs rows through the executor: a row of logits for each that samples. A panic is an error like any other.
     pub fn step(&mut self, rows: &[Row], scheduler: &Scheduler) -> Result<Logits> {
-        let seats = &self.seats;
+        for row in rows {
+            self.grow(row);
+        }
+        let (seats, tables) = (&self.seats, &self.tables);
         let chunks: Vec<Chunk<'_>> = rows
             .iter()
             .map(|row| Chunk {
-                seq: seats.get(&row.id).copied().unwrap_or_default(),
+                blocks: seats.get(&row.id).and_then(|seat| tables.get(seat)).map_or(&[][..], Vec::as_slice),
                 start: row.start,
                 tokens: scheduler.tokens(row),
                 want: if row.samples { Want::Last } else { Want::Nothing },
@@ -91,14 +107,14 @@ impl Places {
     pub fn rewind(&mut self, rows: &[Row]) {
         for row in rows {
             if let Some(seat) = self.seats.get(&row.id) {
-                self.executor.truncate(*seat, row.start);
+                self.truncate(*seat, row.start);
             }
         }
     }
 
     /// Sequences of requests that are not finished.
     pub fn live(&self) -> usize {
-        let all = self.executor.live_sequences();
+        let all = self.tables.len();
         all.saturating_sub(self.kept.len())
     }
 
@@ -110,12 +126,25 @@ impl Places {
         self.executor.kv_bytes()
     }
 
+    fn grow(&mut self, row: &Row) {
+        let Some(seat) = self.seats.get(&row.id) else {
+            return;
+        };
+        let table = self.tables.entry(*seat).or_default();
+        while table.len() < blocks_for(row.start + row.len) {
+            table.push(self.free.pop_first().unwrap_or(self.blocks));
+            self.blocks = self.blocks.max(table.last().map_or(0, |last| last + 1));
+        }
+    }
+
+    fn truncate(&mut self, seat: SeqId, length: usize) {
+        if let Some(table) = self.tables.get_mut(&seat) {
+            self.free.extend(table.drain(blocks_for(length).min(table.len())..));
+        }
+    }
+
     fn release(&mut self, seat: SeqId) {
-        // A broken executor must not keep the request's end from its client.
-        let _ = guarded(|| {
-            self.executor.release(seat);
-            Ok(())
-        });
+        self.free.extend(self.tables.remove(&seat).unwrap_or_default());
     }
 }
 

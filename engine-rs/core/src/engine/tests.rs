@@ -229,20 +229,20 @@ fn a_batch_changes_nothing() {
 #[test]
 fn little_memory_changes_nothing() {
     let text = |id: u64| format!("{}{id}", "word ".repeat(5));
-    let run_with = |capacity: usize| {
-        let mut machine = machine(Scripted { capacity, ..Scripted::default() });
+    let run_with = |memory: usize| {
+        let mut machine = machine(Scripted { memory, ..Scripted::default() });
         (0..6).for_each(|id| submit(&mut machine, id, request(&text(id), |_| ())));
         let events = run(&mut machine);
         let preemptions = machine.statistics().preemptions;
         ((0..6).map(|id| seen(&events, id)).collect::<Vec<_>>(), preemptions)
     };
     let (plenty, none) = run_with(usize::MAX);
-    let (scarce, some) = run_with(60);
+    let (scarce, some) = run_with(3);
     assert_eq!(plenty, scarce);
     assert!(none == 0 && some > 0, "{none} and {some} preemptions");
     // Too little for any: each fails alone, and says why.
-    let (failed, _) = run_with(10);
-    assert!(failed.iter().all(|seen| seen.end == "kv_full"), "{failed:?}");
+    let (failed, _) = run_with(0);
+    assert!(failed.iter().all(|seen| seen.end == "out_of_memory"), "{failed:?}");
 }
 
 #[test]
@@ -266,9 +266,9 @@ fn a_next_turn_computes_only_what_is_new() {
     assert_eq!((statistics.live, statistics.kept), (0, 2));
 }
 
-/// Fails whatever step holds sequence 2.
-fn against_two(fault: fn() -> Fault) -> Scripted {
-    let faults = move |batch: &[Chunk<'_>]| batch.iter().any(|chunk| chunk.seq == 2).then(fault);
+/// Fails whatever step holds a token `!`.
+fn against_shouts(fault: fn() -> Fault) -> Scripted {
+    let faults = move |batch: &[Chunk<'_>]| batch.iter().any(|chunk| chunk.tokens.contains(&33)).then(fault);
     Scripted { faults: Box::new(faults), ..Scripted::default() }
 }
 
@@ -278,8 +278,10 @@ fn a_failure_stays_with_its_request() {
     let table: [(Make, &str, usize); 2] =
         [(|| Fault::Error, "engine_internal", 1), (|| Fault::Panic, "engine_internal", 1)];
     for (fault, code, failures) in table {
-        let mut machine = machine(against_two(fault));
-        (1..=3).for_each(|id| submit(&mut machine, id, request("hello|", |_| ())));
+        let mut machine = machine(against_shouts(fault));
+        for (id, text) in [(1, "hello|"), (2, "hello!|"), (3, "hello|")] {
+            submit(&mut machine, id, request(text, |_| ()));
+        }
         let events = run(&mut machine);
         assert_eq!(seen(&events, 2).end, code);
         for id in [1, 3] {

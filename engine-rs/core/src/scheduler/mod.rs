@@ -10,10 +10,12 @@ pub mod share;
 mod tests;
 
 use crate::error::{Error, Result};
-use crate::executor::SeqId;
 use sequence::{Place, Sequence};
 use share::{Demand, Row, share};
 use std::collections::BTreeMap;
+
+/// Names a request and its sequence.
+pub type SeqId = u64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

@@ -1,6 +1,6 @@
 //! One request as the scheduler sees it: its tokens, how many of them are computed, and how far ahead of its client it is.
 
-use crate::executor::SeqId;
+use super::SeqId;
 
 /// Where a sequence is. Only running ones hold a place in the executor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! How the tokens of one step are shared out: a pure function over plain values.
 
-use crate::executor::SeqId;
+use super::SeqId;
 
 /// Consecutive tokens of one sequence to compute in this step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
