@@ -9,6 +9,8 @@ from quiver.schemas.engine import Grammar, Schema
 from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import ChatRequest, GenerationOptions, ResponseFormat
 
+from .gbnf import BadGrammar, is_gbnf, to_lark
+
 ANY_OBJECT: dict[str, object] = {"type": "object"}
 
 
@@ -39,7 +41,7 @@ def _named_forms(options: GenerationOptions) -> list[Grammar]:
         regexes["structured_outputs.regex"] = outputs.regex
         choices["structured_outputs.choice"] = outputs.choice
     found += [Grammar(field, json=_schema(field, value)) for field, value in schemas.items() if value is not None]
-    found += [Grammar(field, lark=value) for field, value in texts.items() if value]
+    found += [Grammar(field, lark=_lark(field, value)) for field, value in texts.items() if value]
     found += [Grammar(field, regex=value) for field, value in regexes.items() if value]
     found += [Grammar(field, choice=value) for field, value in choices.items() if value is not None]
     return found
@@ -72,6 +74,13 @@ def answer_schema(form: Grammar | None) -> Schema | None:
         message = f"`{form.field}` cannot be asked for together with `tools`"
         raise ApiError(errors.INVALID_REQUEST, message, param=form.field)
     return Schema(form.json, strict=form.strict)
+
+
+def _lark(field: str, text: str) -> str:
+    try:
+        return to_lark(text) if is_gbnf(text) else text
+    except BadGrammar as error:
+        raise ApiError(errors.INVALID_REQUEST, f"`{field}`: {error}", param=field) from None
 
 
 def _schema(field: str, value: dict[str, object] | str) -> object:

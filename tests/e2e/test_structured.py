@@ -99,6 +99,7 @@ def test_any_object_will_do(client: openai.OpenAI) -> None:
         ({"structured_outputs": {"choice": ["red"]}}, "red"),
         ({"guided_grammar": 'start: "a" B "c"\nB: /b{2,3}/'}, "ab{2,3}c"),
         ({"grammar": 'start: "yes" | "no" /[a-c]{2}/'}, "yes|no[a-c]{2}"),
+        ({"grammar": 'root ::= "yes" | "no" tail\ntail ::= [a-c]{2}'}, "yes|no[a-c]{2}"),
         ({"guided_json": {"type": "boolean"}}, "true|false"),
     ],
 )
