@@ -190,10 +190,15 @@ class CompletionRequest(GenerationOptions, frozen=True, kw_only=True):
 FinishReason = Literal["stop", "length", "tool_calls"]
 
 
+class CompletionDetails(msgspec.Struct, frozen=True):
+    reasoning_tokens: int | None = None
+
+
 class Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+    completion_tokens_details: CompletionDetails | UnsetType | None = UNSET
 
 
 class UsageOnly(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from quiver.schemas.openai import (
     ChatLogprobs,
     ChatRequest,
     ChunkChoice,
+    CompletionDetails,
     CompletionLogprobs,
     CompletionRequest,
     Delta,
@@ -51,6 +52,7 @@ class _Choice:
     reason: str = "stop"
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 def _event(chunk: msgspec.Struct) -> bytes:
@@ -76,6 +78,7 @@ class Writer(ABC):
         if isinstance(event, Finished):
             choice.reason = event.reason
             choice.prompt_tokens, choice.completion_tokens = event.prompt_tokens, event.completion_tokens
+            choice.reasoning_tokens = event.reasoning_tokens
         else:
             choice.text.append(event.text)
             choice.logprobs.extend(event.logprobs)
@@ -96,7 +99,9 @@ class Writer(ABC):
         repeats = len(self._choices) // self._prompts
         prompt = sum(choice.prompt_tokens for choice in self._choices[::repeats])
         completion = sum(choice.completion_tokens for choice in self._choices)
-        return Usage(prompt, completion, prompt + completion)
+        reasoning = sum(choice.reasoning_tokens for choice in self._choices)
+        details = CompletionDetails(reasoning) if reasoning else msgspec.UNSET
+        return Usage(prompt, completion, prompt + completion, details)
 
     def _start(self, index: int, event: Started) -> None:
         """Note that the prompt of choice `index` is read."""

@@ -367,6 +367,7 @@ class Finished:
         prefill_seconds: float,
         decode_seconds: float,
         first_token_seconds: float,
+        reasoning_tokens: int,
     ) -> Finished: ...
     @property
     def request(self) -> int: ...
@@ -390,6 +391,9 @@ class Finished:
     @property
     def first_token_seconds(self) -> float:
         """From `submit` to the first token."""
+    @property
+    def reasoning_tokens(self) -> int:
+        """Tokens of the model's reasoning with its marks, if the request named those."""
     def __eq__(self, value: object, /) -> bool: ...
     def __ne__(self, value: object, /) -> bool: ...
     __hash__: ClassVar[None]  # type: ignore[assignment]  # comparable, not hashable

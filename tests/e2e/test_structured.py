@@ -205,9 +205,9 @@ def test_a_conversation_with_calls_goes_on(client: openai.OpenAI) -> None:
     first = ask(client, tools=[WEATHER], tool_choice="required", parallel_tool_calls=False)
     asked = first.choices[0].message
     assert asked.tool_calls is not None
-    history: list[ChatCompletionMessageParam] = [
+    history: list[Any] = [
         *HI,
-        {"role": "assistant", "content": None, "tool_calls": [call.to_dict() for call in asked.tool_calls]},  # type: ignore[typeddict-item]
+        {"role": "assistant", "content": None, "tool_calls": [call.to_dict() for call in asked.tool_calls]},
         {"role": "tool", "tool_call_id": asked.tool_calls[0].id, "content": "Rain."},
     ]
     reply = ask(client, tools=[WEATHER], messages=history, max_tokens=20)
@@ -234,11 +234,12 @@ def test_an_unfinished_call_is_text(client: openai.OpenAI) -> None:
 
 def test_tools_that_cannot_be_are_refused(client: openai.OpenAI) -> None:
     broken = {"type": "function", "function": {"name": "f", "parameters": {"type": "colour"}, "strict": True}}
-    for fields, param in [
+    table: list[tuple[dict[str, Any], str]] = [
         ({"tools": [broken], "tool_choice": "required"}, "tools"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
-    ]:
+    ]
+    for fields, param in table:
         with pytest.raises(openai.BadRequestError) as caught:
             ask(client, **fields)
         assert caught.value.param == param

@@ -69,6 +69,8 @@ pub enum Event {
         reason: Reason,
         prompt_tokens: usize,
         completion_tokens: u32,
+        /// Those of them that were the model's reasoning, as far as the request told of its marks.
+        reasoning_tokens: u32,
         timings: Timings,
     },
     Failed {

@@ -125,6 +125,7 @@ pub struct Finished {
     prefill_seconds: f64,
     decode_seconds: f64,
     first_token_seconds: f64,
+    reasoning_tokens: u32,
 }
 
 #[pymethods]
@@ -171,7 +172,7 @@ pub fn to_python(py: Python<'_>, event: core::Event) -> PyResult<Py<PyAny>> {
         core::Event::Text { id, text, tokens, logprobs } => {
             Py::new(py, Text { request: id, text, completion_tokens: tokens, logprobs })?.into_any()
         }
-        core::Event::Finished { id, reason, prompt_tokens, completion_tokens, timings } => Py::new(
+        core::Event::Finished { id, reason, prompt_tokens, completion_tokens, reasoning_tokens, timings } => Py::new(
             py,
             Finished {
                 request: id,
@@ -182,6 +183,7 @@ pub fn to_python(py: Python<'_>, event: core::Event) -> PyResult<Py<PyAny>> {
                 prefill_seconds: timings.prefill.as_secs_f64(),
                 decode_seconds: timings.decode.as_secs_f64(),
                 first_token_seconds: timings.first_token.as_secs_f64(),
+                reasoning_tokens,
             },
         )?
         .into_any(),

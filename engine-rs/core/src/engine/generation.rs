@@ -3,6 +3,7 @@
 
 use super::language::Language;
 use super::reading::Prepared;
+use super::thinking::Thinking;
 use crate::error::{Error, Result};
 use crate::event::{Event, Reason, Timings, TokenLogprob};
 use crate::grammar::Grammar;
@@ -22,6 +23,7 @@ pub struct Generation {
     scope: String,
     sampler: Sampler,
     grammar: Option<Grammar>,
+    thinking: Option<Thinking>,
     /// What tokens show in this answer that show nothing in others.
     names: Names,
     characters: Utf8Stream,
@@ -55,6 +57,7 @@ impl Generation {
             id,
             sampler: Sampler::new(&request, prompt, fallback_seed),
             grammar: prepared.grammar,
+            thinking: request.reasoning.clone().map(|marks| Thinking::new(marks, prepared.stage)),
             names: prepared.shown,
             characters: Utf8Stream::new(),
             scope: request.scope,
@@ -115,6 +118,11 @@ impl Generation {
         let ended = self.ends(token, language);
         let bytes = if ended { &[][..] } else { spelled(token, &self.names, language) };
         let decoded = self.characters.push(bytes);
+        if let Some(thinking) = &mut self.thinking
+            && !ended
+        {
+            thinking.push(&decoded);
+        }
         let (mut text, stopped) = self.filter(&decoded);
         let complete = self.grammar.as_ref().is_some_and(Grammar::complete);
         let reason = match (ended || stopped || complete, full) {
@@ -142,6 +150,7 @@ impl Generation {
             reason,
             prompt_tokens: self.prompt_tokens,
             completion_tokens: self.completion_tokens,
+            reasoning_tokens: self.thinking.as_ref().map_or(0, Thinking::tokens),
             timings: self.timings(),
         }
     }

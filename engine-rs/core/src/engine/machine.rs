@@ -105,7 +105,14 @@ impl Machine {
             generation.finished(Reason::Cancelled)
         } else if self.reading.remove(&id).is_some() {
             let timings = Timings::default();
-            Event::Finished { id, reason: Reason::Cancelled, prompt_tokens: 0, completion_tokens: 0, timings }
+            Event::Finished {
+                id,
+                reason: Reason::Cancelled,
+                prompt_tokens: 0,
+                completion_tokens: 0,
+                reasoning_tokens: 0,
+                timings,
+            }
         } else {
             return;
         };

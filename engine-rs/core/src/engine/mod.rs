@@ -18,6 +18,7 @@ pub(crate) mod scripted;
 pub mod statistics;
 #[cfg(test)]
 mod tests;
+pub mod thinking;
 pub mod threads;
 
 use crate::error::{Error, Result};

@@ -190,6 +190,19 @@ fn reasoning_is_found_in_the_prompt() {
 }
 
 #[test]
+fn reasoning_is_counted() {
+    let marks = || Reasoning { open: "<".to_owned(), close: ">".to_owned() };
+    let table = [("<abc>d|", 5), ("abcd|", 0), ("<abcdefghi|", 8)];
+    for (text, expected) in table {
+        let mut machine = machine(Scripted::default());
+        submit(&mut machine, 1, request(text, |request| request.reasoning = Some(marks())));
+        let events = run(&mut machine);
+        let Some(Event::Finished { reasoning_tokens, .. }) = events.last() else { panic!("{events:?}") };
+        assert_eq!(*reasoning_tokens, expected, "{text}");
+    }
+}
+
+#[test]
 fn log_probabilities_go_with_their_text() {
     let letters = |seen: &Seen| seen.logprobs.iter().map(|score| score.token as u8 as char).collect::<String>();
     let all = alone("hello|", |request| request.logprobs = Some(2));
