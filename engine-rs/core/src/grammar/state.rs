@@ -5,19 +5,19 @@ use llguidance::Matcher;
 
 /// What may come next, after the tokens taken so far.
 pub struct Grammar {
-    matcher: Matcher,
+    matcher: Box<Matcher>,
     /// How many tokens the grammar knows; a model's logits may be padded beyond.
     size: usize,
 }
 
 impl Grammar {
     pub(super) fn new(matcher: Matcher, size: usize) -> Self {
-        Self { matcher, size }
+        Self { matcher: Box::new(matcher), size }
     }
 
     /// One more at the same place, that shares nothing with this one.
     pub fn copy(&self) -> Self {
-        Self { matcher: self.matcher.deep_clone(), size: self.size }
+        Self::new(self.matcher.deep_clone(), self.size)
     }
 
     /// Whether `token` may come next. Much cheaper than `restrict`, so this is asked first.
