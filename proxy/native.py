@@ -24,6 +24,7 @@ from quiver._engine import (
     encode_chunk,
     encode_request,
     encode_response,
+    evaluate,
 )
 
 __all__ = [
@@ -50,4 +51,5 @@ __all__ = [
     "encode_chunk",
     "encode_request",
     "encode_response",
+    "evaluate",
 ]

@@ -41,7 +41,9 @@ class GenerateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `template_arguments`: further variables for the chat template. `reasoning`: the marks around the model's reasoning, after
     which the `grammar` begins. `shown`: control tokens whose names show in the text. `scope`: the engine reuses what it
-    computed for one request only in others of the same scope.
+    computed for one request only in others of the same scope. `priority`: higher goes first (-100 to 100). `deadline_ms`:
+    fail if generation has not begun so long after submission. `speculate`: guess tokens from the text before; changes how
+    soon they come, never which.
     """
 
     prompt: Prompt
@@ -58,6 +60,9 @@ class GenerateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     stop: list[str] = []
     logprobs: int | None = None
     scope: str = ""
+    priority: int = 0
+    deadline_ms: int | None = None
+    speculate: bool | None = None
     template_arguments: dict[str, object] = {}
     grammar: Grammar | None = None
     reasoning: tuple[str, str] | None = None

@@ -194,11 +194,16 @@ class CompletionDetails(msgspec.Struct, frozen=True):
     reasoning_tokens: int | None = None
 
 
+class PromptDetails(msgspec.Struct, frozen=True):
+    cached_tokens: int | None = None
+
+
 class Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
     completion_tokens_details: CompletionDetails | UnsetType | None = UNSET
+    prompt_tokens_details: PromptDetails | UnsetType | None = UNSET
 
 
 class UsageOnly(msgspec.Struct, frozen=True):

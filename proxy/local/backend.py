@@ -3,7 +3,7 @@
 What the engine cannot honour is refused by name, never ignored.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import ChatRequest, CompletionRequest
 
 from ..decoding import decode_body
+from ..metrics import Figure
 from ..native import EngineError, Failed, Finished, InvalidRequest, ModelLoadError, Started, Text
+from ..record import EngineTimings
 from ..registry import BackendStatus, Call, Health
 from ..reply import Reply
 from ..routing.load import Load
@@ -27,6 +29,7 @@ from ..watch import Watch
 from .completion import ChatWriter, TextWriter, Writer
 from .dialect import Dialect, dialect_of
 from .engine import LocalEngine, open_local_engine
+from .figures import SequenceFigures, statistics_figures
 from .prompting import chat_requests, completion_requests
 from .tools import known_id
 
@@ -62,6 +65,7 @@ class EngineModel:
         self._loaded, self._stopping = trio.Event(), trio.Event()
         self._reason: str | None = "loading"
         self.load = Load(limit=config.max_sequences)
+        self._sequences = SequenceFigures()
         self._log = structlog.get_logger(component="engine", model=self.model)
 
     def __repr__(self) -> str:
@@ -81,6 +85,13 @@ class EngineModel:
         return BackendStatus(
             self.id, "engine", Path(self._path).name, self.models, self.health, self._reason, self.load.in_flight
         )
+
+    def figures(self) -> Iterator[Figure]:
+        """For the metrics page. A model that is not loaded has no statistics."""
+        label = ("model", self.model)
+        if self._engine is not None:
+            yield from statistics_figures(self._engine.statistics(), label)
+        yield from self._sequences.figures(label)
 
     def stop(self) -> None:
         """Make `run` free the model and return."""
@@ -150,14 +161,33 @@ class EngineModel:
             completion = decode_body(call.body, _decode_completion)
             requests = completion_requests(completion, call.scope)
             writer = TextWriter(reply, self._world.unique_id("cmpl-"), created, completion, len(requests))
+
+        async def take(index: int, event: Started | Text | Finished) -> None:
+            if isinstance(event, Finished):
+                self._sequences.observe(event)
+                timings = _timings(event)
+                reply.engine = timings if reply.engine is None else timings.beside(reply.engine)
+            await writer.take(index, event)
+
         if len(requests) == 1:
-            await _follow(engine, requests[0], 0, writer.take)
+            await _follow(engine, requests[0], 0, take)
         else:
-            await _follow_all(engine, requests, writer.take)
+            await _follow_all(engine, requests, take)
         await writer.close()
 
     def _call_id(self) -> str:
         return known_id(self._world.unique_id("call_"), self._dialect)
+
+
+def _timings(event: Finished) -> EngineTimings:
+    return EngineTimings(
+        queue=event.queue_seconds,
+        prompt=event.prefill_seconds,
+        generation=event.decode_seconds,
+        first_token=event.first_token_seconds,
+        prompt_tokens=event.prompt_tokens,
+        completion_tokens=event.completion_tokens,
+    )
 
 
 Take = Callable[[int, Started | Text | Finished], Awaitable[None]]

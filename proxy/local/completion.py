@@ -24,6 +24,7 @@ from quiver.schemas.openai import (
     Delta,
     FunctionDelta,
     GenerationOptions,
+    PromptDetails,
     TextChoice,
     TextCompletion,
     TokenLogprob,
@@ -53,6 +54,7 @@ class _Choice:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
+    cached_tokens: int = 0
 
 
 def _event(chunk: msgspec.Struct) -> bytes:
@@ -78,7 +80,7 @@ class Writer(ABC):
         if isinstance(event, Finished):
             choice.reason = event.reason
             choice.prompt_tokens, choice.completion_tokens = event.prompt_tokens, event.completion_tokens
-            choice.reasoning_tokens = event.reasoning_tokens
+            choice.reasoning_tokens, choice.cached_tokens = event.reasoning_tokens, event.cached_tokens
         else:
             choice.text.append(event.text)
             choice.logprobs.extend(event.logprobs)
@@ -100,8 +102,14 @@ class Writer(ABC):
         prompt = sum(choice.prompt_tokens for choice in self._choices[::repeats])
         completion = sum(choice.completion_tokens for choice in self._choices)
         reasoning = sum(choice.reasoning_tokens for choice in self._choices)
-        details = CompletionDetails(reasoning) if reasoning else msgspec.UNSET
-        return Usage(prompt, completion, prompt + completion, details)
+        cached = sum(choice.cached_tokens for choice in self._choices[::repeats])
+        return Usage(
+            prompt,
+            completion,
+            prompt + completion,
+            CompletionDetails(reasoning) if reasoning else msgspec.UNSET,
+            PromptDetails(cached),
+        )
 
     def _start(self, index: int, event: Started) -> None:
         """Note that the prompt of choice `index` is read."""

@@ -367,6 +367,9 @@ class Finished:
         prefill_seconds: float,
         decode_seconds: float,
         first_token_seconds: float,
+        cached_tokens: int,
+        drafted_tokens: int,
+        accepted_tokens: int,
         reasoning_tokens: int,
     ) -> Finished: ...
     @property
@@ -392,6 +395,15 @@ class Finished:
     def first_token_seconds(self) -> float:
         """From `submit` to the first token."""
     @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens that did not have to be computed, because the cache had them."""
+    @property
+    def drafted_tokens(self) -> int:
+        """Tokens guessed from the text before and computed on trial."""
+    @property
+    def accepted_tokens(self) -> int:
+        """Those of them that were right."""
+    @property
     def reasoning_tokens(self) -> int:
         """Tokens of the model's reasoning with its marks, if the request named those."""
     def __eq__(self, value: object, /) -> bool: ...
@@ -409,7 +421,7 @@ class Failed:
     @property
     def code(self) -> str:
         """`context_length_exceeded`, `invalid_request` (the text begins with the field), `chat_template`, `grammar`,
-        `engine_stopped`, `kv_full`, `no_finite_logits`, `engine_internal`...
+        `engine_stopped`, `kv_full`, `deadline_exceeded`, `no_finite_logits`, `engine_internal`...
         """
     @property
     def message(self) -> str:
@@ -455,10 +467,7 @@ class EngineStatistics:
 
     @property
     def live(self) -> int:
-        """Sequences of open requests that hold memory."""
-    @property
-    def kept(self) -> int:
-        """Finished sequences that are kept for a next turn of their conversation, as long as there is memory."""
+        """Sequences that run: those of open requests that hold blocks of the key-value cache."""
     @property
     def paused(self) -> int:
         """Of those, the ones whose client has not acknowledged enough."""
@@ -479,11 +488,26 @@ class EngineStatistics:
         """Prompt tokens computed; again after a preemption."""
     @property
     def reused_tokens(self) -> int:
-        """Tokens that did not have to be computed, because a kept sequence had them."""
+        """Tokens that did not have to be computed, because the cache had them."""
+    @property
+    def prefix_hits(self) -> int:
+        """Requests that had such."""
     @property
     def completion_tokens(self) -> int: ...
     @property
+    def drafted_tokens(self) -> int:
+        """Tokens guessed from the text before and computed on trial."""
+    @property
+    def accepted_tokens(self) -> int:
+        """Those of them that were right."""
+    @property
     def steps(self) -> int: ...
+    @property
+    def step_sequences(self) -> int:
+        """Sequences that took part in a step, summed over all steps: divided by `steps` the mean occupancy of a batch."""
+    @property
+    def step_tokens(self) -> int:
+        """Tokens computed, summed over all steps."""
     @property
     def preemptions(self) -> int:
         """Times a sequence lost its place, because memory was full or its client did not keep up."""
@@ -492,10 +516,25 @@ class EngineStatistics:
         """Steps that failed and were done again one sequence at a time."""
     @property
     def kv_bytes(self) -> int:
-        """Memory of the live and kept sequences' keys and values."""
+        """Memory of the key-value cache: of all blocks ever used."""
+    @property
+    def kv_blocks_used(self) -> int:
+        """Blocks of the cache (of 32 tokens each) that live sequences hold."""
+    @property
+    def kv_blocks_kept(self) -> int:
+        """Blocks that nobody holds and that keep what they contain for a request that begins the same."""
+    @property
+    def kv_blocks(self) -> int:
+        """All blocks that there may be."""
     @property
     def busy_seconds(self) -> float:
         """Time spent computing."""
+    @property
+    def prompt_seconds(self) -> float:
+        """Of it, the part for prompts: each step's time divided by its tokens."""
+    @property
+    def completion_seconds(self) -> float:
+        """And the part for generated tokens."""
 
 @final
 class Engine:
@@ -511,9 +550,13 @@ class Engine:
         context_length: int | None = None,
         max_sequences: int = 16,
         kv_type: str = "f16",
+        kv_bytes: int | None = None,
+        speculate: bool = True,
     ) -> Engine:
         """Loads the model, which takes long, without the GIL. `threads` 0: one per processor; `context_length` None:
-        the model's own. Raises ModelLoadError.
+        the model's own. `kv_bytes`: the most memory of the key-value cache, taken as it is needed; None: enough for
+        `max_sequences` of 4,096 tokens. `speculate`: guess tokens from the text before, where the request does not say.
+        Raises ModelLoadError.
         """
     @property
     def fd(self) -> int:

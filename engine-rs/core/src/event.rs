@@ -48,6 +48,18 @@ pub struct Timings {
     pub first_token: Duration,
 }
 
+/// What a request cost, and what it was spared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Prompt tokens that did not have to be computed, because the cache had them.
+    pub cached_tokens: usize,
+    /// Tokens guessed from its own text, and those of them that were right.
+    pub drafted_tokens: u32,
+    pub accepted_tokens: u32,
+    /// Tokens generated that were the model's reasoning, as far as the request told of its marks.
+    pub reasoning_tokens: u32,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The prompt is read and waits for its turn.
@@ -69,9 +81,8 @@ pub enum Event {
         reason: Reason,
         prompt_tokens: usize,
         completion_tokens: u32,
-        /// Those of them that were the model's reasoning, as far as the request told of its marks.
-        reasoning_tokens: u32,
         timings: Timings,
+        work: Work,
     },
     Failed {
         id: u64,

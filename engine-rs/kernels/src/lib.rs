@@ -26,3 +26,4 @@ pub use kv::{BLOCK, KvLayout, KvPlace, KvType};
 pub use logits::{largest, weigh};
 pub use matrix::{Format, Formats, Inputs, Matrix, MatrixScratch, NoMemory};
 pub use output::{Output, Store};
+pub use rows::{gelu, layer_norm, softmax};

@@ -5,7 +5,7 @@ use super::language::Language;
 use super::reading::Prepared;
 use super::thinking::Thinking;
 use crate::error::{Error, Result};
-use crate::event::{Event, Reason, Timings, TokenLogprob};
+use crate::event::{Event, Reason, Timings, TokenLogprob, Work};
 use crate::grammar::Grammar;
 use crate::request::GenerateRequest;
 use crate::sampler::Sampler;
@@ -20,7 +20,8 @@ type Names = BTreeMap<u32, Vec<u8>>;
 
 pub struct Generation {
     id: u64,
-    scope: String,
+    /// How it ended, once its last token is known.
+    pub ended: Option<Reason>,
     sampler: Sampler,
     grammar: Option<Grammar>,
     thinking: Option<Thinking>,
@@ -41,6 +42,7 @@ pub struct Generation {
     admitted: Option<Instant>,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
+    work: Work,
 }
 
 impl Generation {
@@ -60,7 +62,7 @@ impl Generation {
             thinking: request.reasoning.clone().map(|marks| Thinking::new(marks, prepared.stage)),
             names: prepared.shown,
             characters: Utf8Stream::new(),
-            scope: request.scope,
+            ended: None,
             stops: StopFilter::new(request.stop),
             alternatives: request.logprobs.map(|count| count as usize),
             ignore_eos: request.ignore_eos,
@@ -73,16 +75,21 @@ impl Generation {
             admitted: None,
             first_token: None,
             last_token: None,
+            work: Work::default(),
         }
     }
 
-    pub fn scope(&self) -> &str {
-        &self.scope
+    /// It got a place, and `cached` of its tokens need not be computed; only the first time counts.
+    pub fn admitted(&mut self, now: Instant, cached: usize) {
+        if self.admitted.is_none() {
+            (self.admitted, self.work.cached_tokens) = (Some(now), cached);
+        }
     }
 
-    /// It got a place in the executor; only the first time counts.
-    pub fn admitted(&mut self, now: Instant) {
-        self.admitted.get_or_insert(now);
+    /// Of `drafted` tokens that were guessed `accepted` were right.
+    pub fn guessed(&mut self, drafted: usize, accepted: usize) {
+        self.work.drafted_tokens += drafted as u32;
+        self.work.accepted_tokens += accepted as u32;
     }
 
     /// Chooses the next token. The grammar moves on here, so each token that is sampled must be pushed.
@@ -103,7 +110,7 @@ impl Generation {
     }
 
     /// Takes a sampled token into the text. `full`: there is no room for another. Returns how generation ended, if it
-    /// did, and adds the events to tell the client.
+    /// did, and adds the text to tell the client.
     pub fn push(
         &mut self,
         token: u32,
@@ -134,9 +141,6 @@ impl Generation {
             text.push_str(&self.rest());
         }
         self.show(text, reason.is_some() && !stopped, events);
-        if let Some(reason) = reason {
-            events.push(self.finished(reason));
-        }
         reason
     }
 
@@ -150,8 +154,8 @@ impl Generation {
             reason,
             prompt_tokens: self.prompt_tokens,
             completion_tokens: self.completion_tokens,
-            reasoning_tokens: self.thinking.as_ref().map_or(0, Thinking::tokens),
             timings: self.timings(),
+            work: Work { reasoning_tokens: self.thinking.as_ref().map_or(0, Thinking::tokens), ..self.work },
         }
     }
 

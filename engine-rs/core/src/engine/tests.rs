@@ -11,7 +11,8 @@ use std::cell::Cell;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-const OPTIONS: RunOptions = RunOptions { max_sequences: 4, step_tokens: 16, kept_tokens: 512, seed: 0 };
+const OPTIONS: RunOptions =
+    RunOptions { max_sequences: 4, step_tokens: 16, kv_bytes: None, kept_tokens: 512, speculate: true, seed: 0 };
 
 fn request(text: &str, change: impl FnOnce(&mut GenerateRequest)) -> GenerateRequest {
     let mut request = GenerateRequest::new(Prompt::Text(text.to_owned()));
@@ -197,8 +198,8 @@ fn reasoning_is_counted() {
         let mut machine = machine(Scripted::default());
         submit(&mut machine, 1, request(text, |request| request.reasoning = Some(marks())));
         let events = run(&mut machine);
-        let Some(Event::Finished { reasoning_tokens, .. }) = events.last() else { panic!("{events:?}") };
-        assert_eq!(*reasoning_tokens, expected, "{text}");
+        let Some(Event::Finished { work, .. }) = events.last() else { panic!("{events:?}") };
+        assert_eq!(work.reasoning_tokens, expected, "{text}");
     }
 }
 
@@ -276,7 +277,7 @@ fn a_next_turn_computes_only_what_is_new() {
     // The last token of the first answer was never computed.
     assert_eq!(statistics.reused_tokens, 40 + 7);
     assert_eq!(statistics.prompt_tokens, 40 + 57 + (57 - 47));
-    assert_eq!((statistics.live, statistics.kept), (0, 2));
+    assert_eq!((statistics.live, statistics.blocks_used, statistics.blocks_kept), (0, 0, 4));
 }
 
 /// Fails whatever step holds a token `!`.

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 const NICENESS: libc::c_int = 5;
 
 /// A pool of `threads` threads, or one per processor for 0.
-pub(super) fn pool(threads: usize) -> Result<ThreadPool> {
+pub(crate) fn pool(threads: usize) -> Result<ThreadPool> {
     ThreadPoolBuilder::new()
         .num_threads(threads)
         .thread_name(|number| format!("quiver-compute-{number}"))

@@ -2,7 +2,9 @@
 //! says which blocks a sequence has, `store` owns their memory, `cache` is what the model on candle tensors writes and
 //! reads. No sequence is known here: whoever computes brings a table of blocks.
 
+pub mod blocks;
 mod cache;
+pub mod digest;
 mod store;
 
 pub use cache::KvCache;
