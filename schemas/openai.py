@@ -49,10 +49,26 @@ class AudioPart(msgspec.Struct, frozen=True, tag_field="type", tag="input_audio"
 ContentPart = TextPart | ImagePart | AudioPart
 
 
+class CalledFunction(msgspec.Struct, frozen=True):
+    """A function with its arguments: a JSON object, written as a string."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    id: str
+    function: CalledFunction
+    type: Literal["function"] = "function"
+
+
 class ChatMessage(msgspec.Struct, frozen=True):
     role: Annotated[str, Meta(min_length=1, max_length=64)]
     content: str | list[ContentPart] | None = None
     name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
 
 
 Temperature = Annotated[float, Meta(ge=0, le=2)]
@@ -61,6 +77,16 @@ Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Positive = Annotated[int, Meta(ge=1)]
 # The range of a signed 64-bit integer, OpenAI's own for `seed`.
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+JsonSchema = dict[str, Any]
+
+
+class StructuredOutputs(msgspec.Struct, frozen=True):
+    json: JsonSchema | str | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
 
 
 class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,10 +108,49 @@ class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True):
     repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
     logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
     user: str | None = None
+    # As clients of vLLM (`guided_...`, later `structured_outputs`) and llama.cpp (`grammar`, `json_schema`) name them.
+    guided_json: JsonSchema | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    structured_outputs: StructuredOutputs | None = None
+    grammar: str | None = None
+    json_schema: JsonSchema | None = None
+
+
+class NamedSchema(msgspec.Struct, frozen=True):
+    name: str
+    schema: JsonSchema | None = None
+    strict: bool | None = None
+    description: str | None = None
 
 
 class ResponseFormat(msgspec.Struct, frozen=True):
     type: str
+    json_schema: NamedSchema | None = None
+
+
+class FunctionDefinition(msgspec.Struct, frozen=True):
+    name: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
+    description: str | None = None
+    parameters: JsonSchema | None = None
+    strict: bool | None = None
+
+
+class Tool(msgspec.Struct, frozen=True):
+    function: FunctionDefinition
+    type: Literal["function"] = "function"
+
+
+class FunctionName(msgspec.Struct, frozen=True):
+    name: str
+
+
+class ToolChoice(msgspec.Struct, frozen=True):
+    """The one function that must be called."""
+
+    function: FunctionName
+    type: Literal["function"] = "function"
 
 
 class ChatRequest(GenerationOptions, frozen=True, kw_only=True):
@@ -96,8 +161,19 @@ class ChatRequest(GenerationOptions, frozen=True, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
-    tools: list[msgspec.Raw] | None = None
-    tool_choice: Any = None
+    tools: Annotated[list[Tool], Meta(max_length=256)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: Annotated[str, Meta(max_length=32)] | None = None
+    # llama.cpp's: `none` leaves the reasoning in the text.
+    reasoning_format: Literal["auto", "deepseek", "none"] | None = None
+    # Sent by older or other clients; each is refused by name, since an answer without it would mislead.
+    functions: Any = None
+    function_call: Any = None
+    audio: Any = None
+    modalities: list[str] | None = None
+    web_search_options: Any = None
 
 
 class CompletionRequest(GenerationOptions, frozen=True, kw_only=True):
@@ -111,13 +187,23 @@ class CompletionRequest(GenerationOptions, frozen=True, kw_only=True):
     best_of: int | None = None
 
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+class CompletionDetails(msgspec.Struct, frozen=True):
+    reasoning_tokens: int | None = None
+
+
+class PromptDetails(msgspec.Struct, frozen=True):
+    cached_tokens: int | None = None
 
 
 class Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+    completion_tokens_details: CompletionDetails | UnsetType | None = UNSET
+    prompt_tokens_details: PromptDetails | UnsetType | None = UNSET
 
 
 class UsageOnly(msgspec.Struct, frozen=True):
@@ -150,9 +236,25 @@ class CompletionLogprobs(msgspec.Struct, frozen=True):
     text_offset: list[int]
 
 
+class FunctionDelta(msgspec.Struct, frozen=True):
+    name: str | UnsetType = UNSET
+    arguments: str | UnsetType = UNSET
+
+
+class CallDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A piece of a call: the first of each has its id and name, the others more of its arguments."""
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+    function: FunctionDelta | UnsetType = UNSET
+
+
 class Delta(msgspec.Struct, frozen=True):
     role: str | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[CallDelta] | UnsetType = UNSET
 
 
 class ChunkChoice(msgspec.Struct, frozen=True):
@@ -173,7 +275,9 @@ class ChatChunk(msgspec.Struct, frozen=True):
 
 class AssistantMessage(msgspec.Struct, frozen=True):
     role: str
-    content: str
+    content: str | None
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
 class ChatChoice(msgspec.Struct, frozen=True):

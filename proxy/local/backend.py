@@ -21,7 +21,7 @@ from quiver.schemas.openai import ChatRequest, CompletionRequest
 
 from ..decoding import decode_body
 from ..metrics import Figure
-from ..native import EngineError, Failed, Finished, InvalidRequest, ModelLoadError, Text
+from ..native import EngineError, Failed, Finished, InvalidRequest, ModelLoadError, Started, Text
 from ..record import EngineTimings
 from ..registry import BackendStatus, Call, Health
 from ..reply import Reply
@@ -29,10 +29,12 @@ from ..routing.load import Load
 from ..seams import World
 from ..watch import Watch
 from .completion import ChatWriter, TextWriter, Writer
+from .dialect import Dialect, dialect_of
 from .embedding import LocalEncoder, makes_embeddings, open_local_encoder
 from .engine import LocalEngine, open_local_engine
 from .figures import SequenceFigures, statistics_figures
 from .prompting import chat_requests, completion_requests
+from .tools import known_id
 
 BOLT = LocalModel(path=str(files("quiver").joinpath("models", "bolt.gguf")), id="bolt")
 
@@ -41,6 +43,7 @@ CODES = {
     "context_length_exceeded": errors.CONTEXT_LENGTH_EXCEEDED,
     "invalid_request": errors.INVALID_REQUEST,
     "chat_template": errors.INVALID_REQUEST,
+    "grammar": errors.INVALID_REQUEST,
     "engine_stopped": errors.ENGINE_STOPPED,
 }
 
@@ -63,6 +66,7 @@ class EngineModel:
         self._encodes = makes_embeddings(model.path)
         self.endpoints = ("embeddings",) if self._encodes else ("chat/completions", "completions")
         self._engine: LocalEngine | LocalEncoder | None = None
+        self._dialect = Dialect()
         self._loaded, self._stopping = trio.Event(), trio.Event()
         self._reason: str | None = "loading"
         self.load = Load(limit=config.max_sequences)
@@ -102,6 +106,8 @@ class EngineModel:
         """Load the model and hold it. A file that cannot be loaded is logged and told to clients; nothing else stops."""
         try:
             async with self._opened() as engine:
+                if isinstance(engine, LocalEngine):
+                    self._dialect = dialect_of(engine.info)
                 self._engine, self._reason = engine, None
                 self._loaded.set()
                 self._log.info("model loaded", file=self._path, info=repr(engine.info))
@@ -163,14 +169,15 @@ class EngineModel:
         writer: Writer
         if call.endpoint == "chat/completions":
             chat = decode_body(call.body, _decode_chat)
-            requests = chat_requests(chat, call.scope)
-            writer = ChatWriter(reply, self._world.unique_id("chatcmpl-"), created, chat, len(requests))
+            requests = chat_requests(chat, call.scope, self._dialect)
+            reply_id = self._world.unique_id("chatcmpl-")
+            writer = ChatWriter(reply, reply_id, created, chat, len(requests), self._dialect, self._call_id)
         else:
             completion = decode_body(call.body, _decode_completion)
             requests = completion_requests(completion, call.scope)
             writer = TextWriter(reply, self._world.unique_id("cmpl-"), created, completion, len(requests))
 
-        async def take(index: int, event: Text | Finished) -> None:
+        async def take(index: int, event: Started | Text | Finished) -> None:
             if isinstance(event, Finished):
                 self._sequences.observe(event)
                 timings = _timings(event)
@@ -182,6 +189,9 @@ class EngineModel:
         else:
             await _follow_all(engine, requests, take)
         await writer.close()
+
+    def _call_id(self) -> str:
+        return known_id(self._world.unique_id("call_"), self._dialect)
 
 
 def _timings(event: Finished) -> EngineTimings:
@@ -198,7 +208,7 @@ def _timings(event: Finished) -> EngineTimings:
     )
 
 
-Take = Callable[[int, Text | Finished], Awaitable[None]]
+Take = Callable[[int, Started | Text | Finished], Awaitable[None]]
 
 
 async def _follow(engine: LocalEngine, request: GenerateRequest, index: int, take: Take) -> None:
@@ -207,9 +217,9 @@ async def _follow(engine: LocalEngine, request: GenerateRequest, index: int, tak
         async with engine.generate(_encode(request)) as events:
             async for event in events:
                 if isinstance(event, Failed):
-                    raise ApiError(CODES.get(event.code, errors.ENGINE_ERROR), event.message)
-                if isinstance(event, Text | Finished):
-                    await take(index, event)
+                    kind = CODES.get(event.code, errors.ENGINE_ERROR)
+                    raise ApiError(kind, event.message, param=_field_of(event))
+                await take(index, event)
     except InvalidRequest as error:
         raise ApiError(errors.INVALID_REQUEST, str(error), param=error.field) from error
     except EngineError as error:
@@ -221,7 +231,7 @@ async def _follow_all(engine: LocalEngine, requests: list[GenerateRequest], take
     failures: list[Exception] = []
     one_at_a_time = trio.Lock()
 
-    async def take_in_turn(index: int, event: Text | Finished) -> None:
+    async def take_in_turn(index: int, event: Started | Text | Finished) -> None:
         async with one_at_a_time:
             await take(index, event)
 
@@ -237,6 +247,13 @@ async def _follow_all(engine: LocalEngine, requests: list[GenerateRequest], take
             nursery.start_soon(follow, index, nursery.cancel_scope)
     if failures:
         raise failures[0]
+
+
+def _field_of(failed: Failed) -> str | None:
+    """The field of a request that was refused once it was read: the engine's words begin with it."""
+    if failed.code != "invalid_request" or not failed.message.startswith("`"):
+        return None
+    return failed.message[1:].partition("`")[0]
 
 
 def _first(group: BaseExceptionGroup[ModelLoadError]) -> ModelLoadError:

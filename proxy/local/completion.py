@@ -4,32 +4,42 @@ A writer takes events of any choice in any order and knows nothing of where they
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 from quiver.schemas.openai import (
     AssistantMessage,
+    CallDelta,
+    CalledFunction,
     ChatChoice,
     ChatChunk,
     ChatCompletion,
     ChatLogprobs,
     ChatRequest,
     ChunkChoice,
+    CompletionDetails,
     CompletionLogprobs,
     CompletionRequest,
     Delta,
+    FunctionDelta,
     GenerationOptions,
+    PromptDetails,
     TextChoice,
     TextCompletion,
     TokenLogprob,
+    ToolCall,
     TopLogprob,
     Usage,
 )
 
 from .. import native
-from ..native import Finished, Text
+from ..native import Finished, Started, Text
 from ..reply import DONE, Reply
+from .answer import AnswerReader, Said, Thought
+from .calls import Call
+from .dialect import Dialect
+from .tools import offered
 
 _encode = msgspec.json.Encoder().encode
 
@@ -43,6 +53,8 @@ class _Choice:
     reason: str = "stop"
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    cached_tokens: int = 0
 
 
 def _event(chunk: msgspec.Struct) -> bytes:
@@ -59,17 +71,22 @@ class Writer(ABC):
         self._choices = [_Choice() for _ in range(choices)]
         self._prompts = choices // (options.n or 1)
 
-    async def take(self, index: int, event: Text | Finished) -> None:
+    async def take(self, index: int, event: Started | Text | Finished) -> None:
         """Note one event of choice `index`, and stream it if the client asked for a stream."""
         choice = self._choices[index]
+        if isinstance(event, Started):
+            self._start(index, event)
+            return
         if isinstance(event, Finished):
             choice.reason = event.reason
             choice.prompt_tokens, choice.completion_tokens = event.prompt_tokens, event.completion_tokens
+            choice.reasoning_tokens, choice.cached_tokens = event.reasoning_tokens, event.cached_tokens
         else:
             choice.text.append(event.text)
             choice.logprobs.extend(event.logprobs)
-        if self._stream:
-            await self._reply.send_events(_event(self._chunk(index, event)))
+        chunks = self._chunks(index, event)
+        if self._stream and chunks:
+            await self._reply.send_events(b"".join(map(_event, chunks)))
 
     async def close(self) -> None:
         """Write what is left of the reply."""
@@ -84,10 +101,22 @@ class Writer(ABC):
         repeats = len(self._choices) // self._prompts
         prompt = sum(choice.prompt_tokens for choice in self._choices[::repeats])
         completion = sum(choice.completion_tokens for choice in self._choices)
-        return Usage(prompt, completion, prompt + completion)
+        reasoning = sum(choice.reasoning_tokens for choice in self._choices)
+        cached = sum(choice.cached_tokens for choice in self._choices[::repeats])
+        return Usage(
+            prompt,
+            completion,
+            prompt + completion,
+            CompletionDetails(reasoning) if reasoning else msgspec.UNSET,
+            PromptDetails(cached),
+        )
+
+    def _start(self, index: int, event: Started) -> None:
+        """Note that the prompt of choice `index` is read."""
+        return
 
     @abstractmethod
-    def _chunk(self, index: int, event: Text | Finished) -> msgspec.Struct: ...
+    def _chunks(self, index: int, event: Text | Finished) -> Sequence[msgspec.Struct]: ...
 
     @abstractmethod
     def _usage_chunk(self, usage: Usage) -> msgspec.Struct: ...
@@ -97,20 +126,88 @@ class Writer(ABC):
 
 
 class ChatWriter(Writer):
-    """Replies of `/v1/chat/completions`."""
+    """Replies of `/v1/chat/completions`. `new_id` names calls."""
 
-    def __init__(self, reply: Reply, reply_id: str, created: int, chat: ChatRequest, choices: int) -> None:
+    def __init__(
+        self,
+        reply: Reply,
+        reply_id: str,
+        created: int,
+        chat: ChatRequest,
+        choices: int,
+        dialect: Dialect,
+        new_id: Callable[[], str],
+    ) -> None:
         super().__init__(reply, reply_id, created, chat, choices)
         self._begun: set[int] = set()
         self._logprobs = bool(chat.logprobs)
+        tools = offered(chat)
+        self._marks = None if chat.reasoning_format == "none" else dialect.reasoning
+        self._calls = dialect.calls if tools else None
+        self._names = [tool.function.name for tool in tools]
+        self._new_id = new_id
+        self._readers = [self._reader() for _ in range(choices)]
+        self._parts: list[list[Thought | Said | ToolCall]] = [[] for _ in range(choices)]
 
-    def _chunk(self, index: int, event: Text | Finished) -> ChatChunk:
-        role = msgspec.UNSET if index in self._begun else "assistant"
-        self._begun.add(index)
+    def _reader(self, *, reasoning: bool = False) -> AnswerReader:
+        return AnswerReader(self._marks, self._calls, self._names, reasoning=reasoning)
+
+    def _start(self, index: int, event: Started) -> None:
+        self._readers[index] = self._reader(reasoning=event.reasoning and self._marks is not None)
+
+    def _chunks(self, index: int, event: Text | Finished) -> list[ChatChunk]:
+        """What is certain of the answer now: for a client that does not stream, only noted."""
+        reader, ended = self._readers[index], isinstance(event, Finished)
+        found = reader.finish() if isinstance(event, Finished) else reader.feed(event.text)
+        parts = [self._named(part) if isinstance(part, Call) else part for part in found]
+        deltas = [delta for part in parts for delta in self._deltas(index, part)]
+        self._parts[index] += parts
+        if not self._stream:
+            return []
+        chunks = [self._envelope([ChunkChoice(index, self._with_role(index, delta))]) for delta in deltas]
         if isinstance(event, Finished):
-            return self._envelope([ChunkChoice(index, Delta(role), finish_reason=event.reason)])
-        logprobs = _chat_logprobs(event.logprobs) if self._logprobs else None
-        return self._envelope([ChunkChoice(index, Delta(role, event.text), logprobs)])
+            reason = self._reason(index)
+            chunks.append(self._envelope([ChunkChoice(index, self._with_role(index, Delta()), finish_reason=reason)]))
+        if chunks and self._logprobs:
+            self._tell_logprobs(index, chunks, ended)
+        return chunks
+
+    def _tell_logprobs(self, index: int, chunks: list[ChatChunk], ended: bool) -> None:
+        """With the first chunk go those of all tokens since the last one, some of which it may hold back."""
+        untold = self._choices[index].logprobs
+        if untold or not ended:
+            choice = msgspec.structs.replace(chunks[0].choices[0], logprobs=_chat_logprobs(untold))
+            chunks[0] = msgspec.structs.replace(chunks[0], choices=[choice])
+            self._choices[index].logprobs = []
+
+    def _named(self, call: Call) -> ToolCall:
+        return ToolCall(self._new_id(), CalledFunction(call.name, call.arguments))
+
+    def _deltas(self, index: int, part: Thought | Said | ToolCall) -> list[Delta]:
+        match part:
+            case Thought(text):
+                return [Delta(reasoning_content=text)]
+            case Said(text):
+                return [Delta(content=text)]
+            case ToolCall():
+                number = sum(isinstance(earlier, ToolCall) for earlier in self._parts[index])
+                name, arguments = (
+                    FunctionDelta(part.function.name, ""),
+                    FunctionDelta(arguments=part.function.arguments),
+                )
+                pieces = [CallDelta(number, part.id, "function", name), CallDelta(number, function=arguments)]
+                return [Delta(tool_calls=[piece]) for piece in pieces]
+
+    def _with_role(self, index: int, delta: Delta) -> Delta:
+        if index in self._begun:
+            return delta
+        self._begun.add(index)
+        return msgspec.structs.replace(delta, role="assistant")
+
+    def _reason(self, index: int) -> str:
+        reason = self._choices[index].reason
+        called = any(isinstance(part, ToolCall) for part in self._parts[index])
+        return "tool_calls" if called and reason == "stop" else reason
 
     def _usage_chunk(self, usage: Usage) -> ChatChunk:
         return self._envelope([], usage)
@@ -123,13 +220,25 @@ class ChatWriter(Writer):
         whole = [
             ChatChoice(
                 index,
-                AssistantMessage("assistant", "".join(choice.text)),
+                self._message(index),
                 _chat_logprobs(choice.logprobs) if self._logprobs else None,
-                choice.reason,
+                self._reason(index),
             )
             for index, choice in enumerate(choices)
         ]
         return ChatCompletion(self._id, "chat.completion", self._created, self._model, whole, usage)
+
+    def _message(self, index: int) -> AssistantMessage:
+        parts = self._parts[index]
+        said = "".join(part.text for part in parts if isinstance(part, Said))
+        thought = "".join(part.text for part in parts if isinstance(part, Thought))
+        calls = [part for part in parts if isinstance(part, ToolCall)]
+        return AssistantMessage(
+            "assistant",
+            said or (None if calls else ""),
+            reasoning_content=thought or msgspec.UNSET,
+            tool_calls=calls or msgspec.UNSET,
+        )
 
 
 class TextWriter(Writer):
@@ -140,12 +249,12 @@ class TextWriter(Writer):
         self._logprobs = completion.logprobs is not None
         self._offsets = [0] * choices
 
-    def _chunk(self, index: int, event: Text | Finished) -> TextCompletion:
+    def _chunks(self, index: int, event: Text | Finished) -> list[TextCompletion]:
         if isinstance(event, Finished):
-            return self._envelope([TextChoice(index, "", finish_reason=event.reason)])
+            return [self._envelope([TextChoice(index, "", finish_reason=event.reason)])]
         logprobs = _text_logprobs(event.logprobs, self._offsets[index]) if self._logprobs else None
         self._offsets[index] += sum(len(_shown(token)) for token in event.logprobs)
-        return self._envelope([TextChoice(index, event.text, logprobs)])
+        return [self._envelope([TextChoice(index, event.text, logprobs)])]
 
     def _usage_chunk(self, usage: Usage) -> TextCompletion:
         return self._envelope([], usage)

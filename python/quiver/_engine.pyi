@@ -325,11 +325,14 @@ class Started:
     """The prompt is read and waits for its turn."""
 
     __match_args__ = ("request", "prompt_tokens")
-    def __new__(cls, request: int, prompt_tokens: int) -> Started: ...
+    def __new__(cls, request: int, prompt_tokens: int, reasoning: bool = False) -> Started: ...
     @property
     def request(self) -> int: ...
     @property
     def prompt_tokens(self) -> int: ...
+    @property
+    def reasoning(self) -> bool:
+        """Does the prompt end inside the model's reasoning?"""
     def __eq__(self, value: object, /) -> bool: ...
     def __ne__(self, value: object, /) -> bool: ...
     __hash__: ClassVar[None]  # type: ignore[assignment]  # comparable, not hashable
@@ -372,6 +375,7 @@ class Finished:
         cached_tokens: int,
         drafted_tokens: int,
         accepted_tokens: int,
+        reasoning_tokens: int,
     ) -> Finished: ...
     @property
     def request(self) -> int: ...
@@ -404,6 +408,9 @@ class Finished:
     @property
     def accepted_tokens(self) -> int:
         """Those of them that were right."""
+    @property
+    def reasoning_tokens(self) -> int:
+        """Tokens of the model's reasoning with its marks, if the request named those."""
     def __eq__(self, value: object, /) -> bool: ...
     def __ne__(self, value: object, /) -> bool: ...
     __hash__: ClassVar[None]  # type: ignore[assignment]  # comparable, not hashable
@@ -418,8 +425,8 @@ class Failed:
     def request(self) -> int: ...
     @property
     def code(self) -> str:
-        """`context_length_exceeded`, `chat_template`, `engine_stopped`, `kv_full`, `deadline_exceeded`,
-        `no_finite_logits`, `engine_internal`...
+        """`context_length_exceeded`, `invalid_request` (the text begins with the field), `chat_template`, `grammar`,
+        `engine_stopped`, `kv_full`, `deadline_exceeded`, `no_finite_logits`, `engine_internal`...
         """
     @property
     def message(self) -> str:
@@ -452,6 +459,12 @@ class ModelInfo:
     @property
     def has_chat_template(self) -> bool:
         """Can prompts be `messages`?"""
+    @property
+    def chat_template(self) -> str:
+        """Its source, the one for requests with tools where there are two; empty when the file has none."""
+    @property
+    def controls(self) -> dict[str, int]:
+        """Tokens that steer the model and show nothing, by name."""
 
 @final
 class EngineStatistics:

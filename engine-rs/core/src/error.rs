@@ -54,6 +54,10 @@ pub enum Error {
     #[error("{prompt} prompt tokens and {requested} to generate exceed the context of {limit} tokens")]
     ContextOverflow { prompt: usize, requested: usize, limit: usize },
 
+    /// The answer cannot go on within its grammar, or the grammar takes more than it may.
+    #[error("grammar: {0}")]
+    Grammar(String),
+
     #[error("`{field}`: {reason}")]
     InvalidRequest { field: String, reason: String },
 
@@ -107,6 +111,7 @@ impl Error {
             Error::UnsupportedTokenizer { .. } => "unsupported_tokenizer",
             Error::Template(_) => "chat_template",
             Error::ContextOverflow { .. } => "context_length_exceeded",
+            Error::Grammar(_) => "grammar",
             Error::InvalidRequest { .. } => "invalid_request",
             Error::OutOfMemory { .. } => "out_of_memory",
             Error::KvFull { .. } => "kv_full",

@@ -56,6 +56,8 @@ pub struct Work {
     /// Tokens guessed from its own text, and those of them that were right.
     pub drafted_tokens: u32,
     pub accepted_tokens: u32,
+    /// Tokens generated that were the model's reasoning, as far as the request told of its marks.
+    pub reasoning_tokens: u32,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -64,6 +66,8 @@ pub enum Event {
     Started {
         id: u64,
         prompt_tokens: usize,
+        /// The prompt ends inside the model's reasoning.
+        reasoning: bool,
     },
     /// More text. `tokens` counts all tokens generated so far, those held back in unfinished text included.
     Text {

@@ -2,6 +2,7 @@
 //! Nothing here knows a model: limits that depend on one (vocabulary, context) are checked by the engine.
 
 use crate::error::{Error, Result};
+use crate::grammar::source::{Reasoning, Source};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -12,6 +13,8 @@ pub const MAX_STOPS: usize = 16;
 pub const MAX_STOP_BYTES: usize = 1024;
 pub const DEFAULT_WINDOW: u32 = 256;
 const MAX_WINDOW: u32 = 65_536;
+const MAX_SHOWN: usize = 16;
+const MAX_MARK_BYTES: usize = 64;
 const MAX_PRIORITY: i32 = 100;
 
 /// What the model continues.
@@ -51,6 +54,12 @@ pub struct GenerateRequest {
     /// How many alternatives to report beside each chosen token; `None`: no log probabilities at all.
     pub logprobs: Option<u32>,
     pub ignore_eos: bool,
+    /// What the answer must follow, after the reasoning if there is any.
+    pub grammar: Option<Source>,
+    /// What surrounds the model's reasoning, if it may reason.
+    pub reasoning: Option<Reasoning>,
+    /// Control tokens whose names show in the text, such as `[TOOL_CALLS]`.
+    pub shown: Vec<u32>,
     /// How many tokens may be sent beyond those the client has acknowledged.
     pub window: u32,
     /// Higher goes first; the order of arrival among equals.
@@ -82,6 +91,9 @@ impl GenerateRequest {
             stop: Vec::new(),
             logprobs: None,
             ignore_eos: false,
+            grammar: None,
+            reasoning: None,
+            shown: Vec::new(),
             window: DEFAULT_WINDOW,
             priority: 0,
             deadline_ms: None,
@@ -118,6 +130,9 @@ impl GenerateRequest {
         read(fields, "stop", &mut request.stop)?;
         read_optional(fields, "logprobs", &mut request.logprobs)?;
         read(fields, "ignore_eos", &mut request.ignore_eos)?;
+        request.grammar = read_grammar(fields)?;
+        request.reasoning = read_reasoning(fields)?;
+        read(fields, "shown", &mut request.shown)?;
         read(fields, "window", &mut request.window)?;
         read(fields, "priority", &mut request.priority)?;
         read_optional(fields, "deadline_ms", &mut request.deadline_ms)?;
@@ -145,6 +160,8 @@ impl GenerateRequest {
         if self.stop.iter().any(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES) {
             return Err(Error::invalid("stop", format!("each must have 1 to {MAX_STOP_BYTES} bytes")));
         }
+        within("shown", self.shown.len(), 0, MAX_SHOWN)?;
+        self.grammar.as_ref().map_or(Ok(()), Source::check)?;
         match &self.prompt {
             Prompt::Messages(Value::Array(messages)) if !messages.is_empty() => Ok(()),
             Prompt::Messages(_) => Err(Error::invalid("prompt", "`messages` must be a list with at least one message")),
@@ -207,6 +224,27 @@ fn read_prompt(fields: &mut Map<String, Value>) -> Result<Prompt> {
     }
 }
 
+fn read_grammar(fields: &mut Map<String, Value>) -> Result<Option<Source>> {
+    match fields.shift_remove("grammar") {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => Source::from_json(value).map(Some),
+    }
+}
+
+/// `reasoning` is a pair of marks: `["<think>", "</think>"]`.
+fn read_reasoning(fields: &mut Map<String, Value>) -> Result<Option<Reasoning>> {
+    let mut marks: Option<(String, String)> = None;
+    read_optional(fields, "reasoning", &mut marks)?;
+    let Some((open, close)) = marks else {
+        return Ok(None);
+    };
+    let fits = |mark: &str| !mark.is_empty() && mark.len() <= MAX_MARK_BYTES;
+    if !fits(&open) || !fits(&close) {
+        return Err(Error::invalid("reasoning", format!("a mark must have 1 to {MAX_MARK_BYTES} bytes")));
+    }
+    Ok(Some(Reasoning { open, close }))
+}
+
 /// `logit_bias` has token ids as keys, and JSON keys are strings. Sorted, so that equal requests are equal values.
 fn read_bias(fields: &mut Map<String, Value>) -> Result<Vec<(u32, f32)>> {
     let mut named: Map<String, Value> = Map::new();
@@ -266,6 +304,20 @@ mod tests {
             (r#"{"prompt":{"text":"a"},"logprobs":21}"#, "logprobs"),
             (r#"{"prompt":{"text":"a"},"ignore_eos":1}"#, "ignore_eos"),
             (r#"{"prompt":{"text":"a"},"window":0}"#, "window"),
+            (r#"{"prompt":{"text":"a"},"grammar":{"regex":"a"},"reasoning":["<a>","</a>"],"shown":[1]}"#, "accepted"),
+            (r#"{"prompt":{"text":"a"},"grammar":{"json":{},"strict":true}}"#, "accepted"),
+            (r#"{"prompt":{"text":"a"},"grammar":{"choice":["a"]}}"#, "accepted"),
+            (r#"{"prompt":{"text":"a"},"grammar":"a"}"#, "grammar"),
+            (r#"{"prompt":{"text":"a"},"grammar":{}}"#, "grammar"),
+            (r#"{"prompt":{"text":"a"},"grammar":{"regex":"a","lark":"b"}}"#, "grammar"),
+            (r#"{"prompt":{"text":"a"},"grammar":{"regex":"a","strict":true}}"#, "grammar"),
+            (r#"{"prompt":{"text":"a"},"grammar":{"regex":1}}"#, "grammar"),
+            (r#"{"prompt":{"text":"a"},"grammar":{"json":1,"field":"response_format"}}"#, "response_format"),
+            (r#"{"prompt":{"text":"a"},"grammar":{"choice":[],"field":"guided_choice"}}"#, "guided_choice"),
+            (r#"{"prompt":{"text":"a"},"grammar":{"choice":[""]}}"#, "grammar"),
+            (r#"{"prompt":{"text":"a"},"reasoning":["<a>"]}"#, "reasoning"),
+            (r#"{"prompt":{"text":"a"},"reasoning":["<a>",""]}"#, "reasoning"),
+            (r#"{"prompt":{"text":"a"},"shown":["a"]}"#, "shown"),
             (r#"{"prompt":{"text":"a"},"priority":-100,"deadline_ms":0,"speculate":false}"#, "accepted"),
             (r#"{"prompt":{"text":"a"},"priority":101}"#, "priority"),
             (r#"{"prompt":{"text":"a"},"deadline_ms":-1}"#, "deadline_ms"),

@@ -1,4 +1,5 @@
 //! The engine for Python. Every call but loading and `close` returns at once; those two run without the GIL. The engine's own threads never touch Python.
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::mem::ManuallyDrop;
 use std::path::PathBuf;
@@ -29,6 +30,8 @@ pub struct ModelInfo {
     size_bytes: u64,
     file_type: String,
     has_chat_template: bool,
+    chat_template: String,
+    controls: BTreeMap<String, u32>,
 }
 
 #[pymethods]
@@ -50,6 +53,8 @@ impl From<loading::ModelInfo> for ModelInfo {
             size_bytes: info.size_bytes,
             file_type: info.file_type,
             has_chat_template: info.has_chat_template,
+            chat_template: info.chat_template,
+            controls: info.controls,
         }
     }
 }

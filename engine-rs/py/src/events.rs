@@ -49,22 +49,29 @@ fn wrap(inner: core::TokenLogprob) -> TokenLogprob {
     TokenLogprob { inner }
 }
 
-#[pyclass(frozen, eq, get_all, new = "from_fields", module = "quiver._engine")]
+#[pyclass(frozen, eq, get_all, module = "quiver._engine")]
 #[derive(PartialEq)]
 pub struct Started {
     request: u64,
     prompt_tokens: usize,
+    reasoning: bool,
 }
 
 #[pymethods]
 impl Started {
+    #[new]
+    #[pyo3(signature = (request, prompt_tokens, reasoning = false))]
+    fn new(request: u64, prompt_tokens: usize, reasoning: bool) -> Self {
+        Self { request, prompt_tokens, reasoning }
+    }
+
     #[classattr]
     fn __match_args__() -> (&'static str, &'static str) {
         ("request", "prompt_tokens")
     }
 
     fn __repr__(&self) -> String {
-        let Self { request, prompt_tokens } = self;
+        let Self { request, prompt_tokens, .. } = self;
         format!("Started(request={request}, prompt_tokens={prompt_tokens})")
     }
 }
@@ -121,6 +128,7 @@ pub struct Finished {
     cached_tokens: usize,
     drafted_tokens: u32,
     accepted_tokens: u32,
+    reasoning_tokens: u32,
 }
 
 #[pymethods]
@@ -161,7 +169,9 @@ impl Failed {
 /// An event as the Python object of its class.
 pub fn to_python(py: Python<'_>, event: core::Event) -> PyResult<Py<PyAny>> {
     Ok(match event {
-        core::Event::Started { id, prompt_tokens } => Py::new(py, Started { request: id, prompt_tokens })?.into_any(),
+        core::Event::Started { id, prompt_tokens, reasoning } => {
+            Py::new(py, Started { request: id, prompt_tokens, reasoning })?.into_any()
+        }
         core::Event::Text { id, text, tokens, logprobs } => {
             Py::new(py, Text { request: id, text, completion_tokens: tokens, logprobs })?.into_any()
         }
@@ -179,6 +189,7 @@ pub fn to_python(py: Python<'_>, event: core::Event) -> PyResult<Py<PyAny>> {
                 cached_tokens: work.cached_tokens,
                 drafted_tokens: work.drafted_tokens,
                 accepted_tokens: work.accepted_tokens,
+                reasoning_tokens: work.reasoning_tokens,
             },
         )?
         .into_any(),

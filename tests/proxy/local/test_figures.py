@@ -16,7 +16,7 @@ from ..test_metrics import Samples, samples, value
 def finished(
     completion_tokens: int = 5, queue: float = 0.002, prompt: float = 0.5, generation: float = 2.0
 ) -> Finished:
-    return Finished(1, "stop", 120, completion_tokens, queue, prompt, generation, queue + prompt, 20, 6, 3)
+    return Finished(1, "stop", 120, completion_tokens, queue, prompt, generation, queue + prompt, 20, 6, 3, 0)
 
 
 def page(*figures: Any) -> Samples:

@@ -2,21 +2,31 @@
 //! Knows nothing of other requests.
 
 use super::language::Language;
+use super::reading::Prepared;
+use super::thinking::Thinking;
 use crate::error::{Error, Result};
 use crate::event::{Event, Reason, Timings, TokenLogprob, Work};
+use crate::grammar::Grammar;
 use crate::request::GenerateRequest;
 use crate::sampler::Sampler;
 use crate::sampler::logprobs::{Scored, logprobs};
 use crate::stop::StopFilter;
 use crate::tokenizer::Utf8Stream;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
+
+/// Control tokens and their names.
+type Names = BTreeMap<u32, Vec<u8>>;
 
 pub struct Generation {
     id: u64,
     /// How it ended, once its last token is known.
     pub ended: Option<Reason>,
     sampler: Sampler,
+    grammar: Option<Grammar>,
+    thinking: Option<Thinking>,
+    /// What tokens show in this answer that show nothing in others.
+    names: Names,
     characters: Utf8Stream,
     stops: StopFilter,
     alternatives: Option<usize>,
@@ -36,10 +46,21 @@ pub struct Generation {
 }
 
 impl Generation {
-    pub fn new(id: u64, request: GenerateRequest, prompt: &[u32], fallback_seed: u64, submitted: Instant) -> Self {
+    /// `prepared` is what was made of the request beside its `prompt`.
+    pub fn new(
+        id: u64,
+        request: GenerateRequest,
+        prompt: &[u32],
+        prepared: Prepared,
+        fallback_seed: u64,
+        submitted: Instant,
+    ) -> Self {
         Self {
             id,
             sampler: Sampler::new(&request, prompt, fallback_seed),
+            grammar: prepared.grammar,
+            thinking: request.reasoning.clone().map(|marks| Thinking::new(marks, prepared.stage)),
+            names: prepared.shown,
             characters: Utf8Stream::new(),
             ended: None,
             stops: StopFilter::new(request.stop),
@@ -71,15 +92,19 @@ impl Generation {
         self.work.accepted_tokens += accepted as u32;
     }
 
-    /// Chooses the next token.
+    /// Chooses the next token. The grammar moves on here, so each token that is sampled must be pushed.
     pub fn sample(&mut self, logits: &[f32], language: &dyn Language) -> Result<u32> {
-        let token = self.sampler.sample(logits)?;
+        let token = match &mut self.grammar {
+            Some(grammar) => self.sampler.sample_within(logits, grammar)?,
+            None => self.sampler.sample(logits)?,
+        };
         if let Some(count) = self.alternatives
             && !self.ends(token, language)
         {
             let (own, top) = logprobs(logits, token, count).ok_or(Error::NoFiniteLogits)?;
-            let top = top.into_iter().map(|scored| score(scored, language)).collect();
-            self.scores.push_back((self.decoded, TokenLogprob { top, ..score(own, language) }));
+            let score = |scored| score(scored, &self.names, language);
+            let top = top.into_iter().map(score).collect();
+            self.scores.push_back((self.decoded, TokenLogprob { top, ..score(own) }));
         }
         Ok(token)
     }
@@ -98,10 +123,16 @@ impl Generation {
         self.last_token = Some(now);
         self.completion_tokens += 1;
         let ended = self.ends(token, language);
-        let bytes = if ended { &[][..] } else { language.bytes(token) };
+        let bytes = if ended { &[][..] } else { spelled(token, &self.names, language) };
         let decoded = self.characters.push(bytes);
+        if let Some(thinking) = &mut self.thinking
+            && !ended
+        {
+            thinking.push(&decoded);
+        }
         let (mut text, stopped) = self.filter(&decoded);
-        let reason = match (ended || stopped, full) {
+        let complete = self.grammar.as_ref().is_some_and(Grammar::complete);
+        let reason = match (ended || stopped || complete, full) {
             (true, _) => Some(Reason::Stop),
             (false, true) => Some(Reason::Length),
             (false, false) => None,
@@ -124,7 +155,7 @@ impl Generation {
             prompt_tokens: self.prompt_tokens,
             completion_tokens: self.completion_tokens,
             timings: self.timings(),
-            work: self.work,
+            work: Work { reasoning_tokens: self.thinking.as_ref().map_or(0, Thinking::tokens), ..self.work },
         }
     }
 
@@ -180,10 +211,15 @@ impl Generation {
     }
 }
 
-fn score(scored: Scored, language: &dyn Language) -> TokenLogprob {
+/// What a token adds to the text of this answer.
+fn spelled<'a>(token: u32, names: &'a Names, language: &'a dyn Language) -> &'a [u8] {
+    names.get(&token).map_or_else(|| language.bytes(token), Vec::as_slice)
+}
+
+fn score(scored: Scored, names: &Names, language: &dyn Language) -> TokenLogprob {
     TokenLogprob {
         token: scored.token,
-        bytes: language.bytes(scored.token).to_vec(),
+        bytes: spelled(scored.token, names, language).to_vec(),
         logprob: scored.value,
         top: Vec::new(),
     }

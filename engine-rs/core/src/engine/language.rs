@@ -10,6 +10,8 @@ pub trait Language: Send + Sync {
     fn bytes(&self, token: u32) -> &[u8];
     /// The model ends its answer with this token.
     fn ends(&self, token: u32) -> bool;
+    /// Tokens that steer and show nothing, with their names.
+    fn controls(&self) -> Vec<(u32, &[u8])>;
     /// Number of tokens.
     fn size(&self) -> usize;
     /// Whether conversations can be read.
@@ -22,6 +24,9 @@ pub fn check(request: &GenerateRequest, language: &dyn Language, context_length:
     let outside = |token: &u32| *token as usize >= size;
     if let Some((token, _)) = request.logit_bias.iter().find(|(token, _)| outside(token)) {
         return Err(Error::invalid("logit_bias", format!("there is no token {token}: the model has {size}")));
+    }
+    if let Some(token) = request.shown.iter().find(|token| outside(token)) {
+        return Err(Error::invalid("shown", format!("there is no token {token}: the model has {size}")));
     }
     match &request.prompt {
         Prompt::Messages(_) if !language.has_chat_template() => {

@@ -5,6 +5,7 @@ use super::model_language::ModelLanguage;
 use crate::error::Result;
 use crate::executor::{Executor, ExecutorOptions, load as load_executor};
 use crate::gguf::Gguf;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,6 +23,10 @@ pub struct ModelInfo {
     /// How most weights are stored, such as `Q4_K_M`.
     pub file_type: String,
     pub has_chat_template: bool,
+    /// Its source, the one for requests with tools where there are two; empty where the file has none.
+    pub chat_template: String,
+    /// Tokens that steer and show nothing, by name.
+    pub controls: BTreeMap<String, u32>,
 }
 
 pub struct Model {
@@ -49,7 +54,13 @@ fn describe(gguf: &Gguf, language: &ModelLanguage, context_length: usize) -> Res
         size_bytes: gguf.size_bytes() as u64,
         file_type: gguf.opt_u32("general.file_type")?.map_or_else(|| "unknown".to_owned(), file_type),
         has_chat_template: language.has_chat_template(),
+        chat_template: language.template_source().unwrap_or_default().to_owned(),
+        controls: language.controls().into_iter().filter_map(named).collect(),
     })
+}
+
+fn named((token, name): (u32, &[u8])) -> Option<(String, u32)> {
+    Some((std::str::from_utf8(name).ok()?.to_owned(), token))
 }
 
 /// The names that llama.cpp gives the numbers in `general.file_type`.

@@ -6,10 +6,12 @@ use super::compute::{answers, compute, guarded};
 use super::generation::Generation;
 use super::language::Language;
 use super::pace::Pace;
+use super::reading::Prepared;
 use super::statistics::Statistics;
 use crate::error::{Error, Result};
 use crate::event::{Event, Reason, Timings, Work};
 use crate::executor::{Executor, Logits};
+use crate::grammar::Stage;
 use crate::request::GenerateRequest;
 use crate::sampler::random::split_mix;
 use crate::scheduler::sequence::Submission;
@@ -64,19 +66,26 @@ impl Machine {
     }
 
     /// Its prompt is read. Requests cancelled meanwhile are unknown by now.
-    pub fn ready(&mut self, id: u64, request: GenerateRequest, prompt: Result<Vec<u32>>) {
+    pub fn ready(&mut self, id: u64, request: GenerateRequest, prepared: Result<Prepared>) {
         let Some(submitted) = self.reading.remove(&id) else {
             return;
         };
-        if let Err(error) = self.queue(id, request, prompt, submitted) {
+        if let Err(error) = self.queue(id, request, prepared, submitted) {
             self.fail(id, &error);
         }
     }
 
-    fn queue(&mut self, id: u64, request: GenerateRequest, prompt: Result<Vec<u32>>, submitted: Instant) -> Result<()> {
-        let prompt = prompt?;
+    fn queue(
+        &mut self,
+        id: u64,
+        request: GenerateRequest,
+        prepared: Result<Prepared>,
+        submitted: Instant,
+    ) -> Result<()> {
+        let mut prepared = prepared?;
         let mut seed = self.options.seed ^ id;
-        let prompt_tokens = prompt.len();
+        let prompt = std::mem::take(&mut prepared.prompt);
+        let (prompt_tokens, reasoning) = (prompt.len(), prepared.stage == Stage::Inside);
         let arrived = submitted.saturating_duration_since(self.began);
         let submission = Submission {
             id,
@@ -90,9 +99,9 @@ impl Machine {
             prompt: prompt.clone(),
         };
         self.scheduler.submit(submission)?;
-        let generation = Generation::new(id, request, &prompt, split_mix(&mut seed), submitted);
+        let generation = Generation::new(id, request, &prompt, prepared, split_mix(&mut seed), submitted);
         self.generations.insert(id, generation);
-        self.events.push(Event::Started { id, prompt_tokens });
+        self.events.push(Event::Started { id, prompt_tokens, reasoning });
         Ok(())
     }
 

@@ -14,11 +14,13 @@ pub mod model_language;
 pub mod options;
 pub mod outbox;
 pub mod pace;
+pub mod reading;
 #[cfg(test)]
-mod scripted;
+pub(crate) mod scripted;
 pub mod statistics;
 #[cfg(test)]
 mod tests;
+pub mod thinking;
 pub mod threads;
 
 use crate::error::{Error, Result};

@@ -19,6 +19,11 @@ impl ModelLanguage {
         Ok(Self { tokenizer, template })
     }
 
+    /// The chat template, the one for requests with tools where there are two.
+    pub fn template_source(&self) -> Option<&str> {
+        self.template.as_ref().map(ChatTemplate::source)
+    }
+
     /// A rendered conversation to tokens. Most templates write the begin token themselves; it is added to the others.
     fn conversation(&self, text: &str) -> Vec<u32> {
         let mut tokens = self.tokenizer.encode(text, false, true);
@@ -52,6 +57,10 @@ impl Language for ModelLanguage {
 
     fn ends(&self, token: u32) -> bool {
         self.tokenizer.is_end(token)
+    }
+
+    fn controls(&self) -> Vec<(u32, &[u8])> {
+        self.tokenizer.controls().collect()
     }
 
     fn size(&self) -> usize {

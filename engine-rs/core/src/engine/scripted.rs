@@ -40,6 +40,10 @@ impl Language for Letters {
         token == 0
     }
 
+    fn controls(&self) -> Vec<(u32, &[u8])> {
+        vec![(0, b"<end>"), (1, b"[CALL]")]
+    }
+
     fn size(&self) -> usize {
         VOCABULARY
     }

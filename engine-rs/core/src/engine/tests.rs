@@ -1,9 +1,11 @@
 //! The engine over a scripted model: first the machine alone, step by step, then the threads.
 
+use super::reading::{Prepared, Reader};
 use super::scripted::{Fault, Letters, Scripted};
 use super::*;
 use crate::event::{Reason, TokenLogprob};
 use crate::executor::Chunk;
+use crate::grammar::source::{Notation, Reasoning, Source};
 use crate::request::Prompt;
 use std::cell::Cell;
 use std::sync::mpsc::{Receiver, channel};
@@ -37,8 +39,8 @@ pub(super) fn machine_with(executor: Scripted, options: RunOptions) -> Machine {
 
 pub(super) fn submit(machine: &mut Machine, id: u64, request: GenerateRequest) {
     machine.open(id, Instant::now());
-    let prompt = Letters.read(&request);
-    machine.ready(id, request, prompt);
+    let prepared = Reader::new(&Letters).prepare(&request);
+    machine.ready(id, request, prepared);
 }
 
 /// What a client saw of one request.
@@ -116,6 +118,92 @@ fn answers_end_as_they_should() {
     for (text, change, answer, end, tokens) in table {
         let expected = Seen { text: (*answer).to_owned(), end: (*end).to_owned(), tokens: *tokens, logprobs: vec![] };
         assert_eq!(alone(text, change), expected, "{text}");
+    }
+}
+
+/// `text` by a model that wants to say `hello`, within a grammar.
+fn within(notation: Notation, change: impl FnOnce(&mut GenerateRequest)) -> Seen {
+    alone("hello|", |request| {
+        request.grammar = Some(Source { field: "grammar".to_owned(), notation });
+        change(request);
+    })
+}
+
+#[test]
+fn answers_stay_within_their_grammar() {
+    type Change = fn(&mut GenerateRequest);
+    let regex = |text: &str| Notation::Regex(text.to_owned());
+    let choice = |texts: &[&str]| Notation::Choice(texts.iter().map(|text| (*text).to_owned()).collect());
+    let table: Vec<(Notation, Change, &str, &str, u32)> = vec![
+        // What the model wants is allowed; it may end where it likes.
+        (regex("[a-z]+"), |_| (), "hello", "stop", 6),
+        // The grammar ends, so the answer does, without a token more.
+        (regex("[a-z]{3}"), |_| (), "hel", "stop", 3),
+        (choice(&["help"]), |_| (), "help", "stop", 4),
+        (choice(&["hell"]), |request| request.max_tokens = Some(4), "hell", "stop", 4),
+        // The model may not end yet; what it says instead is the lowest of equals.
+        (regex("hello, b(yte)?"), |_| (), "hello, b", "length", 8),
+        (regex("[a-z]+"), |request| request.max_tokens = Some(2), "he", "length", 2),
+        (regex("[a-z]+"), |request| request.stop = vec!["ll".to_owned()], "he", "stop", 4),
+        (regex("[a-z]{2}"), |request| request.ignore_eos = true, "he", "stop", 2),
+        (regex("[0-9"), |_| (), "", "invalid_request", 0),
+    ];
+    for (notation, change, text, end, tokens) in table {
+        let seen = within(notation.clone(), change);
+        assert_eq!((seen.text.as_str(), seen.end.as_str(), seen.tokens), (text, end, tokens), "{notation:?}");
+    }
+}
+
+#[test]
+fn grammars_leave_log_probabilities_alone() {
+    let seen = within(Notation::Regex("x".to_owned()), |request| request.logprobs = Some(1));
+    assert_eq!(seen.logprobs[0].bytes, b"x");
+    assert!(seen.logprobs[0].logprob < -9.0, "the model finds it unlikely");
+    assert_eq!(seen.logprobs[0].top[0].bytes, b"h");
+}
+
+#[test]
+fn named_tokens_show_when_asked() {
+    let call = || Notation::Lark { text: "start: \"a\" <[1]> \"b\"".to_owned(), schemas: Vec::new() };
+    assert_eq!(within(call(), |_| ()).text, "a\u{1}b");
+    let shown = within(call(), |request| (request.shown, request.logprobs) = (vec![1, 2], Some(0)));
+    assert_eq!(shown.text, "a[CALL]b");
+    assert_eq!(shown.logprobs[1].bytes, b"[CALL]");
+}
+
+#[test]
+fn reasoning_is_found_in_the_prompt() {
+    let started = |prompt: &str, open: &str| {
+        let mut machine = machine(Scripted::default());
+        let marks = Reasoning { open: open.to_owned(), close: "</think>".to_owned() };
+        submit(&mut machine, 1, request(prompt, |request| request.reasoning = Some(marks)));
+        match run(&mut machine).first() {
+            Some(Event::Started { reasoning, .. }) => *reasoning,
+            other => panic!("{other:?}"),
+        }
+    };
+    let table = [
+        ("hi <think>\n", "<think>", true),
+        ("hi <think>", "<think>", true),
+        ("hi <think> you", "<think>", false),
+        ("hi <think>\n\n</think>\n\n", "<think>", false),
+        ("hi \u{1}\n", "[CALL]", true),
+    ];
+    for (prompt, open, expected) in table {
+        assert_eq!(started(prompt, open), expected, "{prompt}");
+    }
+}
+
+#[test]
+fn reasoning_is_counted() {
+    let marks = || Reasoning { open: "<".to_owned(), close: ">".to_owned() };
+    let table = [("<abc>d|", 5), ("abcd|", 0), ("<abcdefghi|", 8)];
+    for (text, expected) in table {
+        let mut machine = machine(Scripted::default());
+        submit(&mut machine, 1, request(text, |request| request.reasoning = Some(marks())));
+        let events = run(&mut machine);
+        let Some(Event::Finished { work, .. }) = events.last() else { panic!("{events:?}") };
+        assert_eq!(work.reasoning_tokens, expected, "{text}");
     }
 }
 
@@ -261,7 +349,7 @@ fn cancelled_leaves_nothing() {
         machine.cancel(id);
         machine.cancel(id);
     }
-    machine.ready(101, request("late", |_| ()), Ok(vec![1]));
+    machine.ready(101, request("late", |_| ()), Ok(Prepared::plain(vec![1])));
     assert!(!machine.step());
     let statistics = machine.statistics();
     assert_eq!((statistics.live, statistics.waiting, statistics.cancelled), (0, 0, 101));

@@ -1,10 +1,11 @@
 //! The engine's two threads. The worker owns the machine: it takes commands between steps, and sleeps when there is
-//! nothing to do. The reader turns prompts into tokens, so that a long one does not hold up the streams.
+//! nothing to do. The reader prepares requests, so that a long prompt does not hold up the streams.
 
 use super::compute::guarded;
 use super::language::Language;
 use super::machine::Machine;
 use super::outbox::Outbox;
+use super::reading::{Prepared, Reader};
 use super::statistics::Statistics;
 use crate::error::{Error, Result};
 use crate::request::GenerateRequest;
@@ -21,7 +22,7 @@ pub enum Command {
     Ready {
         id: u64,
         request: Box<GenerateRequest>,
-        prompt: Result<Vec<u32>>,
+        prepared: Result<Prepared>,
     },
     Cancel {
         id: u64,
@@ -76,7 +77,7 @@ impl Worker {
                     self.machine.cancel(id);
                 }
             }
-            Command::Ready { id, request, prompt } => self.machine.ready(id, *request, prompt),
+            Command::Ready { id, request, prepared } => self.machine.ready(id, *request, prepared),
             Command::Cancel { id } => self.machine.cancel(id),
             Command::Acknowledge { id, tokens } => self.machine.acknowledge(id, tokens),
             Command::Close => {}
@@ -100,9 +101,10 @@ impl Worker {
 
 /// Reads prompts until the worker is gone.
 pub fn read_prompts(language: &dyn Language, requests: &Receiver<Reading>, commands: &Sender<Command>) {
+    let mut reader = Reader::new(language);
     for (id, request) in requests {
-        let prompt = guarded(|| language.read(&request));
-        if commands.send(Command::Ready { id, request, prompt }).is_err() {
+        let prepared = guarded(|| reader.prepare(&request));
+        if commands.send(Command::Ready { id, request, prepared }).is_err() {
             return;
         }
     }

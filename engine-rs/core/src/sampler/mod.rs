@@ -10,6 +10,7 @@ pub mod random;
 pub mod select;
 
 use crate::error::{Error, Result};
+use crate::grammar::Grammar;
 use crate::request::GenerateRequest;
 use penalties::Penalties;
 use random::Random;
@@ -41,8 +42,7 @@ impl Sampler {
     /// Chooses the next token and remembers it for the penalties.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
         let token = if self.penalties.active() {
-            let mut changed = logits.to_vec();
-            self.penalties.apply(&mut changed);
+            let changed = self.penalized(logits);
             self.choose(&changed)
         } else {
             self.choose(logits)
@@ -50,6 +50,28 @@ impl Sampler {
         let token = token.ok_or(Error::NoFiniteLogits)?;
         self.penalties.record(token);
         Ok(token)
+    }
+
+    /// Like `sample`, within a grammar, which moves on. Most tokens that a model chooses are allowed, and to ask about
+    /// one is cheap; only where it is not, all others are asked about and the choice is made again. A token comes out as
+    /// often as if the choice had been among the allowed ones at once: with the share p of them that is
+    /// p(t) + (1 - p) p(t) / p = p(t) / p.
+    pub fn sample_within(&mut self, logits: &[f32], grammar: &mut Grammar) -> Result<u32> {
+        let mut changed = self.penalized(logits);
+        let mut token = self.choose(&changed).ok_or(Error::NoFiniteLogits)?;
+        if !grammar.allows(token)? {
+            grammar.restrict(&mut changed)?;
+            token = self.choose(&changed).ok_or(Error::NoFiniteLogits)?;
+        }
+        grammar.take(token)?;
+        self.penalties.record(token);
+        Ok(token)
+    }
+
+    fn penalized(&self, logits: &[f32]) -> Vec<f32> {
+        let mut changed = logits.to_vec();
+        self.penalties.apply(&mut changed);
+        changed
     }
 
     fn choose(&mut self, logits: &[f32]) -> Option<u32> {

@@ -4,7 +4,6 @@
 
 mod clock;
 mod python;
-mod sandbox;
 mod source;
 mod tojson;
 
@@ -18,8 +17,8 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
+use crate::sandbox::Sandbox;
 use crate::tokenizer::Tokenizer;
-use sandbox::Sandbox;
 
 /// Instructions that one rendering may take. A thousand messages need some 80,000.
 const FUEL: u64 = 1_000_000;
@@ -79,7 +78,7 @@ impl ChatTemplate {
         now: fn() -> SystemTime,
     ) -> Result<Self> {
         let sources = sources.into_iter().map(|(name, source)| (name, source.to_owned())).collect();
-        let sandbox = Sandbox::new(TIME);
+        let sandbox = Sandbox::new("template", TIME, Error::Template);
         let program = Arc::new(sandbox.run(move || Program::new(sources, now))?);
         Ok(ChatTemplate { program, sandbox, bos, eos })
     }
@@ -96,6 +95,12 @@ impl ChatTemplate {
         let tools = extra.get("tools").is_some_and(|tools| !tools.is_null());
         let program = Arc::clone(&self.program);
         self.sandbox.run(move || program.render(context, tools))
+    }
+
+    /// The template's text, the one for requests with tools where there are two.
+    pub fn source(&self) -> &str {
+        let sources = &self.program.sources;
+        sources.get(TOOL_USE).or_else(|| sources.get(MAIN)).map_or("", String::as_str)
     }
 
     fn context(

@@ -177,6 +177,12 @@ impl Tokenizer {
         self.vocabulary.kind(id) == Some(Kind::Control)
     }
 
+    /// All tokens that steer the model, with their names.
+    pub fn controls(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        let whole = self.vocabulary.whole.iter().filter(|(id, _)| self.is_control(*id));
+        whole.map(|(id, text)| (*id, text.as_slice()))
+    }
+
     /// How many tokens there are.
     pub fn size(&self) -> usize {
         self.vocabulary.size()
