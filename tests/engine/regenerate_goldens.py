@@ -16,7 +16,8 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
-from tests.engine.fixtures import FAMILIES, BlockType, tokens, write_model
+from tests.engine.families import FAMILIES, BlockType
+from tests.engine.fixtures import tokens, write_model
 
 GOLDENS = Path(__file__).parent / "goldens"
 

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pytest
 from quiver._engine import evaluate
 
-from .fixtures import FAMILIES, BlockType, Family, tokens, write_model
+from .families import FAMILIES, BlockType, Family
+from .fixtures import tokens, write_model
 
 GOLDENS: Final = Path(__file__).parent / "goldens"
 
