@@ -66,6 +66,8 @@ class Family:
     experts: Experts | None = None
     keys: dict[str, Setting] = field(default_factory=dict)
     positions: int = 24
+    seed: int = 0
+    """For mixtures: another draw where two experts of one row come out so close that rounding decides between them."""
     types: tuple[BlockType, ...] = BLOCK_TYPES
 
     @property
@@ -152,7 +154,7 @@ FAMILIES: Final = (
     MIXTRAL,
     MIXTRAL.lengthened(),
     Family("qwen2", "qwen2", tied=True, biases=True, rope_base=1_000_000.0),
-    Family("qwen2moe", "qwen2moe", biases=True, experts=Experts(shared=64, shared_gate=True)),
+    Family("qwen2moe", "qwen2moe", biases=True, seed=2, experts=Experts(shared=64, shared_gate=True)),
     Family("qwen3", "qwen3", head_width=32, head_norms=True, kv_heads=3, rope_base=1_000_000.0),
     Family("qwen3moe", "qwen3moe", head_width=32, head_norms=True, kv_heads=3, experts=Experts(count=8, used=3)),
     Family("gemma", "gemma", tied=True, head_width=32, kv_heads=1),

@@ -152,7 +152,7 @@ class _Tensors:
         self._writer = writer
         self._shape = shape
         self._kind = kind
-        self._noise = Noise(len(shape.name) + shape.width)
+        self._noise = Noise(len(shape.name) + shape.width + shape.seed)
 
     def write(self) -> None:
         shape = self._shape
