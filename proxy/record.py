@@ -13,7 +13,8 @@ Source = Literal["server", "shared", "cache"]
 class EngineTimings(msgspec.Struct, frozen=True):
     """Where the built-in engine's time went, in seconds: `queue` until it was first computed on, `prompt` from there to the
     first token, `generation` from the first token to the last, `first_token` from its arrival. Where a request has several
-    sequences, the longest of each. Tokens are those of all.
+    sequences, the longest of each. Tokens are those of all; `cached_tokens` of the prompt were found in the cache,
+    `drafted_tokens` were guessed, and `accepted_tokens` of those were right.
     """
 
     queue: float
@@ -22,6 +23,9 @@ class EngineTimings(msgspec.Struct, frozen=True):
     first_token: float
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     def beside(self, other: "EngineTimings") -> "EngineTimings":
         """These of a sequence and those of another one of the same request."""
@@ -32,6 +36,9 @@ class EngineTimings(msgspec.Struct, frozen=True):
             max(self.first_token, other.first_token),
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.drafted_tokens + other.drafted_tokens,
+            self.accepted_tokens + other.accepted_tokens,
         )
 
 

@@ -78,6 +78,8 @@ class QuiverEngine:
             "max_tokens": generate,
             "temperature": 0.0,
             "ignore_eos": True,
+            # Random weights repeat themselves: guesses would be right more often than in any text.
+            "speculate": False,
             "window": generate + 1,
             **options,
         }

@@ -58,9 +58,7 @@ fn measure(kind: BlockType, input_rows: &[usize]) {
         for threads in [1, 2] {
             // Few rows: all matrices. Many: one of them takes long enough.
             let used = if rows <= 16 { &matrices[..] } else { &matrices[..1] };
-            let runs = if rows <= 64 { 3 } else { 2 };
-            let best = (0..runs).map(|_| pass(used, &inputs, threads)).min().unwrap_or_default();
-            let seconds = best.as_secs_f64() / used.len() as f64;
+            let seconds = (0..2).map(|_| average(used, &inputs, threads)).fold(f64::MAX, f64::min);
             println!(
                 "  {rows:3} rows, {threads} threads: {:9.3} ms {:7.1} GOPS {:6.1} GB/s",
                 seconds * 1e3,
@@ -69,6 +67,16 @@ fn measure(kind: BlockType, input_rows: &[usize]) {
             );
         }
     }
+}
+
+/// Seconds for a matrix, averaged over passes that last long enough for the kernel's clock of processor time.
+fn average(matrices: &[Matrix], inputs: &Inputs, threads: usize) -> f64 {
+    let (mut spent, mut passes) = (Duration::ZERO, 0);
+    while spent < Duration::from_millis(80) {
+        spent += pass(matrices, inputs, threads);
+        passes += 1;
+    }
+    spent.as_secs_f64() / (passes * matrices.len()) as f64
 }
 
 /// The longest time of a thread over all matrices, whose strips are divided evenly.

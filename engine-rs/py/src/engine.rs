@@ -14,6 +14,7 @@ use quiver_core::executor::{ExecutorOptions, KvType};
 use quiver_core::request::GenerateRequest;
 
 use crate::errors::{raise, raise_forked, raise_load};
+use crate::evaluate::parse_kv;
 use crate::events::to_python;
 use crate::wake::Wake;
 
@@ -236,15 +237,6 @@ impl Drop for Engine {
             // SAFETY: dropped here only, and never used again.
             unsafe { ManuallyDrop::drop(&mut self.inner) };
         }
-    }
-}
-
-fn parse_kv(name: &str) -> PyResult<KvType> {
-    match name {
-        "f16" => Ok(KvType::F16),
-        "f32" => Ok(KvType::F32),
-        "q8_0" => Ok(KvType::Q8),
-        _ => Err(PyValueError::new_err(format!("kv_type must be \"f16\", \"f32\" or \"q8_0\", not {name:?}"))),
     }
 }
 

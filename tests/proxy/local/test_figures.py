@@ -16,7 +16,7 @@ from ..test_metrics import Samples, samples, value
 def finished(
     completion_tokens: int = 5, queue: float = 0.002, prompt: float = 0.5, generation: float = 2.0
 ) -> Finished:
-    return Finished(1, "stop", 100, completion_tokens, queue, prompt, generation, queue + prompt)
+    return Finished(1, "stop", 120, completion_tokens, queue, prompt, generation, queue + prompt, 20, 6, 3)
 
 
 def page(*figures: Any) -> Samples:
@@ -60,8 +60,8 @@ def test_models_share_a_family() -> None:
 
 
 def test_longest_times_are_kept() -> None:
-    one, other = EngineTimings(1, 2, 3, 4, 10, 5), EngineTimings(4, 3, 2, 1, 10, 7)
-    assert one.beside(other) == EngineTimings(4, 3, 3, 4, 20, 12)
+    one, other = EngineTimings(1, 2, 3, 4, 10, 5, 8, 2, 1), EngineTimings(4, 3, 2, 1, 10, 7)
+    assert one.beside(other) == EngineTimings(4, 3, 3, 4, 20, 12, 8, 2, 1)
 
 
 class Cards:

@@ -1,24 +1,24 @@
-//! Small whole model files to damage: every architecture of `Tiny::variety`, with tokenizers and a chat template.
+//! Small whole model files to damage: every architecture and feature, with tokenizers and a chat template.
 
-use super::{Tiny, Writer};
+use super::{Tiny, Writer, encoders};
 
 const TEMPLATE: &str = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}{% endfor %}{{ bos_token }}";
 
 /// Files that load and run.
 pub fn corpus() -> Vec<Vec<u8>> {
-    let shapes = Tiny::variety().into_iter().enumerate();
-    shapes
-        .map(|(number, tiny)| {
-            let mut writer = tiny.writer();
-            if number % 2 == 0 {
-                byte_level(&mut writer, tiny.vocab);
-            } else {
-                sentencepiece(&mut writer, tiny.vocab);
-            }
-            writer.str("tokenizer.chat_template", TEMPLATE).str("general.name", "tiny").u32("general.file_type", 1);
-            writer.finish()
-        })
-        .collect()
+    let shapes = Tiny::variety().into_iter().chain(Tiny::features()).enumerate();
+    let decoders = shapes.map(|(number, tiny)| {
+        let mut writer = tiny.writer();
+        if number % 2 == 0 {
+            byte_level(&mut writer, tiny.vocab);
+        } else {
+            sentencepiece(&mut writer, tiny.vocab);
+        }
+        writer.str("tokenizer.chat_template", TEMPLATE);
+        writer
+    });
+    let named = |mut writer: Writer| writer.str("general.name", "tiny").u32("general.file_type", 1).finish();
+    decoders.chain(encoders()).map(named).collect()
 }
 
 fn byte_level(writer: &mut Writer, vocab: usize) {

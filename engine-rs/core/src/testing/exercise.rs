@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::encoder::{Encoder, EncoderSpec};
 use crate::error::Result;
 use crate::executor::{Chunk, ExecutorOptions, Want, load};
 use crate::gguf::Gguf;
@@ -38,8 +39,11 @@ fn speak(file: &Gguf) -> Result<()> {
 }
 
 fn compute(file: Arc<Gguf>) -> Result<()> {
+    let tokens = [0, 1];
+    if EncoderSpec::describes(&file) {
+        return Encoder::open(&file)?.embed(&[&tokens, &tokens[..1]]).map(drop);
+    }
     let options = ExecutorOptions { threads: 1, ..ExecutorOptions::default() };
     let mut executor = load(file, &options)?;
-    let tokens = [0, 1];
     executor.step(&[Chunk { start: 0, tokens: &tokens, want: Want::Last, blocks: &[0] }]).map(drop)
 }

@@ -3,6 +3,7 @@
 
 mod corpus;
 mod damage;
+mod encoders;
 mod exercise;
 mod meter;
 mod tiny;
@@ -11,6 +12,7 @@ mod writer;
 
 pub use corpus::corpus;
 pub use damage::damaged;
+pub use encoders::encoders;
 pub use exercise::exercise;
 pub use meter::Meter;
 pub use quiver_kernels::testing::{Noise, random_blocks};

@@ -186,7 +186,7 @@ impl<T: BlockKind, const R: usize> Kernel for Few<T, R> {
 }
 
 /// Blocks of a strip that are multiplied before those of the next strip.
-const TOGETHER: usize = 8;
+const TOGETHER: usize = 32;
 
 impl<T: BlockKind, const R: usize> Few<T, R> {
     #[inline(always)]
@@ -200,12 +200,7 @@ impl<T: BlockKind, const R: usize> Few<T, R> {
             }
             for number in first..self.blocks.min(first + TOGETHER) {
                 let block = strip.add(number * Blocks::<T>::VALUES);
-                let ahead = block.wrapping_add(TOGETHER * Blocks::<T>::VALUES);
-                for line in 0..Blocks::<T>::VALUES / 64 {
-                    M::prefetch(ahead.wrapping_add(line * 64));
-                }
                 let scales = scales.add(number * SCALES);
-                M::prefetch(scales.wrapping_add(TOGETHER * SCALES));
                 let inputs = self.inputs.add(number * self.pitch);
                 let mut sums = [M::zero_ints(); R];
                 for (r, sum) in sums.iter_mut().enumerate() {

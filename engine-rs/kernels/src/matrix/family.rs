@@ -81,8 +81,6 @@ pub(super) struct Task<'a> {
 
 /// At most this many input rows go straight from the packed strips.
 const FEW: usize = 16;
-/// Input rows of one pass over a strip.
-const PASS: usize = 8;
 /// Input rows whose totals are kept at hand while a strip is unpacked once for all of them.
 pub(super) const PANEL: usize = 512;
 /// Strips, or pairs of them, that a span of inputs is multiplied with before the next: of a few rows it stays in the
@@ -134,7 +132,7 @@ impl Task<'_> {
             let count = GROUP.min(strips.end - strip);
             let mut row = rows.start;
             while row < rows.end {
-                let pass = PASS.min(rows.end - row);
+                let pass = M::PASS.min(rows.end - row);
                 // SAFETY: the caller's.
                 unsafe {
                     match pass {

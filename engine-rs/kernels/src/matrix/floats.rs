@@ -1,6 +1,6 @@
 //! F32, F16 and BF16 weights, and those that are decoded to floats: a strip holds its columns one after another, sixteen
-//! weights each, filled up with zeros to whole runs of columns. Every product is a chain of fused additions along each
-//! run, and the sum of the runs' sums in order.
+//! weights each, filled up with zeros to whole runs of columns. Every product is four chains of fused additions in each
+//! run, over every fourth column, and these chains' sums are added in order.
 
 use super::family::{Family, STRIP, Strips, Total, Unpacked};
 use super::inputs::{Format, Inputs, RUN};
@@ -95,8 +95,13 @@ impl<T: FloatKind> Family for Floats<T> {
     }
 }
 
-/// `R` input rows straight from some strips. With few of them, four runs are computed side by side: a chain alone would
-/// wait for its own additions.
+/// Runs of a strip that are multiplied before those of the next strip: long enough for the processor to see that memory
+/// is read in order, short enough for their inputs to stay in the caches.
+const TOGETHER: usize = 16;
+/// Chains of additions in a run: one alone would wait for its own results.
+const CHAINS: usize = 4;
+
+/// `R` input rows straight from some strips.
 struct Few<T, const R: usize> {
     strips: Strips,
     runs: usize,
@@ -111,60 +116,57 @@ impl<T: FloatKind, const R: usize> Kernel for Few<T, R> {
     unsafe fn run<M: Machine>(self) {
         // SAFETY: `runs` runs in each strip and `R` of inputs for each; the machine is the caller's.
         unsafe {
-            let mut run = 0;
-            while R <= 4 && run + 4 <= self.runs {
-                self.runs::<M, 4>(run);
-                run += 4;
-            }
-            while run < self.runs {
-                self.runs::<M, 1>(run);
-                run += 1;
+            for first in (0..self.runs).step_by(TOGETHER) {
+                for strip in 0..self.strips.count {
+                    let strip_start = self.strips.start.add(strip * self.strips.distance);
+                    for run in first..self.runs.min(first + TOGETHER) {
+                        let (weights, totals) = (strip_start.add(run * Self::RUN), self.totals.add(strip).cast());
+                        let inputs = self.inputs.add(run * RUN * self.pitch);
+                        match R {
+                            1..=4 => Self::run::<M, CHAINS>(weights, inputs, totals),
+                            _ => Self::run::<M, 2>(weights, inputs, totals),
+                        }
+                    }
+                }
             }
         }
     }
 }
 
 impl<T: FloatKind, const R: usize> Few<T, R> {
-    /// Bytes of sixteen weights, of a run of them, and how many fill a cache line.
+    /// Bytes of sixteen weights, and of a run of them.
     const COLUMN: usize = STRIP * T::BYTES;
     const RUN: usize = RUN * Self::COLUMN;
-    const PER_LINE: usize = 64 / Self::COLUMN;
 
+    /// A run, `N` chains at a time.
     #[inline(always)]
-    unsafe fn runs<M: Machine, const N: usize>(&self, run: usize) {
-        for strip in 0..self.strips.count {
-            let weights = self.strips.start.wrapping_add(strip * self.strips.distance + run * Self::RUN);
-            let inputs = self.inputs.wrapping_add(run * RUN * self.pitch);
-            // SAFETY: as for `run`.
-            unsafe { self.side_by_side::<M, N>(weights, inputs, self.totals.add(strip).cast()) };
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn side_by_side<M: Machine, const N: usize>(&self, weights: *const u8, inputs: *const f32, to: *mut f32) {
-        // SAFETY: as for `run`.
+    unsafe fn run<M: Machine, const N: usize>(weights: *const u8, inputs: *const f32, totals: *mut f32) {
+        // SAFETY: as for `Kernel::run`.
         unsafe {
-            let mut sums = [[M::zero(); R]; N];
-            for line in 0..RUN / Self::PER_LINE {
-                for (n, sums) in sums.iter_mut().enumerate() {
-                    let weights = weights.add(n * Self::RUN + line * 64);
-                    M::prefetch(weights.wrapping_add(N * Self::RUN));
-                    for part in 0..Self::PER_LINE {
-                        let weight = T::load::<M>(weights.add(part * Self::COLUMN));
-                        let input = inputs.add(n * self.pitch * RUN + line * Self::PER_LINE + part);
+            for first in (0..CHAINS).step_by(N) {
+                let mut sums = [[M::zero(); R]; N];
+                for at in (first..RUN).step_by(CHAINS) {
+                    for (n, sums) in sums.iter_mut().enumerate() {
+                        let column = at + n;
+                        let weights = weights.add(column * Self::COLUMN);
+                        if N < CHAINS {
+                            // The columns of the other chains, so that memory is read in order.
+                            M::prefetch(weights.wrapping_add(N * Self::COLUMN));
+                        }
+                        let weight = T::load::<M>(weights);
                         for (r, sum) in sums.iter_mut().enumerate() {
-                            *sum = M::add_product(*sum, weight, M::splat(*input.add(r * RUN)));
+                            *sum = M::add_product(*sum, weight, M::splat(*inputs.add(r * RUN + column)));
                         }
                     }
                 }
-            }
-            for r in 0..R {
-                let to = to.add(r * STRIP);
-                let mut total = M::floats(to);
-                for sums in &sums {
-                    total = M::add(total, sums[r]);
+                for r in 0..R {
+                    let total = totals.add(r * STRIP);
+                    let mut value = M::floats(total);
+                    for sums in &sums {
+                        value = M::add(value, sums[r]);
+                    }
+                    M::store(total, value);
                 }
-                M::store(to, total);
             }
         }
     }
@@ -202,21 +204,39 @@ pub(super) struct Tile<const R: usize, const S: usize> {
 impl<const R: usize, const S: usize> Kernel for Tile<R, S> {
     #[inline(always)]
     unsafe fn run<M: Machine>(self) {
-        for run in 0..self.runs {
-            // SAFETY: the caller's.
-            unsafe { self.add_run::<M>(run) }
+        // SAFETY: `S` unpacked runs, `R` runs of inputs, `R` rows of totals; the machine is the caller's.
+        unsafe {
+            let mut totals = [[M::zero(); S]; R];
+            for (r, totals) in totals.iter_mut().enumerate() {
+                for (s, total) in totals.iter_mut().enumerate() {
+                    *total = M::floats(self.totals.add(r).cast::<f32>().add(s * STRIP));
+                }
+            }
+            for chain in 0..self.runs * CHAINS {
+                let sums = self.chain::<M>(chain / CHAINS, chain % CHAINS);
+                for (totals, sums) in totals.iter_mut().zip(sums) {
+                    for (total, sum) in totals.iter_mut().zip(sums) {
+                        *total = M::add(*total, sum);
+                    }
+                }
+            }
+            for (r, totals) in totals.iter().enumerate() {
+                for (s, total) in totals.iter().enumerate() {
+                    M::store(self.totals.add(r).cast::<f32>().add(s * STRIP), *total);
+                }
+            }
         }
     }
 }
 
 impl<const R: usize, const S: usize> Tile<R, S> {
     #[inline(always)]
-    unsafe fn add_run<M: Machine>(&self, run: usize) {
-        // SAFETY: `S` unpacked runs, `R` runs of inputs, `R` rows of totals; the machine is the caller's.
+    unsafe fn chain<M: Machine>(&self, run: usize, chain: usize) -> [[M::Floats; S]; R] {
+        // SAFETY: as for `run`.
         unsafe {
             let inputs = self.inputs.add(run * RUN * self.pitch);
             let mut sums = [[M::zero(); S]; R];
-            for column in 0..RUN {
+            for column in (chain..RUN).step_by(CHAINS) {
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let input = M::splat(*inputs.add(r * RUN + column));
                     for (s, sum) in sums.iter_mut().enumerate() {
@@ -226,12 +246,7 @@ impl<const R: usize, const S: usize> Tile<R, S> {
                     }
                 }
             }
-            for (r, sums) in sums.iter().enumerate() {
-                for (s, sum) in sums.iter().enumerate() {
-                    let total = self.totals.add(r).cast::<f32>().add(s * STRIP);
-                    M::store(total, M::add(M::floats(total), *sum));
-                }
-            }
+            sums
         }
     }
 }

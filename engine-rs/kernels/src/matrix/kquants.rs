@@ -43,11 +43,15 @@ impl SuperType for Q6K {
 
     fn open(block: &[u8]) -> Opened {
         let mut values = [0; 256];
-        for (at, value) in values.iter_mut().enumerate() {
-            let (half, quarter, column) = (at / 128, at / 32 % 4, at % 32);
-            let nibble = block[half * 64 + quarter % 2 * 32 + column] >> (quarter / 2 * 4) & 15;
-            let upper = block[128 + half * 32 + column] >> (quarter * 2) & 3;
-            *value = nibble | upper << 4;
+        let halves = block[..128].chunks_exact(64).zip(block[128..192].chunks_exact(32));
+        for ((nibbles, upper), values) in halves.zip(values.as_chunks_mut::<128>().0) {
+            for column in 0..32 {
+                let (first, second, upper) = (nibbles[column], nibbles[column + 32], upper[column]);
+                values[column] = first & 15 | (upper & 3) << 4;
+                values[column + 32] = second & 15 | (upper >> 2 & 3) << 4;
+                values[column + 64] = first >> 4 | (upper >> 4 & 3) << 4;
+                values[column + 96] = second >> 4 | upper >> 6 << 4;
+            }
         }
         let mut factors = [0; 16];
         factors.copy_from_slice(&block[192..208]);

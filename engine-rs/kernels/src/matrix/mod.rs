@@ -17,6 +17,7 @@ mod memory;
 mod quantize;
 mod scratch;
 mod superblock;
+mod supertile;
 #[cfg(test)]
 mod tests;
 
@@ -178,6 +179,8 @@ unsafe fn run<F: Family>(
             Kind::Avx512Vnni => task.run::<machine::Vnni, F>(strips, rows, scratch),
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 | Kind::Avx512 => task.run::<machine::Avx2, F>(strips, rows, scratch),
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonDot => task.run::<machine::Neon, F>(strips, rows, scratch),
             _ => task.run::<machine::Portable, F>(strips, rows, scratch),
         }
     }

@@ -120,3 +120,66 @@ fn sum<const N: usize>(values: &[i8; N]) -> i32 {
     }
     sum
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+    use crate::testing::Noise;
+
+    fn q8(isa: Isa, values: &[f32]) -> Vec<Q8Block> {
+        let empty = Q8Block { values: [0; 32], scale: 0.0, start_8: 0, start_128: 0 };
+        let mut blocks = vec![empty; values.len() / Q8_COLUMNS];
+        // SAFETY: a place for each block.
+        quantize_q8(isa, values, unsafe { Row::new(blocks.as_mut_ptr(), 1) });
+        blocks
+    }
+
+    fn q8k(isa: Isa, values: &[f32]) -> Vec<Q8KBlock> {
+        let empty = Q8KBlock { values: [0; 256], starts: [0; 16], sums: [0; 8], scale: 0.0 };
+        let mut blocks = vec![empty; values.len() / Q8K_COLUMNS];
+        // SAFETY: a place for each block.
+        quantize_q8k(isa, values, unsafe { Row::new(blocks.as_mut_ptr(), 1) });
+        blocks
+    }
+
+    #[test]
+    fn bytes_are_the_same_everywhere() {
+        let values = Noise::new(1).floats(4096);
+        for isa in Isa::available() {
+            assert_eq!(q8(isa, &values), q8(Isa::PORTABLE, &values), "{isa:?}");
+            assert_eq!(q8k(isa, &values), q8k(Isa::PORTABLE, &values), "{isa:?}");
+        }
+    }
+
+    #[test]
+    fn halves_round_to_even() {
+        let mut values = [0.0; 32];
+        values[..6].copy_from_slice(&[127.0, 0.5, 1.5, 2.5, -0.5, -126.5]);
+        let block = q8(Isa::best(), &values)[0];
+        assert_eq!(block.values[..6], [127, 0, 2, 2, 0, -126]);
+        assert_eq!((block.scale, block.start_8, block.start_128), (1.0, -8 * 5, -128 * 5));
+    }
+
+    #[test]
+    fn sums_belong_to_their_columns() {
+        let mut values = [0.0; 256];
+        (values[0], values[17], values[255]) = (127.0, -3.0, 5.0);
+        let block = q8k(Isa::best(), &values)[0];
+        assert_eq!((block.starts[0], block.starts[1], block.starts[15]), (-32 * 127, 32 * 3, -32 * 5));
+        assert_eq!(block.sums, [124, 0, 0, 0, 0, 0, 0, 5]);
+    }
+
+    #[test]
+    fn odd_numbers_show() {
+        for isa in Isa::available() {
+            for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut values = [1.0; 64];
+                values[40] = odd;
+                let blocks = q8(isa, &values);
+                assert!(blocks[0].scale == 1.0 / 127.0 && blocks[1].scale.is_nan(), "{isa:?} {odd}");
+            }
+            assert_eq!(q8(isa, &[1e-38; 32])[0].scale, 0.0);
+        }
+    }
+}

@@ -1,10 +1,12 @@
 //! K-quants: 256 columns share a scale, and each 16 or 32 of them a factor. Sixteen rows of such a block are one tile:
 //!
-//!     nibbles  2048     [group of 8 columns][row][4]: columns 0-3 low, 4-7 high
-//!     upper    1024 * U   bits above the nibbles, U for each value: [vector][row][4]
 //!     factors  16 per sub-block, one byte for each row
 //!     minima   [pair of sub-blocks][row][2] bytes, where the type has them
 //!     scale    f16 for each row; then the minima's, where the type has them
+//!     values   for each 32 columns: 256 bytes of nibbles, [8 columns][row][4], columns 0-3 low and 4-7 high; then 64
+//!              bytes for each bit above the nibble, [row][4]
+//!
+//! A tile is read from front to back, which is what the processor foresees best.
 //!
 //! Every product is computed in this order, whichever kernel does it: for each sub-block the exact integer sum, times
 //! `scale * factor`, is added to the block's value; then the exact sum over the minima is subtracted, and the block's
@@ -14,9 +16,11 @@ use super::family::{Family, Strips, Total, Unpacked};
 use super::inputs::{Format, Inputs};
 use super::machine::{Kernel, Machine};
 use super::quantize::Q8KBlock;
+use super::supertile::Tile;
 use std::marker::PhantomData;
 
-const NIBBLES: usize = 2048;
+/// Bytes of the nibbles of 32 columns.
+const NIBBLES: usize = 256;
 
 /// A block of one row, opened for packing.
 pub(super) struct Opened {
@@ -41,26 +45,35 @@ pub(super) trait SuperType: Copy + 'static {
 pub(super) struct Super<T>(PhantomData<T>);
 
 impl<T: SuperType> Super<T> {
-    const FACTORS: usize = NIBBLES + 1024 / 2 * T::UPPER;
-    const MINIMA: usize = Self::FACTORS + if T::FINE { 256 } else { 128 };
-    const SCALES: usize = Self::MINIMA + if T::FINE { 0 } else { 128 };
-    const TILE: usize = (Self::SCALES + 64).next_multiple_of(64);
+    const MINIMA: usize = if T::FINE { 256 } else { 128 };
+    const SCALES: usize = 256;
+    const VALUES: usize = 320;
+    /// Bytes of 32 columns.
+    const PAIR: usize = NIBBLES + 64 * T::UPPER;
+    const TILE: usize = Self::VALUES + 8 * Self::PAIR;
 
     fn place(opened: &Opened, row: usize, tile: &mut [u8]) {
-        let values = &opened.values;
-        for (group, values) in values.as_chunks::<8>().0.iter().enumerate() {
-            for j in 0..4 {
-                tile[(group * 16 + row) * 4 + j] = values[j] & 15 | (values[j + 4] & 15) << 4;
+        let pairs = tile[Self::VALUES..].chunks_exact_mut(Self::PAIR);
+        for (values, pair) in opened.values.as_chunks::<32>().0.iter().zip(pairs) {
+            let (nibbles, upper) = pair.split_at_mut(NIBBLES);
+            for (values, vector) in values.as_chunks::<8>().0.iter().zip(nibbles.as_chunks_mut::<64>().0) {
+                let to = &mut vector[row * 4..][..4];
+                for (j, to) in to.iter_mut().enumerate() {
+                    *to = values[j] & 15 | (values[j + 4] & 15) << 4;
+                }
+            }
+            let parts = values.chunks_exact(32 / T::UPPER.max(1));
+            for (values, vector) in parts.zip(upper.as_chunks_mut::<64>().0) {
+                let to = &mut vector[row * 4..][..4];
+                for (group, values) in values.as_chunks::<4>().0.iter().enumerate() {
+                    for (value, to) in values.iter().zip(&mut *to) {
+                        *to |= (value >> 4) << (group * T::UPPER);
+                    }
+                }
             }
         }
-        for (at, value) in values.iter().enumerate().filter(|_| T::UPPER > 0) {
-            // Eight or four groups of four columns share a vector.
-            let (group, per_vector) = (at / 4, 8 / T::UPPER.max(1));
-            let byte = NIBBLES + (group / per_vector * 16 + row) * 4 + at % 4;
-            tile[byte] |= (value >> 4) << (group % per_vector * T::UPPER);
-        }
         for (sub, factor) in opened.factors.iter().enumerate().take(if T::FINE { 16 } else { 8 }) {
-            tile[Self::FACTORS + sub * 16 + row] = *factor;
+            tile[sub * 16 + row] = *factor;
         }
         tile[Self::SCALES + row * 2..][..2].copy_from_slice(&opened.scale);
         if !T::FINE {
@@ -76,18 +89,19 @@ impl<T: SuperType> Super<T> {
     unsafe fn quad<M: Machine, const HALF: usize>(tile: *const u8, pair: usize) -> [M::Bytes; 4] {
         // SAFETY: within the tile; the machine is the caller's.
         unsafe {
-            let nibbles = tile.add((pair * 2 + HALF) * 128);
+            let values = tile.add(Self::VALUES + pair * Self::PAIR);
+            let nibbles = values.add(HALF * 128);
             let (a, b) = (M::bytes(nibbles), M::bytes(nibbles.add(64)));
             let low = [M::mask(a, 15), M::mask(M::right::<4>(a), 15), M::mask(b, 15), M::mask(M::right::<4>(b), 15)];
             if T::UPPER == 0 {
                 return low;
             }
-            let upper = tile.add(NIBBLES);
+            let upper = values.add(NIBBLES);
             let upper = if T::UPPER == 2 {
-                let bits = M::bytes(upper.add((pair * 2 + HALF) * 64));
+                let bits = M::bytes(upper.add(HALF * 64));
                 [M::left::<4>(bits), M::left::<2>(bits), bits, M::right::<2>(bits)]
             } else {
-                let bits = M::bytes(upper.add(pair * 64));
+                let bits = M::bytes(upper);
                 if HALF == 0 {
                     [M::left::<4>(bits), M::left::<3>(bits), M::left::<2>(bits), M::left::<1>(bits)]
                 } else {
@@ -108,7 +122,7 @@ impl<T: SuperType> Super<T> {
     unsafe fn factor<M: Machine>(tile: *const u8, scale: M::Floats, sub: usize) -> M::Floats {
         // SAFETY: within the tile; the machine is the caller's.
         unsafe {
-            let factors = tile.add(Self::FACTORS + sub * 16);
+            let factors = tile.add(sub * 16);
             let factors = if T::FINE { M::ints_from_i8(factors) } else { M::ints_from_u8(factors) };
             M::multiply(scale, M::floats_from_ints(factors))
         }
@@ -329,76 +343,5 @@ impl<T: SuperType> Kernel for Unpack<T> {
                 M::store((&raw mut (*to).minimum).cast(), scale);
             }
         }
-    }
-}
-
-/// `R` input rows times `S` unpacked strips, held in registers.
-struct Tile<const FINE: bool, const R: usize, const S: usize> {
-    weights: *const Unpacked,
-    inputs: *const Q8KBlock,
-    totals: *mut [Total; S],
-}
-
-impl<const FINE: bool, const R: usize, const S: usize> Kernel for Tile<FINE, R, S> {
-    #[inline(always)]
-    unsafe fn run<M: Machine>(self) {
-        let Tile { weights, inputs, totals } = self;
-        // SAFETY: `S` unpacked tiles, `R` input blocks and rows of totals; the machine is the caller's.
-        unsafe {
-            let (subs, groups) = if FINE { (16, 4) } else { (8, 8) };
-            let mut values = [[M::zero(); S]; R];
-            for sub in 0..subs {
-                let mut sums = [[M::zero_ints(); S]; R];
-                if FINE {
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        let start = (&raw const (*inputs.add(r)).starts).cast::<i32>().add(sub);
-                        *sums = [M::splat_int(*start); S];
-                    }
-                }
-                for group in sub * groups..(sub + 1) * groups {
-                    let mut bytes = [M::bytes((&raw const (*weights).bytes).cast::<u8>().add(group * 64)); S];
-                    for (s, bytes) in bytes.iter_mut().enumerate() {
-                        *bytes = M::bytes((&raw const (*weights.add(s)).bytes).cast::<u8>().add(group * 64));
-                    }
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        let with = inputs.add(r).cast::<i8>().add(group * 4);
-                        for (sum, bytes) in sums.iter_mut().zip(bytes) {
-                            *sum = M::dot(*sum, bytes, with);
-                        }
-                    }
-                }
-                for s in 0..S {
-                    let factor = M::floats((&raw const (*weights.add(s)).factors).cast::<f32>().add(sub * 16));
-                    for r in 0..R {
-                        values[r][s] = M::add_product(values[r][s], M::floats_from_ints(sums[r][s]), factor);
-                    }
-                }
-            }
-            for (r, values) in values.iter().enumerate() {
-                let input = inputs.add(r);
-                let scale = M::splat((*input).scale);
-                for (s, value) in values.iter().enumerate() {
-                    let value = if FINE { *value } else { subtract_minima::<M>(*value, weights.add(s), input) };
-                    let total = totals.add(r).cast::<f32>().add(s * 16);
-                    M::store(total, M::add_product(M::floats(total), value, scale));
-                }
-            }
-        }
-    }
-}
-
-/// # Safety
-/// As for `Tile::run`.
-#[inline(always)]
-unsafe fn subtract_minima<M: Machine>(value: M::Floats, weights: *const Unpacked, input: *const Q8KBlock) -> M::Floats {
-    // SAFETY: the caller's.
-    unsafe {
-        let mut sum = M::zero_ints();
-        for pair in 0..4 {
-            let minima = M::pairs((&raw const (*weights).minima).cast::<i16>().add(pair * 32));
-            sum = M::dot_pairs(sum, minima, (&raw const (*input).sums).cast::<i16>().add(pair * 2));
-        }
-        let minimum = M::floats((&raw const (*weights).minimum).cast());
-        M::subtract_product(value, M::floats_from_ints(sum), minimum)
     }
 }

@@ -116,3 +116,44 @@ fn a_row_ignores_its_batch() {
         }
     }
 }
+
+#[test]
+fn parts_make_the_whole() {
+    for isa in Isa::available() {
+        for kind in [BlockType::Q4_K, BlockType::Q8_0, BlockType::F16, BlockType::Q5_1] {
+            let case = case(isa, kind, 100, 256, 20);
+            let whole = case.products(isa, 0, 20);
+            let mut inputs = Inputs::default();
+            inputs.reset(20, 256, case.matrix.format().into());
+            let mut out = vec![1.0; 20 * 100];
+            // SAFETY: one thread; `out` has a column for each weight row.
+            unsafe {
+                for row in 0..20 {
+                    inputs.set_row(isa, row, case.input(row));
+                }
+                let (out, mut scratch) = (Output::new(out.as_mut_ptr(), 100), MatrixScratch::default());
+                for strips in [0..1, 1..6, 6..7] {
+                    for rows in [0..18, 18..20] {
+                        case.matrix.multiply(strips.clone(), &inputs, rows, out, Store::Add, &mut scratch);
+                    }
+                }
+            }
+            let expected: Vec<f32> = whole.iter().map(|product| 1.0 + product).collect();
+            assert_eq!(out, expected, "{isa:?} {kind}");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "do not fit a Q8_0 matrix of 64 columns")]
+fn other_inputs_are_refused() {
+    let case = case(Isa::PORTABLE, BlockType::Q8_0, 1, 64, 1);
+    let mut inputs = Inputs::default();
+    inputs.reset(1, 64, Format::F32.into());
+    let mut out = [0.0];
+    // SAFETY: one thread; `out` has a column for the only weight row.
+    unsafe {
+        let out = Output::new(out.as_mut_ptr(), 1);
+        case.matrix.multiply(0..1, &inputs, 0..1, out, Store::Set, &mut MatrixScratch::default());
+    }
+}

@@ -21,6 +21,7 @@ macro_rules! halves {
 // SAFETY: used only where `Kind::Avx2` was detected.
 unsafe impl Machine for Avx2 {
     const ISA: Isa = Isa(Kind::Avx2);
+    const PASS: usize = 4;
     const ROWS: usize = 4;
     const STRIPS: usize = 1;
 

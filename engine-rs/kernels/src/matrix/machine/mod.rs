@@ -4,12 +4,16 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx2::Avx2;
+#[cfg(target_arch = "aarch64")]
+pub(super) use neon::Neon;
 pub(super) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(super) use vnni::Vnni;
@@ -28,7 +32,9 @@ pub(super) trait Kernel {
 /// read or written. Bytes, pairs and floats of tiles and scratch memory are aligned to 32 bytes at least.
 pub(super) unsafe trait Machine: Copy + 'static {
     const ISA: Isa;
-    /// Input rows and strips of a register tile.
+    /// Input rows, at most 8, of one pass over packed strips.
+    const PASS: usize;
+    /// Input rows, at most 6, and strips of a register tile.
     const ROWS: usize;
     const STRIPS: usize;
 

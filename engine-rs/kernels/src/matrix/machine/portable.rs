@@ -39,6 +39,7 @@ fn fused(mut sum: [f32; 16], a: [f32; 16], b: [f32; 16], sign: f32) -> [f32; 16]
 // SAFETY: plain Rust, available everywhere.
 unsafe impl Machine for Portable {
     const ISA: Isa = Isa(Kind::Portable);
+    const PASS: usize = 4;
     const ROWS: usize = 4;
     const STRIPS: usize = 1;
 

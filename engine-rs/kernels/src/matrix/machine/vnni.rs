@@ -11,6 +11,7 @@ pub(in crate::matrix) struct Vnni;
 // SAFETY: used only where `Kind::Avx512Vnni` was detected.
 unsafe impl Machine for Vnni {
     const ISA: Isa = Isa(Kind::Avx512Vnni);
+    const PASS: usize = 8;
     const ROWS: usize = 6;
     const STRIPS: usize = 2;
 
