@@ -9,7 +9,8 @@ from typing import Final
 import gguf
 import numpy as np
 
-from .fixtures import BlockType, Noise, random_blocks
+from .families import BlockType
+from .fixtures import Noise, random_blocks
 from .vocabularies import CONTROL, NORMAL, SPECIAL, alphabet
 
 TOKENS: Final = (*alphabet(), "th", *SPECIAL)

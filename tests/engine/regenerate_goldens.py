@@ -16,7 +16,8 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
-from tests.engine.fixtures import FAMILIES, BlockType, tokens, write_model
+from tests.engine.families import FAMILIES, BlockType
+from tests.engine.fixtures import tokens, write_model
 
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -32,6 +33,9 @@ def oracle_logits(path: Path, sequence: list[int]) -> np.ndarray[Any, np.dtype[n
         flash_attn=False,
         type_k=llama_cpp.GGML_TYPE_F32,
         type_v=llama_cpp.GGML_TYPE_F32,
+        # Negative: what the file says, where the wrapper's own defaults would override it.
+        yarn_beta_fast=-1.0,
+        yarn_beta_slow=-1.0,
         verbose=False,
     )
     model.eval(sequence)

@@ -1,7 +1,7 @@
 """Our logits beside llama.cpp's, for every decoder family and block type. The goldens come from `regenerate_goldens`.
 
-llama.cpp rounds activations to 8 bits (or to half precision for F16) before it multiplies them with quantized weights;
-we do not, so the distance in those rows is mostly its rounding.
+Both round activations to 8 bits before they multiply them with quantized weights, but not always in the same blocks, and
+llama.cpp rounds them to the weights' type for F16 and BF16 where we do not: that is the distance in those rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pytest
 from quiver._engine import evaluate
 
-from .fixtures import FAMILIES, BlockType, Family, tokens, write_model
+from .families import FAMILIES, BlockType, Family
+from .fixtures import tokens, write_model
 
 GOLDENS: Final = Path(__file__).parent / "goldens"
 
@@ -25,7 +26,8 @@ QUANTIZED: Final = 1e-3
 GELU: Final = 1e-6
 """F32 bound where llama.cpp looks GELU up in a table of half-precision numbers."""
 HALF_PRECISION_CACHE: Final = 1e-5
-"""What rounding keys and values to f16 may add, measured against our own f32 cache."""
+"""What rounding keys and values to f16 may add, measured against our own f32 cache. With quantized weights the next
+rounding of activations turns some of it into whole steps, so it may add as much as that."""
 
 MODELS = pytest.mark.parametrize(
     ("family", "kind"),
@@ -74,7 +76,8 @@ def test_logits_match_llama_cpp(model: Path, family: Family, kind: BlockType) ->
 def test_half_precision_cache_stays_close(model: Path, family: Family, kind: BlockType) -> None:
     exact = logits(model, family)
     rounded = logits(model, family, "f16")
-    assert 0 < nmse(rounded, exact) <= HALF_PRECISION_CACHE
+    bound = HALF_PRECISION_CACHE if kind in BOUNDS else QUANTIZED
+    assert 0 < nmse(rounded, exact) <= bound
 
 
 def test_what_cannot_be_computed_is_a_value_error(tmp_path: Path) -> None:

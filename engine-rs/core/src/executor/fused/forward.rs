@@ -178,7 +178,8 @@ impl<'a> Forward<'a> {
             }
             let (queries, rest) = values.split_at_mut(query_end);
             let (keys, values) = rest.split_at_mut(key_end - query_end);
-            for (heads, norm) in [(queries, &layer.query_norm), (&mut *keys, &layer.key_norm)] {
+            let temperature = spec.temperature.map_or(1.0, |temperature| temperature.at(batch.positions[row]));
+            for (heads, norm) in [(&mut *queries, &layer.query_norm), (&mut *keys, &layer.key_norm)] {
                 for head in heads.chunks_exact_mut(spec.key_width) {
                     if let Some(norm) = norm {
                         let from = head.to_vec();
@@ -193,6 +194,9 @@ impl<'a> Forward<'a> {
                         }
                     }
                 }
+            }
+            if temperature != 1.0 {
+                queries.iter_mut().for_each(|value| *value *= temperature);
             }
             let (block, slot) = blocks.place_of(batch, row);
             let heads = keys.chunks_exact(spec.key_width).zip(values.chunks_exact(spec.value_width));

@@ -8,7 +8,7 @@ use quiver_kernels::{Formats, Isa, Matrix};
 use super::closing::Closing;
 use super::projection::Projection;
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
+use crate::gguf::{BlockType, Gguf};
 use crate::linear::Weight;
 use crate::model::{DecoderSpec, ExpertSpec, Loader, Rope, SharedExpert as SharedSpec};
 
@@ -203,9 +203,16 @@ impl Opener<'_> {
     }
 
     fn shared_expert(&mut self, number: usize, shared: SharedSpec, width: usize) -> Result<SharedExpert> {
-        let gate = format!("blk.{number}.ffn_gate_inp_shexp");
-        let gate = shared.gated.then(|| self.projection(&[(&gate, 1)], width)).transpose()?;
+        let gate = shared.gated.then(|| self.shared_gate(number, width)).transpose()?;
         Ok(SharedExpert { dense: self.dense(number, "_shexp", shared.feed_forward, width)?, gate })
+    }
+
+    /// A matrix of one row, which files hold as a vector.
+    fn shared_gate(&mut self, number: usize, width: usize) -> Result<Projection> {
+        let name = format!("blk.{number}.ffn_gate_inp_shexp.weight");
+        let values = self.loader.vector(&name, width)?;
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Ok(Projection::new(vec![(pack(self.isa, &name, BlockType::F32, 1, width, &bytes)?, None)]))
     }
 
     fn dense(&mut self, number: usize, suffix: &str, inner: usize, width: usize) -> Result<Dense> {
@@ -253,14 +260,7 @@ impl Opener<'_> {
     }
 }
 
-fn pack(
-    isa: Isa,
-    name: &str,
-    kind: crate::gguf::BlockType,
-    rows: usize,
-    columns: usize,
-    bytes: &[u8],
-) -> Result<Matrix> {
+fn pack(isa: Isa, name: &str, kind: BlockType, rows: usize, columns: usize, bytes: &[u8]) -> Result<Matrix> {
     Matrix::pack(isa, kind, rows, columns, bytes)
         .map_err(|error| Error::OutOfMemory { what: format!("the weights of `{name}`"), bytes: error.bytes })
 }
