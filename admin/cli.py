@@ -11,6 +11,7 @@ import quiver
 import typer
 from quiver.schemas.openai import ModelList
 
+from . import bench_commands
 from .chat import Answer, Question
 from .client import DEFAULT_URL, Client, decoded
 from .console import print_json, print_table
@@ -150,6 +151,7 @@ def status(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False
 app.command()(register)
 app.command()(deregister)
 app.command()(servers)
+app.add_typer(bench_commands.app, name="bench")
 
 
 def _flags(host: str | None, port: int | None, log_level: str | None) -> dict[str, dict[str, Any]]:

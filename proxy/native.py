@@ -3,6 +3,10 @@
 from quiver._engine import (
     LAST_CHUNK,
     ContextOverflow,
+    Embedded,
+    EmbeddingTicket,
+    Encoder,
+    EncoderInfo,
     Engine,
     EngineError,
     EngineStatistics,
@@ -24,11 +28,17 @@ from quiver._engine import (
     encode_chunk,
     encode_request,
     encode_response,
+    evaluate,
+    is_encoder,
 )
 
 __all__ = [
     "LAST_CHUNK",
     "ContextOverflow",
+    "Embedded",
+    "EmbeddingTicket",
+    "Encoder",
+    "EncoderInfo",
     "Engine",
     "EngineError",
     "EngineStatistics",
@@ -50,4 +60,6 @@ __all__ = [
     "encode_chunk",
     "encode_request",
     "encode_response",
+    "evaluate",
+    "is_encoder",
 ]

@@ -29,6 +29,7 @@ from .handover import HypercornControl
 from .inference import Inference
 from .listener import SWEEP, Listener
 from .local.backend import BOLT, EngineModel
+from .local.gpu import GpuFigures
 from .metrics import Figure, Metrics
 from .network import Acceptor, Wire
 from .registry import OUT_OF_SERVICE, Backend, BackendStatus, Registry
@@ -82,6 +83,7 @@ class Gateway:
         self.reuse = ReuseStore(config.reuse)
         inference = Inference(self.registry, self.admission, self.reuse, config, world.random)
         self.exchanges = ExchangeHandler(self.registry, inference, self.keys, self.ledger, self.metrics, world)
+        self._gpus = GpuFigures()
         self.metrics.figures = self._figures
 
     def __repr__(self) -> str:
@@ -156,6 +158,9 @@ class Gateway:
             tier, load = backend.tier(trio.current_time()), backend.load
             yield Figure("gauge", "quiver_server_up", "Whether a server is in service", tier < OUT_OF_SERVICE, label)
             yield Figure("gauge", "quiver_server_in_flight", "Requests on a server", load.in_flight, label)
+            if isinstance(backend, EngineModel):
+                yield from backend.figures()
+        yield from self._gpus.figures()
 
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await open_wire(self.world.network, self._egress, host, port)

@@ -1,9 +1,11 @@
-"""The built-in engine as a backend: an OpenAI request becomes sequences in the engine, their events an OpenAI reply.
+"""The built-in engine as a backend: an OpenAI request becomes sequences in the engine, their events an OpenAI reply. A
+file with an encoder makes embeddings instead.
 
 What the engine cannot honour is refused by name, never ignored.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,14 +20,18 @@ from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import ChatRequest, CompletionRequest
 
 from ..decoding import decode_body
+from ..metrics import Figure
 from ..native import EngineError, Failed, Finished, InvalidRequest, ModelLoadError, Text
+from ..record import EngineTimings
 from ..registry import BackendStatus, Call, Health
 from ..reply import Reply
 from ..routing.load import Load
 from ..seams import World
 from ..watch import Watch
 from .completion import ChatWriter, TextWriter, Writer
+from .embedding import LocalEncoder, makes_embeddings, open_local_encoder
 from .engine import LocalEngine, open_local_engine
+from .figures import SequenceFigures, statistics_figures
 from .prompting import chat_requests, completion_requests
 
 BOLT = LocalModel(path=str(files("quiver").joinpath("models", "bolt.gguf")), id="bolt")
@@ -46,18 +52,21 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EngineModel:
-    """One GGUF file served by the engine. `run` loads it and holds it until `stop`."""
-
-    endpoints = ("chat/completions", "completions")
+    """One GGUF file served by the engine. `run` loads it and holds it until `stop`. What it holds, a decoder or an encoder,
+    decides which paths it serves.
+    """
 
     def __init__(self, model: LocalModel, config: EngineConfig, world: World) -> None:
         self.model = model.id or Path(model.path).stem
         self.id = f"engine:{self.model}"
         self._path, self._config, self._world = model.path, config, world
-        self._engine: LocalEngine | None = None
+        self._encodes = makes_embeddings(model.path)
+        self.endpoints = ("embeddings",) if self._encodes else ("chat/completions", "completions")
+        self._engine: LocalEngine | LocalEncoder | None = None
         self._loaded, self._stopping = trio.Event(), trio.Event()
         self._reason: str | None = "loading"
         self.load = Load(limit=config.max_sequences)
+        self._sequences = SequenceFigures()
         self._log = structlog.get_logger(component="engine", model=self.model)
 
     def __repr__(self) -> str:
@@ -78,21 +87,21 @@ class EngineModel:
             self.id, "engine", Path(self._path).name, self.models, self.health, self._reason, self.load.in_flight
         )
 
+    def figures(self) -> Iterator[Figure]:
+        """For the metrics page. A model that is not loaded has no statistics."""
+        label = ("model", self.model)
+        if self._engine is not None:
+            yield from statistics_figures(self._engine.statistics(), label)
+        yield from self._sequences.figures(label)
+
     def stop(self) -> None:
         """Make `run` free the model and return."""
         self._stopping.set()
 
     async def run(self) -> None:
         """Load the model and hold it. A file that cannot be loaded is logged and told to clients; nothing else stops."""
-        config = self._config
         try:
-            async with open_local_engine(
-                self._path,
-                threads=config.threads,
-                context_length=config.context_length,
-                max_sequences=config.max_sequences,
-                kv_type=config.kv,
-            ) as engine:
+            async with self._opened() as engine:
                 self._engine, self._reason = engine, None
                 self._loaded.set()
                 self._log.info("model loaded", file=self._path, info=repr(engine.info))
@@ -104,6 +113,18 @@ class EngineModel:
             self._log.error("model cannot be loaded", file=self._path, error=str(error), code=error.code)
         finally:
             self._loaded.set()
+
+    def _opened(self) -> AbstractAsyncContextManager[LocalEngine | LocalEncoder]:
+        config = self._config
+        if self._encodes:
+            return open_local_encoder(self._path, threads=config.threads)
+        return open_local_engine(
+            self._path,
+            threads=config.threads,
+            context_length=config.context_length,
+            max_sequences=config.max_sequences,
+            kv_type=config.kv,
+        )
 
     def takes(self, call: Call) -> bool:
         return call.endpoint in self.endpoints
@@ -123,9 +144,13 @@ class EngineModel:
     async def forward(self, call: Call, reply: Reply, watch: Watch) -> None:
         """Generate the reply to `call`."""
         with watch:
-            await self._generate(await self._ready(), call, reply)
+            engine = await self._ready()
+            if isinstance(engine, LocalEncoder):
+                await engine.answer(call.body, reply)
+            else:
+                await self._generate(engine, call, reply)
 
-    async def _ready(self) -> LocalEngine:
+    async def _ready(self) -> LocalEngine | LocalEncoder:
         await self._loaded.wait()
         if self._engine is None:
             raise ApiError(
@@ -144,11 +169,33 @@ class EngineModel:
             completion = decode_body(call.body, _decode_completion)
             requests = completion_requests(completion, call.scope)
             writer = TextWriter(reply, self._world.unique_id("cmpl-"), created, completion, len(requests))
+
+        async def take(index: int, event: Text | Finished) -> None:
+            if isinstance(event, Finished):
+                self._sequences.observe(event)
+                timings = _timings(event)
+                reply.engine = timings if reply.engine is None else timings.beside(reply.engine)
+            await writer.take(index, event)
+
         if len(requests) == 1:
-            await _follow(engine, requests[0], 0, writer.take)
+            await _follow(engine, requests[0], 0, take)
         else:
-            await _follow_all(engine, requests, writer.take)
+            await _follow_all(engine, requests, take)
         await writer.close()
+
+
+def _timings(event: Finished) -> EngineTimings:
+    return EngineTimings(
+        queue=event.queue_seconds,
+        prompt=event.prefill_seconds,
+        generation=event.decode_seconds,
+        first_token=event.first_token_seconds,
+        prompt_tokens=event.prompt_tokens,
+        completion_tokens=event.completion_tokens,
+        cached_tokens=event.cached_tokens,
+        drafted_tokens=event.drafted_tokens,
+        accepted_tokens=event.accepted_tokens,
+    )
 
 
 Take = Callable[[int, Text | Finished], Awaitable[None]]

@@ -139,8 +139,11 @@ async def open_local_engine(
     context_length: int | None = None,
     max_sequences: int = 16,
     kv_type: str = "f16",
+    kv_bytes: int | None = None,
+    speculate: bool = True,
 ) -> AsyncIterator[LocalEngine]:
-    """A model file, loaded and running. `threads` 0 means one per processor; `context_length` None the model's own.
+    """A model file, loaded and running. `threads` 0 means one per processor; `context_length` None the model's own;
+    `kv_bytes`, the most memory of the key-value cache, None enough for `max_sequences` of 4,096 tokens.
 
     Error handling: raises `ModelLoadError` when the file cannot be loaded.
 
@@ -154,6 +157,8 @@ async def open_local_engine(
             context_length=context_length,
             max_sequences=max_sequences,
             kv_type=kv_type,
+            kv_bytes=kv_bytes,
+            speculate=speculate,
         )
     )
     engine = LocalEngine(native)

@@ -18,8 +18,9 @@ const LINE: usize = 64;
 const LARGEST_HALF: f32 = 65504.0;
 
 /// The numbers that a cache holds. Bytes of a key or value of width 128 at one position: F32 512, F16 256, Q8 136.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum KvType {
+    #[default]
     F16,
     F32,
     /// Signed bytes; 32 neighbouring elements of a position share a half-precision scale. The scales `[width / 32][BLOCK]`
