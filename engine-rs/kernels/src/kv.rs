@@ -161,7 +161,7 @@ fn store_part_for<L: Math>(kind: KvType, part: *mut u8, cells: Cells, values: &[
                     scatter(values.len(), &mut to, cells.step, |at| narrow[at]);
                 }
                 KvType::Q8 => {
-                    let (scale, narrow) = bytes(values);
+                    let (scale, narrow) = bytes::<L>(values);
                     scatter(values.len(), &mut to, cells.step, |at| narrow[at]);
                     part.add(scales).cast::<u16>().add(group * BLOCK + cells.scale).write(scale);
                 }
@@ -203,21 +203,36 @@ fn halves<L: Math>(values: &[f32]) -> [u16; SHARED] {
 /// At most 32 values as signed bytes, with the half-precision scale that they are multiples of. A value that is not
 /// finite cannot be told in bytes: it counts as the largest, or as 0 where it is not a number.
 #[inline(always)]
-fn bytes(values: &[f32]) -> (u16, [i8; SHARED]) {
+fn bytes<L: Math>(values: &[f32]) -> (u16, [i8; SHARED]) {
     let mut wide = [0.0f32; SHARED];
     for (wide, value) in wide.iter_mut().zip(values) {
+        let value = if value.is_nan() { 0.0 } else { *value };
         *wide = value.clamp(-127.0 * LARGEST_HALF, 127.0 * LARGEST_HALF);
     }
-    let largest = wide.iter().fold(0.0f32, |most, value| most.max(value.abs()));
-    let scale = half::f16::from_f32(largest / 127.0);
-    let step = scale.to_f32();
-    let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
-    (scale.to_bits(), wide.map(|value| (value * inverse).round_ties_even() as i8))
+    // SAFETY: `per_isa!` runs this only where `L` is available; `SHARED` is a multiple of `L::N`.
+    unsafe {
+        let mut most = L::zero();
+        for part in wide.chunks_exact(L::N) {
+            let part = L::load(part.as_ptr());
+            most = part.larger(part.mul(L::splat(-1.0))).larger(most);
+        }
+        let exact = most.largest() / 127.0;
+        let near = half::f16::from_f32(exact);
+        // Rounded up, so that the largest value still fits.
+        let scale = if near.to_f32() < exact { half::f16::from_bits(near.to_bits() + 1) } else { near };
+        let step = scale.to_f32();
+        let inverse = L::splat(if step > 0.0 { 1.0 / step } else { 0.0 });
+        for part in wide.chunks_exact_mut(L::N) {
+            L::load(part.as_ptr()).mul(inverse).round().store(part.as_mut_ptr());
+        }
+        (scale.to_bits(), wide.map(|value| value as i8))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Noise;
 
     #[test]
     fn parts_lie_apart() {
@@ -263,6 +278,27 @@ mod tests {
             assert!(wide(65).is_nan(), "{isa:?}");
             let values = place.values / 2 + 3;
             assert_eq!([wide(values), wide(values + 1), wide(values + 2)], [1.0, -2.0, 0.5], "{isa:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_near_their_values() {
+        let layout = KvLayout::new(KvType::Q8, 1, 1, 40, 40).unwrap();
+        let mut block = vec![0u16; layout.block_bytes() / 2];
+        for (isa, size) in Isa::available().into_iter().flat_map(|isa| [1e-5, 1.0, 1e6].map(|size| (isa, size))) {
+            let mut row: Vec<f32> = Noise::new(3).floats(40).iter().map(|value| value * size).collect();
+            row[7] = f32::NAN;
+            let place = layout.offsets(0, 0);
+            // SAFETY: the block is as large as the layout says.
+            unsafe { layout.store(isa, block.as_mut_ptr().cast(), place, 5, &row, &row) };
+            let (cells, scales) = block.split_at(40 * BLOCK / 2);
+            for (at, value) in row.iter().enumerate() {
+                // Slot 5 is the higher byte of a pair.
+                let cell = f32::from((cells[(at * BLOCK + 5) / 2] >> 8) as u8 as i8);
+                let step = half::f16::from_bits(scales[at / SHARED * BLOCK + 5]).to_f32();
+                let value = if value.is_nan() { 0.0 } else { *value };
+                assert!((cell * step - value).abs() <= step * 0.51, "{isa:?} {size} {at}: {cell} {step} {value}");
+            }
         }
     }
 }
