@@ -3,6 +3,10 @@
 from quiver._engine import (
     LAST_CHUNK,
     ContextOverflow,
+    Embedded,
+    EmbeddingTicket,
+    Encoder,
+    EncoderInfo,
     Engine,
     EngineError,
     EngineStatistics,
@@ -25,11 +29,16 @@ from quiver._engine import (
     encode_request,
     encode_response,
     evaluate,
+    is_encoder,
 )
 
 __all__ = [
     "LAST_CHUNK",
     "ContextOverflow",
+    "Embedded",
+    "EmbeddingTicket",
+    "Encoder",
+    "EncoderInfo",
     "Engine",
     "EngineError",
     "EngineStatistics",
@@ -52,4 +61,5 @@ __all__ = [
     "encode_request",
     "encode_response",
     "evaluate",
+    "is_encoder",
 ]

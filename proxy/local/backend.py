@@ -1,9 +1,11 @@
-"""The built-in engine as a backend: an OpenAI request becomes sequences in the engine, their events an OpenAI reply.
+"""The built-in engine as a backend: an OpenAI request becomes sequences in the engine, their events an OpenAI reply. A
+file with an encoder makes embeddings instead.
 
 What the engine cannot honour is refused by name, never ignored.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from importlib.resources import files
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from ..routing.load import Load
 from ..seams import World
 from ..watch import Watch
 from .completion import ChatWriter, TextWriter, Writer
+from .embedding import LocalEncoder, makes_embeddings, open_local_encoder
 from .engine import LocalEngine, open_local_engine
 from .figures import SequenceFigures, statistics_figures
 from .prompting import chat_requests, completion_requests
@@ -49,15 +52,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EngineModel:
-    """One GGUF file served by the engine. `run` loads it and holds it until `stop`."""
-
-    endpoints = ("chat/completions", "completions")
+    """One GGUF file served by the engine. `run` loads it and holds it until `stop`. What it holds, a decoder or an encoder,
+    decides which paths it serves.
+    """
 
     def __init__(self, model: LocalModel, config: EngineConfig, world: World) -> None:
         self.model = model.id or Path(model.path).stem
         self.id = f"engine:{self.model}"
         self._path, self._config, self._world = model.path, config, world
-        self._engine: LocalEngine | None = None
+        self._encodes = makes_embeddings(model.path)
+        self.endpoints = ("embeddings",) if self._encodes else ("chat/completions", "completions")
+        self._engine: LocalEngine | LocalEncoder | None = None
         self._loaded, self._stopping = trio.Event(), trio.Event()
         self._reason: str | None = "loading"
         self.load = Load(limit=config.max_sequences)
@@ -95,15 +100,8 @@ class EngineModel:
 
     async def run(self) -> None:
         """Load the model and hold it. A file that cannot be loaded is logged and told to clients; nothing else stops."""
-        config = self._config
         try:
-            async with open_local_engine(
-                self._path,
-                threads=config.threads,
-                context_length=config.context_length,
-                max_sequences=config.max_sequences,
-                kv_type=config.kv,
-            ) as engine:
+            async with self._opened() as engine:
                 self._engine, self._reason = engine, None
                 self._loaded.set()
                 self._log.info("model loaded", file=self._path, info=repr(engine.info))
@@ -115,6 +113,18 @@ class EngineModel:
             self._log.error("model cannot be loaded", file=self._path, error=str(error), code=error.code)
         finally:
             self._loaded.set()
+
+    def _opened(self) -> AbstractAsyncContextManager[LocalEngine | LocalEncoder]:
+        config = self._config
+        if self._encodes:
+            return open_local_encoder(self._path, threads=config.threads)
+        return open_local_engine(
+            self._path,
+            threads=config.threads,
+            context_length=config.context_length,
+            max_sequences=config.max_sequences,
+            kv_type=config.kv,
+        )
 
     def takes(self, call: Call) -> bool:
         return call.endpoint in self.endpoints
@@ -134,9 +144,13 @@ class EngineModel:
     async def forward(self, call: Call, reply: Reply, watch: Watch) -> None:
         """Generate the reply to `call`."""
         with watch:
-            await self._generate(await self._ready(), call, reply)
+            engine = await self._ready()
+            if isinstance(engine, LocalEncoder):
+                await engine.answer(call.body, reply)
+            else:
+                await self._generate(engine, call, reply)
 
-    async def _ready(self) -> LocalEngine:
+    async def _ready(self) -> LocalEngine | LocalEncoder:
         await self._loaded.wait()
         if self._engine is None:
             raise ApiError(

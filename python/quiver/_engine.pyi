@@ -569,6 +569,82 @@ class Engine:
         which `drain` still returns.
         """
 
+# --- Encoder ---
+# Embeddings from models of the BERT family. A request does everything in `wait`, on the caller's thread and the model's
+# own, without the GIL; texts of requests that wait at the same time are computed together.
+
+def is_encoder(path: str) -> bool:
+    """Does the file hold a model that makes embeddings and no text? Raises ModelLoadError when it cannot be read."""
+
+@final
+class EncoderInfo:
+    """What a model file says of itself."""
+
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def name(self) -> str:
+        """Empty when the file has none."""
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def context_length(self) -> int:
+        """Tokens of the longest text."""
+    @property
+    def vocabulary(self) -> int: ...
+    @property
+    def width(self) -> int:
+        """Numbers of an embedding."""
+    @property
+    def pooling(self) -> str:
+        """How the tokens of a text become one vector: `mean`, `cls` or `last`."""
+    @property
+    def size_bytes(self) -> int: ...
+
+@final
+class Embedded:
+    """The vectors of a request; each has the length 1."""
+
+    @property
+    def width(self) -> int:
+        """Numbers of each vector."""
+    @property
+    def values(self) -> bytes:
+        """The vectors one after the other, as little-endian f32."""
+    @property
+    def tokens(self) -> list[int]:
+        """Tokens of each text, those that the model wants at both ends included."""
+
+@final
+class EmbeddingTicket:
+    """One request for embeddings, from `Encoder.request`."""
+
+    def wait(self) -> Embedded:
+        """Reads the inputs, has them computed and waits for that, without the GIL: call it on a thread that may block.
+
+        Raises InvalidRequest for an input without tokens or with an unknown one, ContextOverflow for one that is too
+        long, EngineStopped after `cancel` or `Encoder.close`.
+        """
+    def cancel(self) -> None:
+        """Ends `wait` at once."""
+
+@final
+class Encoder:
+    """A loaded encoder and its thread. Every method may be called from any thread; in a forked child all of them but
+    `info` raise EngineError.
+    """
+
+    def __new__(cls, path: str, *, threads: int = 0) -> Encoder:
+        """Loads the model without the GIL. `threads` 0: one per processor. Raises ModelLoadError."""
+    @property
+    def info(self) -> EncoderInfo: ...
+    def request(self, inputs: list[str | list[int]], *, dimensions: int | None = None) -> EmbeddingTicket:
+        """A request that has not begun. Of each vector the first `dimensions` numbers are kept, and made a vector of
+        length 1 again: good for models that were trained for it. Raises InvalidRequest when there are not so many.
+        """
+    def close(self) -> None:
+        """Ends the thread after the batch under way, without the GIL. Open requests fail with EngineStopped."""
+
 # --- Tokenizer ---
 # For tests, tools and counting. Each call names a model file; the tokenizer of the newest one is kept in memory.
 

@@ -6,7 +6,6 @@ printing can change a file. A file that changes all the same is noticed by its h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -18,8 +17,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 BlockType = gguf.GGMLQuantizationType
+Setting = bool | int | float | str
 
-POSITIONS: Final = 24
 BLOCK_TYPES: Final = (
     BlockType.F32,
     BlockType.F16,
@@ -30,6 +29,7 @@ BLOCK_TYPES: Final = (
     BlockType.Q5_K,
     BlockType.Q6_K,
 )
+KEPT_POSITIONS: Final = 12
 K_TYPES: Final = (BlockType.Q3_K, BlockType.Q4_K, BlockType.Q5_K, BlockType.Q6_K)
 
 
@@ -71,12 +71,15 @@ class Family:
     rotated_quarters: int = 4
     rope_base: float = 10_000.0
     experts: Experts | None = None
-    keys: Mapping[str, bool | int | float | str] = field(default_factory=dict)
-    more_types: tuple[BlockType, ...] = ()
+    keys: dict[str, Setting] = field(default_factory=dict)
+    positions: int = 24
+    types: tuple[BlockType, ...] = BLOCK_TYPES
 
     @property
-    def types(self) -> tuple[BlockType, ...]:
-        return BLOCK_TYPES + self.more_types
+    def kept(self) -> slice:
+        """The positions whose logits the goldens hold: early ones and late ones, in files that stay small."""
+        step = self.positions // KEPT_POSITIONS
+        return slice(step - 1, step * KEPT_POSITIONS, step)
 
     @property
     def pairs(self) -> int:
@@ -90,25 +93,54 @@ class Family:
         experts = self.experts.grown() if self.experts else None
         return replace(self, width=256, heads=4, kv_heads=kv_heads, head_width=wide, feed_forward=512, experts=experts)
 
+    def lengthened(self) -> Family:
+        """Over several hundred positions, in a few block types."""
+        types = (BlockType.F32, BlockType.Q8_0, BlockType.Q4_K)
+        return replace(self, name=f"{self.name}_long", positions=1100, types=types)
 
-YARN: Final = {
+
+YARN: Final[dict[str, Setting]] = {
     "rope.scaling.type": "yarn",
     "rope.scaling.factor": 4.0,
     "rope.scaling.original_context_length": 8,
 }
-GRANITE: Final = {"embedding_scale": 6.0, "residual_scale": 0.5, "attention.scale": 0.125, "logit_scale": 4.0}
-LONG_ROPE: Final = {"rope.scaling.type": "longrope", "rope.scaling.attn_factor": 1.19}
+GEMMA3: Final = Family(
+    "gemma3",
+    "gemma3",
+    tied=True,
+    head_width=32,
+    layers=3,
+    head_norms=True,
+    post_norms=True,
+    rope_base=1_000_000.0,
+    keys={
+        "attention.sliding_window": 5,
+        "attention.sliding_window_pattern": 3,
+        "rope.scaling.type": "linear",
+        "rope.scaling.factor": 8.0,
+    },
+)
+MIXTRAL: Final = Family("mixtral", "llama", experts=Experts(feed_forward=160))
+GRANITE: Final[dict[str, Setting]] = {
+    "embedding_scale": 6.0,
+    "residual_scale": 0.5,
+    "attention.scale": 0.125,
+    "logit_scale": 4.0,
+}
+LONG_ROPE: Final[dict[str, Setting]] = {"rope.scaling.type": "longrope", "rope.scaling.attn_factor": 1.19}
 
-# Windows are shorter than POSITIONS, contexts before stretching too, and soft caps near the values, so that all matter.
+# Windows are shorter than the sequences, contexts before stretching too, and soft caps near the values, so that all matter.
 FAMILIES: Final = (
-    Family("llama", "llama", head_width=32, rope_divisors=True, rope_base=500_000.0, more_types=(BlockType.Q5_0,)),
+    Family(
+        "llama", "llama", head_width=32, rope_divisors=True, rope_base=500_000.0, types=(*BLOCK_TYPES, BlockType.Q5_0)
+    ),
     Family(
         "llama_tied",
         "llama",
         tied=True,
         kv_heads=6,
         keys={"rope.scaling.type": "linear", "rope.scaling.factor": 4.0},
-        more_types=(BlockType.Q3_K,),
+        types=(*BLOCK_TYPES, BlockType.Q3_K),
     ),
     Family("llama_yarn", "llama", kv_heads=3, keys=YARN),
     Family("mistral", "llama", rope_base=1_000_000.0),
@@ -121,9 +153,11 @@ FAMILIES: Final = (
             "rope.scaling.yarn_beta_fast": 2.0,
             "rope.scaling.yarn_beta_slow": 0.5,
             "rope.scaling.yarn_log_multiplier": 0.5,
+            "attention.temperature_scale": 0.5,
         },
     ),
-    Family("mixtral", "llama", experts=Experts(feed_forward=160)),
+    MIXTRAL,
+    MIXTRAL.lengthened(),
     Family("qwen2", "qwen2", tied=True, biases=True, rope_base=1_000_000.0),
     Family("qwen2moe", "qwen2moe", biases=True, experts=Experts(shared=64, shared_gate=True)),
     Family("qwen3", "qwen3", head_width=32, head_norms=True, kv_heads=3, rope_base=1_000_000.0),
@@ -142,22 +176,8 @@ FAMILIES: Final = (
             "final_logit_softcapping": 3.0,
         },
     ),
-    Family(
-        "gemma3",
-        "gemma3",
-        tied=True,
-        head_width=32,
-        layers=3,
-        head_norms=True,
-        post_norms=True,
-        rope_base=1_000_000.0,
-        keys={
-            "attention.sliding_window": 5,
-            "attention.sliding_window_pattern": 3,
-            "rope.scaling.type": "linear",
-            "rope.scaling.factor": 8.0,
-        },
-    ),
+    GEMMA3,
+    replace(GEMMA3, keys=GEMMA3.keys | {"attention.sliding_window": 300}).lengthened(),
     Family(
         "phi3",
         "phi3",
@@ -253,12 +273,12 @@ def write_model(path: Path, family: Family, kind: BlockType) -> None:
     writer.close()
 
 
-def tokens(family: Family, count: int = POSITIONS) -> list[int]:
-    return [int(bits) % family.vocabulary for bits in Noise(7).bits(count)]
+def tokens(family: Family) -> list[int]:
+    return [int(bits) % family.vocabulary for bits in Noise(7).bits(family.positions)]
 
 
 def _write_keys(writer: gguf.GGUFWriter, shape: Family) -> None:
-    writer.add_context_length(512)
+    writer.add_context_length(512 if shape.positions <= 512 else 2048)
     writer.add_embedding_length(shape.width)
     writer.add_block_count(shape.layers)
     writer.add_feed_forward_length(_feed_forward(shape))
@@ -292,7 +312,7 @@ def _write_expert_keys(writer: gguf.GGUFWriter, experts: Experts) -> None:
         writer.add_expert_shared_feed_forward_length(experts.shared)
 
 
-def _write_key(writer: gguf.GGUFWriter, key: str, value: bool | int | float | str) -> None:
+def _write_key(writer: gguf.GGUFWriter, key: str, value: Setting) -> None:
     match value:
         case bool():
             writer.add_bool(key, value)
@@ -380,7 +400,7 @@ class _Tensors:
         # Rows of about unit length keep activations in range; a power of two keeps the division exact.
         scale = float(2 ** -int(np.log2(columns) / 2 - 0.5))
         if self._kind in BLOCKS:
-            values = random_blocks(self._noise, self._kind, count * rows, columns, scale)
+            values: Floats | Bytes = random_blocks(self._noise, self._kind, count * rows, columns, scale)
         else:
             values = _as_floats(self._noise.floats(count * rows, columns) * np.float32(scale), self._kind)
         shaped = values.reshape(count, rows, -1) if count > 1 else values

@@ -19,15 +19,13 @@ import numpy as np
 from tests.engine.fixtures import FAMILIES, BlockType, tokens, write_model
 
 GOLDENS = Path(__file__).parent / "goldens"
-KEPT = slice(1, None, 2)
-"""Positions whose logits are kept: early ones and late ones, in files that stay small."""
 
 
 def oracle_logits(path: Path, sequence: list[int]) -> np.ndarray[Any, np.dtype[np.float32]]:
     """`[positions, vocabulary]`, computed with f32 keys and values and without flash attention."""
     model = llama_cpp.Llama(
         str(path),
-        n_ctx=64,
+        n_ctx=max(64, len(sequence)),
         n_gpu_layers=0,
         n_threads=1,
         logits_all=True,
@@ -49,7 +47,7 @@ def main() -> None:
             for kind in family.types:
                 write_model(path, family, kind)
                 arrays[f"{kind.name}.sha256"] = np.array(hashlib.sha256(path.read_bytes()).hexdigest())
-                kept = oracle_logits(path, tokens(family))[KEPT]
+                kept = oracle_logits(path, tokens(family))[family.kept]
                 # Half precision is far finer than the distance that quantized weights are allowed.
                 arrays[f"{kind.name}.logits"] = kept if kind is BlockType.F32 else kept.astype(np.float16)
             np.savez_compressed(GOLDENS / f"{family.name}.npz", **arrays)

@@ -16,11 +16,9 @@ import numpy.typing as npt
 import pytest
 from quiver._engine import evaluate
 
-from .fixtures import FAMILIES, POSITIONS, BlockType, Family, tokens, write_model
+from .fixtures import FAMILIES, BlockType, Family, tokens, write_model
 
 GOLDENS: Final = Path(__file__).parent / "goldens"
-KEPT: Final = slice(1, None, 2)
-"""The positions whose logits `regenerate_goldens` keeps."""
 
 BOUNDS: Final = {BlockType.F32: 1e-10, BlockType.F16: 1e-5, BlockType.BF16: 1e-4}
 QUANTIZED: Final = 1e-3
@@ -50,7 +48,7 @@ def written_model(tmp_path: Path, family: Family, kind: BlockType) -> Path:
 
 def logits(model: Path, family: Family, kv_type: str = "f32") -> npt.NDArray[np.float32]:
     rows = evaluate(str(model), tokens(family), kv_type=kv_type)
-    return np.frombuffer(rows, dtype=np.float32).reshape(POSITIONS, family.vocabulary)
+    return np.frombuffer(rows, dtype=np.float32).reshape(family.positions, family.vocabulary)
 
 
 def nmse(got: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
@@ -65,7 +63,7 @@ def test_logits_match_llama_cpp(model: Path, family: Family, kind: BlockType) ->
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
     assert digest == str(recorded[f"{kind.name}.sha256"]), "the fixture changed: run regenerate_goldens"
     expected = recorded[f"{kind.name}.logits"]
-    got = logits(model, family)[KEPT]
+    got = logits(model, family)[family.kept]
     distance, agreement = nmse(got, expected), float((got.argmax(axis=1) == expected.argmax(axis=1)).mean())
     print(f"{family.name} {kind.name}: NMSE {distance:.1e}, top-1 agreement {agreement:.0%}")  # shown by -rP
     exact = GELU if family.architecture.startswith("gemma") else BOUNDS[BlockType.F32]

@@ -48,8 +48,7 @@ fn plain_decoders_are_told_apart() {
         assert!(read(&tiny).is_plain(), "{tiny:?}");
     }
     for tiny in Tiny::features() {
-        let only_rope = tiny.architecture == "mistral3";
-        assert_eq!(read(&tiny).is_plain(), only_rope, "{tiny:?}");
+        assert!(!read(&tiny).is_plain(), "{tiny:?}");
     }
 }
 
@@ -146,6 +145,16 @@ fn granite_multiplies() {
     let spec = read(&tiny("granite", &keys));
     assert_eq!((spec.embedding_scale, spec.residual_scale), (12.0, 0.25));
     assert_eq!((spec.attention_scale, spec.logit_scale), (0.5, 0.125));
+}
+
+#[test]
+fn queries_grow_with_context() {
+    let keys = [("attention.temperature_scale", Number(0.5)), ("rope.scaling.original_context_length", Count(8))];
+    let temperature = read(&tiny("mistral3", &keys)).temperature.unwrap();
+    // Times 1 + 0.5 ln 1, 1 + 0.5 ln 2 and 1 + 0.5 ln 4.
+    for (position, factor) in [(0, 1.0), (7, 1.0), (8, 1.346_573_6), (31, 1.693_147_2)] {
+        assert!((temperature.at(position) - factor).abs() < 1e-6, "{position}");
+    }
 }
 
 #[test]

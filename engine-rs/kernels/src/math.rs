@@ -25,19 +25,20 @@ pub(crate) unsafe trait Math: Lanes {
     unsafe fn store_f16(self, to: *mut u16);
 }
 
-/// Asks for the cache line of an address that will be read soon; any address will do.
+/// Asks for the cache line of an address that will be read soon; any address will do. The line goes to the second-level
+/// cache: blocks of the key-value cache lie so that they compete for the same few lines of the first.
 #[inline(always)]
 pub(crate) fn prefetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch never faults, and SSE is part of every x86-64.
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(address.cast());
     }
     #[cfg(target_arch = "aarch64")]
     // SAFETY: a prefetch never faults.
     unsafe {
-        std::arch::asm!("prfm pldl1keep, [{address}]", address = in(reg) address, options(nostack, preserves_flags));
+        std::arch::asm!("prfm pldl2keep, [{address}]", address = in(reg) address, options(nostack, preserves_flags));
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = address;

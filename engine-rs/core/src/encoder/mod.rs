@@ -248,3 +248,6 @@ pub fn normalise(vector: &mut [f32]) {
         vector.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
     }
 }
+
+#[cfg(test)]
+mod tests;

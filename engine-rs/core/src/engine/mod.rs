@@ -5,6 +5,8 @@
 
 pub mod compute;
 pub mod generation;
+#[cfg(test)]
+mod histories;
 pub mod language;
 pub mod loading;
 pub mod machine;

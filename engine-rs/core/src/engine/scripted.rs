@@ -65,7 +65,8 @@ pub struct Slot {
     digest: u64,
 }
 
-/// Answers a prompt `script|` with the script and then the end; any other with letters that depend on all tokens before.
+/// Answers a prompt `script|` with the script and then the end, one with `~` mostly with `abcde` over and over, any other
+/// with letters that depend on all tokens before. Where a block does not hold what it should, it answers otherwise.
 pub struct Scripted {
     pub blocks: BTreeMap<BlockId, [Slot; BLOCK]>,
     pub faults: Faults,
@@ -96,23 +97,24 @@ impl Scripted {
         blocks.flatten().take(length).copied().collect()
     }
 
-    /// Writes a chunk; a row of logits for each token.
+    /// Writes a chunk; the rows of logits that it wants.
     fn compute(&mut self, chunk: &Chunk<'_>) -> Result<Vec<Vec<f32>>> {
         let mut before = self.slots(chunk.blocks, chunk.start);
         if before.len() != chunk.start || chunk.tokens.is_empty() {
             return Err(Error::Internal(format!("{} positions before {}", before.len(), chunk.start)));
         }
         let mut rows = Vec::new();
-        for token in chunk.tokens {
-            let (position, last) = (before.len(), before.last().map_or(7, |slot| slot.digest));
-            let slot = Slot { token: *token, digest: mix(mix(last, u64::from(*token)), position as u64) };
+        for (at, token) in chunk.tokens.iter().enumerate() {
+            let position = before.len();
+            let slot = Slot { token: *token, digest: digest(before.last(), *token, position) };
             let block = chunk.blocks.get(position / BLOCK).and_then(|block| self.blocks.get_mut(block));
             let block = block.ok_or_else(|| Error::Internal(format!("no block for position {position}")))?;
             block[position % BLOCK] = slot;
             before.push(slot);
-            let mut row = vec![0.0; VOCABULARY];
-            row[next(&before) as usize] = 9.0;
-            rows.push(row);
+            let last = at + 1 == chunk.tokens.len();
+            if chunk.want == Want::All || (last && chunk.want == Want::Last) {
+                rows.push(logits(&before));
+            }
         }
         Ok(rows)
     }
@@ -122,14 +124,35 @@ fn mix(sum: u64, value: u64) -> u64 {
     (sum ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
 }
 
-/// The token that follows.
-fn next(slots: &[Slot]) -> u32 {
-    if let Some(bar) = slots.iter().position(|slot| slot.token == u32::from(b'|')) {
-        let said = slots.len() - bar - 1;
-        return if said < bar { slots[said].token } else { 0 };
-    }
+fn digest(before: Option<&Slot>, token: u32, position: usize) -> u64 {
+    mix(mix(before.map_or(7, |slot| slot.digest), u64::from(token)), position as u64)
+}
+
+/// Whether every slot belongs to those before it.
+fn intact(slots: &[Slot]) -> bool {
+    let expected = |at: usize| digest(slots[..at].last(), slots[at].token, at);
+    (0..slots.len()).all(|at| slots[at].digest == expected(at))
+}
+
+/// What follows.
+fn logits(slots: &[Slot]) -> Vec<f32> {
+    let mut row = vec![0.0; VOCABULARY];
     let mixed = slots.iter().fold(7_u64, |sum, slot| mix(sum, slot.digest));
-    u32::from(b'a') + (mixed % 26) as u32
+    if !intact(slots) {
+        row[usize::from(b'Z')] = 99.0;
+    } else if let Some(bar) = slots.iter().position(|slot| slot.token == u32::from(b'|')) {
+        let said = slots.len() - bar - 1;
+        let token = if said < bar { slots[said].token } else { 0 };
+        row[token as usize] = 9.0;
+    } else if slots.iter().any(|slot| slot.token == u32::from(b'~')) {
+        row[usize::from(b'a') + slots.len() % 5] = 9.0;
+        // At a temperature now and then another.
+        row[usize::from(b'k') + mixed as usize % 5] = 7.0;
+    } else {
+        let letters = row[usize::from(b'a')..=usize::from(b'z')].iter_mut();
+        letters.enumerate().for_each(|(at, value)| *value = (mix(mixed, at as u64) % 4096) as f32 / 512.0);
+    }
+    row
 }
 
 impl Executor for Scripted {
@@ -140,12 +163,7 @@ impl Executor for Scripted {
             self.reserve(chunk.blocks)?;
         }
         for chunk in batch {
-            let mut computed = self.compute(chunk)?;
-            match chunk.want {
-                Want::Nothing => {}
-                Want::Last => rows.extend(computed.pop().unwrap_or_default()),
-                Want::All => rows.extend(computed.into_iter().flatten()),
-            }
+            rows.extend(self.compute(chunk)?.into_iter().flatten());
         }
         match fault {
             Some(Fault::Error) => Err(Error::Internal("told to".to_owned())),

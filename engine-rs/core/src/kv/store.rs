@@ -123,7 +123,7 @@ mod tests {
         assert_eq!((store.block_bytes(), store.bytes()), (128, 256));
         store.block_mut(3).fill(7);
         assert!(store.block(0).iter().all(|byte| *byte == 0) && store.block(3).iter().all(|byte| *byte == 7));
-        assert!(store.pointer(0) as usize % ALIGNMENT == 0 && store.pointer(3) as usize % ALIGNMENT == 0);
+        assert!([0, 3].iter().all(|id| (store.pointer(*id) as usize).is_multiple_of(ALIGNMENT)));
     }
 
     #[test]

@@ -22,7 +22,9 @@ use candle_nn::ops::rms_norm;
 pub use batch::{Batch, Span};
 pub(crate) use loader::Loader;
 pub use rope::Rope;
-pub use spec::{Activation, DecoderSpec, ExpertSpec, LayerSpec, RopeKind, RopeScaling, RopeSpec, SharedExpert};
+pub use spec::{
+    Activation, DecoderSpec, ExpertSpec, LayerSpec, RopeKind, RopeScaling, RopeSpec, SharedExpert, Temperature,
+};
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;

@@ -4,7 +4,7 @@
 use super::architectures::{ARCHITECTURES, Architecture, Experts, Window};
 use super::keys::Keys;
 use super::read_rope::read_ropes;
-use super::spec::{DecoderSpec, ExpertSpec, LayerSpec, RopeSpec, SharedExpert, plain_attention_scale};
+use super::spec::{DecoderSpec, ExpertSpec, LayerSpec, RopeSpec, SharedExpert, Temperature, plain_attention_scale};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 
@@ -52,6 +52,7 @@ impl DecoderSpec {
             logit_scale: 1.0 / multiplier(&keys, known, "logit_scale")?,
             attention_softcap: softcap(&keys, "attn_logit_softcapping", known.softcaps.0)?,
             logit_softcap: softcap(&keys, "final_logit_softcapping", known.softcaps.1)?,
+            temperature: read_temperature(&keys, known, shape.context_length)?,
             experts,
         };
         spec.check(file)?;
@@ -135,8 +136,7 @@ fn refuse_unknown(keys: &Keys<'_>, known: &Architecture) -> Result<()> {
             return Err(keys.unsupported(key, count, why));
         }
     }
-    let factors =
-        ["attention.clamp_kqv", "attention.max_alibi_bias", "attention.temperature_scale", "rope.scaling.alpha"];
+    let factors = ["attention.clamp_kqv", "attention.max_alibi_bias", "rope.scaling.alpha"];
     let multipliers = ["embedding_scale", "residual_scale", "logit_scale"];
     for key in factors.into_iter().chain(multipliers.into_iter().filter(|_| !known.multipliers)) {
         let neutral: &[f32] = if multipliers.contains(&key) { &[0.0, 1.0] } else { &[0.0] };
@@ -158,6 +158,19 @@ fn refuse_unknown(keys: &Keys<'_>, known: &Architecture) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Counted in contexts before stretching.
+fn read_temperature(keys: &Keys<'_>, known: &Architecture, context: usize) -> Result<Option<Temperature>> {
+    let key = "attention.temperature_scale";
+    match keys.opt_float(key)? {
+        None | Some(0.0) => Ok(None),
+        Some(scale) if known.name == "mistral3" => {
+            let every = keys.size_or("rope.scaling.original_context_length", context)?;
+            Ok(Some(Temperature { scale, every }))
+        }
+        Some(scale) => Err(keys.unsupported(key, scale, "this architecture has no such temperature")),
+    }
 }
 
 fn multiplier(keys: &Keys<'_>, known: &Architecture, key: &str) -> Result<f32> {

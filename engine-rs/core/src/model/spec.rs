@@ -48,7 +48,15 @@ pub struct DecoderSpec {
     pub attention_softcap: f32,
     /// The same over logits; 0 for none.
     pub logit_softcap: f32,
+    pub temperature: Option<Temperature>,
     pub experts: Option<ExpertSpec>,
+}
+
+/// Queries grow as their position passes multiples of `every`: by `1 + scale * ln(1 + floor(position / every))`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Temperature {
+    pub scale: f32,
+    pub every: usize,
 }
 
 /// What differs from layer to layer.
@@ -138,6 +146,7 @@ impl DecoderSpec {
             (self.layer.iter().any(|layer| layer.window != 0), "a sliding window"),
             (self.layer.iter().any(|layer| layer.rope != Some(0)), "layers that rotate differently"),
             (self.ropes.iter().any(|rope| rope.rotated != self.key_width), "heads that rotate in part"),
+            (self.temperature.is_some(), "a temperature of attention"),
             (self.attention_scale != plain_attention_scale(self.key_width), "a scale of attention"),
             ([self.embedding_scale, self.residual_scale, self.logit_scale] != [1.0; 3], "multipliers"),
         ];
@@ -147,6 +156,13 @@ impl DecoderSpec {
 
 pub(super) fn plain_attention_scale(key_width: usize) -> f32 {
     1.0 / (key_width as f32).sqrt()
+}
+
+impl Temperature {
+    /// What a query at this position is multiplied by.
+    pub fn at(&self, position: usize) -> f32 {
+        1.0 + self.scale * ((1 + position / self.every) as f32).ln()
+    }
 }
 
 impl RopeSpec {

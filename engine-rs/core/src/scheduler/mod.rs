@@ -130,10 +130,13 @@ impl Scheduler {
         self.expire(now, &mut admission);
         while let Some(id) = self.waiting.first().copied() {
             if !self.make_place(id, &mut admission) {
-                let available = self.pool.capacity() * BLOCK;
                 if !self.running.is_empty() {
                     break;
                 }
+                if self.regain() {
+                    continue;
+                }
+                let available = self.pool.capacity() * BLOCK;
                 let needed = self.remove(id).map_or(0, |sequence| sequence.tokens.len());
                 admission.failed.push((id, Error::KvFull { needed, available }));
                 continue;
@@ -254,17 +257,17 @@ impl Scheduler {
         }
         sequence.leave(&mut self.pool, spoiled);
         if self.sequences.is_empty() {
-            // Memory that ran out may be there again.
-            self.pool.restore(self.limits.blocks);
+            self.regain();
         }
         Some(sequence)
     }
 
-    /// The executor got no memory for a block of `rows`: goes on with those that have proven good. False if that changes
-    /// nothing; else the rows are to be planned again.
+    /// The executor got no memory for a block of `rows`: goes on with those that have proven good. False if that helps
+    /// nobody; else the rows are to be planned again.
     pub fn shrink(&mut self, rows: &[Row]) -> bool {
-        let blocks = rows.iter().flat_map(|row| self.blocks(row));
-        if self.proven == 0 || blocks.into_iter().all(|id| (*id as usize) < self.proven) {
+        let good = rows.iter().flat_map(|row| self.blocks(row)).all(|id| (*id as usize) < self.proven);
+        let alone = self.running.len() == 1 && rows.iter().any(|row| self.blocks(row).len() > self.proven);
+        if good || alone || self.proven == 0 {
             return false;
         }
         self.pool.shrink(self.proven);
@@ -275,6 +278,13 @@ impl Scheduler {
         let victims: Vec<SeqId> = self.running.iter().filter(beyond).copied().collect();
         victims.into_iter().for_each(|id| self.evict(id));
         true
+    }
+
+    /// Allows the blocks again for which there was no memory: now there may be. False if there are no such.
+    fn regain(&mut self) -> bool {
+        let lost = self.pool.capacity() < self.limits.blocks;
+        self.pool.restore(self.limits.blocks);
+        lost
     }
 
     pub fn counts(&self) -> Counts {

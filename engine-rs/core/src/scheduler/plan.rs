@@ -84,6 +84,9 @@ impl Scheduler {
                 return true;
             }
             if let [alone] = self.running[..] {
+                if self.regain() {
+                    continue;
+                }
                 self.remove(alone);
                 let available = self.pool.capacity() * BLOCK;
                 plan.failed.push((alone, Error::KvFull { needed: row.end(), available }));

@@ -72,6 +72,7 @@ impl Tiny {
                         ("rope.scaling.type", Name("yarn")),
                         ("rope.scaling.factor", Number(4.0)),
                         ("rope.scaling.original_context_length", Count(64)),
+                        ("attention.temperature_scale", Number(0.5)),
                     ],
                     ..Tiny::wide()
                 },

@@ -54,8 +54,11 @@ impl Wpm {
         let (before, bytes) = (out.len(), word.as_bytes());
         let mut at = if word.chars().count() > LONGEST_WORD + 1 { None } else { Some(0) };
         while let Some(start) = at.filter(|start| *start < bytes.len()) {
-            let most = bytes.len().min(start + self.longest);
-            let ends = (start + 1..=most).rev().filter(|end| word.is_char_boundary(*end));
+            // The mark of a start is no text: it never stands alone, and never inside a word.
+            let least = if start == 0 { BLANK.len_utf8() } else { start };
+            let most =
+                if start > 0 && word[start..].starts_with(BLANK) { 0 } else { bytes.len().min(start + self.longest) };
+            let ends = (least + 1..=most).rev().filter(|end| word.is_char_boundary(*end));
             let found = ends.filter_map(|end| Some((vocabulary.find(&bytes[start..end])?, end))).next();
             at = found.map(|(token, end)| {
                 out.push(token);

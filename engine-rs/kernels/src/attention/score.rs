@@ -98,16 +98,18 @@ fn tile<L: Math, T: Cell, const Q: usize, const P: usize>(scores: &Scores<'_>, f
         let mut cells: [*const u8; P] = std::array::from_fn(|j| view.keys[part(j).0].add(part(j).1 * T::BYTES));
         let scales: [*const u16; P] =
             std::array::from_fn(|j| view.keys[part(j).0].add(width * BLOCK * T::BYTES).cast::<u16>().add(part(j).1));
-        let mut ahead: [*const u8; P] = std::array::from_fn(|j| {
-            let (block, inside) = (part(j).0 + (P * L::N).div_ceil(BLOCK), part(j).1);
-            view.keys.get(block).copied().unwrap_or(view.values[part(j).0 % 2]).wrapping_add(inside * T::BYTES)
+        let following: [*const u8; P] = std::array::from_fn(|j| {
+            let block = part(j).0 + (P * L::N).div_ceil(BLOCK);
+            view.keys.get(block).copied().unwrap_or(view.values[part(j).0 % 2])
         });
+        let mut ahead = following;
         let mut sums = [[L::zero(); P]; Q];
         let mut scale = [L::zero(); P];
         for element in 0..width {
             if T::SCALED && element % SHARED == 0 {
-                for (scale, from) in scale.iter_mut().zip(scales) {
-                    *scale = L::load_f16(from.add(element));
+                for j in 0..P {
+                    scale[j] = L::load_f16(scales[j].add(element));
+                    prefetch(following[j].wrapping_add(width * BLOCK + element * 2));
                 }
             }
             let mut keys = [L::zero(); P];

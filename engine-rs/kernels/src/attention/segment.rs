@@ -126,8 +126,8 @@ fn panels(count: usize) -> impl Iterator<Item = Range<usize>> {
 pub(super) struct View {
     pub(super) keys: [*const u8; SPAN],
     pub(super) values: [*const u8; SPAN],
-    /// What will be read after this segment.
-    pub(super) next: *const u8,
+    /// The blocks of keys that will be read after this segment.
+    pub(super) next: [*const u8; 2],
 }
 
 /// Takes a segment: for each query its record (see `fold`) goes to `partial`.
@@ -162,8 +162,8 @@ unsafe fn view(isa: Isa, task: &Task<'_>, segment: usize, reach: Range<usize>, b
     let keys = std::array::from_fn(|at| unsafe { block(at).add(place.keys) });
     // SAFETY: as above.
     let values = std::array::from_fn(|at| unsafe { block(at).add(place.values) });
-    let following = blocks.get((segment + 1) * SPAN).copied();
-    let next = following.map_or(keys[0], |block| block.wrapping_add(place.keys));
+    let following = |at: usize| blocks.get((segment + 1) * SPAN + at).map(|block| block.wrapping_add(place.keys));
+    let next = std::array::from_fn(|at| following(at).unwrap_or(keys[0]));
     let view = View { keys, values, next };
     if task.form == Form::from(layout.kind()) {
         return view;
@@ -180,7 +180,7 @@ unsafe fn view(isa: Isa, task: &Task<'_>, segment: usize, reach: Range<usize>, b
         View {
             keys: std::array::from_fn(|at| wide(wide_keys, key_width, at)),
             values: std::array::from_fn(|at| wide(wide_values, value_width, at)),
-            next: wide_keys.cast_const().cast(),
+            next: [wide_keys.cast_const().cast(); 2],
         }
     }
 }

@@ -253,9 +253,9 @@ fn a_row_ignores_its_batch() {
         let mut scratch = AttendScratch::default();
         for isa in Isa::available() {
             let whole = case.run(isa, 230, 70, &mut scratch);
-            for (first, rows) in
-                (230..300).map(|first| (first, 1)).chain((1..70).map(|rows| (230, rows))).chain([(241, 40)])
-            {
+            let alone = (230..300).map(|first| (first, 1));
+            let batches = [1, 2, 3, 4, 5, 6, 7, 8, 13, 31, 33, 48, 49, 69].map(|rows| (230, rows));
+            for (first, rows) in alone.chain(batches).chain([(241, 40)]) {
                 let got = case.run(isa, first, rows, &mut scratch);
                 let expected = &whole[(first - 230) * case.row_width()..][..got.len()];
                 assert_eq!(bits(&got), bits(expected), "{isa:?} {kind:?} {head:?} {first} {rows}");

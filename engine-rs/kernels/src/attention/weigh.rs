@@ -36,13 +36,10 @@ fn weigh_for<L: Math>(weights: &Weights<'_>) {
     }
     for tile in task.tiles(queries.clone()) {
         for piece in pieces(task, *segment, tile) {
-            if piece.seen.is_empty() {
-                continue;
-            }
             match task.form {
                 Form::Half => narrow::<L, Half>(weights, piece),
                 Form::Byte => narrow::<L, Byte>(weights, piece),
-                Form::Single => wide::<L>(weights, piece),
+                Form::Single => wide::<L>(weights, &piece),
             }
         }
     }
@@ -73,20 +70,31 @@ fn pieces<'a>(task: &'a Task<'_>, segment: usize, tile: Range<usize>) -> impl It
     })
 }
 
+/// Block by block, so that memory is read in its order whatever the strips.
 #[inline(always)]
 fn narrow<L: Math, T: Cell>(weights: &Weights<'_>, piece: Piece) {
-    // Plain Rust never reads narrow numbers; leaving tiles out saves compiling them.
-    match piece.queries.len() {
-        _ if L::REGISTERS == 0 => unreachable!("narrow numbers in plain Rust"),
-        1 => columns::<L, T, 1>(weights, piece),
-        2 => columns::<L, T, 2>(weights, piece),
-        3 => columns::<L, T, 3>(weights, piece),
-        _ => columns::<L, T, 4>(weights, piece),
+    let Piece { queries, seen } = piece;
+    let mut start = seen.start;
+    while start < seen.end {
+        let end = seen.end.min((start / BLOCK + 1) * BLOCK);
+        let piece = Piece { queries: queries.clone(), seen: start..end };
+        // Plain Rust never reads narrow numbers; leaving tiles out saves compiling them.
+        match queries.len() {
+            _ if L::REGISTERS == 0 => unreachable!("narrow numbers in plain Rust"),
+            1 => columns::<L, T, 1>(weights, &piece),
+            2 => columns::<L, T, 2>(weights, &piece),
+            3 => columns::<L, T, 3>(weights, &piece),
+            _ => columns::<L, T, 4>(weights, &piece),
+        }
+        start = end;
     }
 }
 
 #[inline(always)]
-fn wide<L: Math>(weights: &Weights<'_>, piece: Piece) {
+fn wide<L: Math>(weights: &Weights<'_>, piece: &Piece) {
+    if piece.seen.is_empty() {
+        return;
+    }
     match piece.queries.len() {
         1 => columns::<L, Single, 1>(weights, piece),
         2 => columns::<L, Single, 2>(weights, piece),
@@ -97,25 +105,25 @@ fn wide<L: Math>(weights: &Weights<'_>, piece: Piece) {
 
 /// All columns of `Q` queries, in strips as wide as the registers allow.
 #[inline(always)]
-fn columns<L: Math, T: Cell, const Q: usize>(weights: &Weights<'_>, piece: Piece) {
+fn columns<L: Math, T: Cell, const Q: usize>(weights: &Weights<'_>, piece: &Piece) {
     let width = weights.task.head.value_width;
     let mut at = 0;
     if L::REGISTERS >= 32 || L::REGISTERS > 0 && Q <= 3 {
         while at + 4 * L::N <= width {
-            strip::<L, T, Q, 4>(weights, &piece, at);
+            strip::<L, T, Q, 4>(weights, piece, at);
             at += 4 * L::N;
         }
     } else if L::REGISTERS > 0 {
         while at + 2 * L::N <= width {
-            strip::<L, T, Q, 2>(weights, &piece, at);
+            strip::<L, T, Q, 2>(weights, piece, at);
             at += 2 * L::N;
         }
     }
     while at + L::N <= width {
-        strip::<L, T, Q, 1>(weights, &piece, at);
+        strip::<L, T, Q, 1>(weights, piece, at);
         at += L::N;
     }
-    for query in piece.queries {
+    for query in piece.queries.clone() {
         for at in at..width {
             column::<T>(weights, query, piece.seen.clone(), at);
         }
@@ -142,8 +150,8 @@ fn strip<L: Math, T: Cell, const Q: usize, const S: usize>(weights: &Weights<'_>
             let start = seen.start.max(block * BLOCK);
             let end = seen.end.min(block * BLOCK + BLOCK);
             let cells = view.values[block];
-            let ahead = view.values.get(block + 1).copied().unwrap_or(view.next);
-            let scales = Scales::<2>::new::<L, T>(cells, width, at, S);
+            let ahead = view.values.get(block + 2).copied().unwrap_or(view.next[block % 2]);
+            let scales = Scales::<2>::new::<L, T>(cells, ahead, width, at, S);
             let skipped = (start % BLOCK * width + at) * T::BYTES;
             let (mut from, mut ahead) = (cells.add(skipped), ahead.wrapping_add(skipped));
             for position in start..end {
@@ -178,16 +186,24 @@ struct Scales<const G: usize>([[f32; BLOCK]; G]);
 
 impl<const G: usize> Scales<G> {
     /// # Safety
-    /// `L` must be available, and `cells` be the values of a block, `width` wide.
+    /// `L` must be available, and `cells` be the values of a block, `width` wide. `ahead` are those to be read soon.
     #[inline(always)]
-    unsafe fn new<L: Math, T: Cell>(cells: *const u8, width: usize, at: usize, vectors: usize) -> Self {
+    unsafe fn new<L: Math, T: Cell>(
+        cells: *const u8,
+        ahead: *const u8,
+        width: usize,
+        at: usize,
+        vectors: usize,
+    ) -> Self {
         let mut scales = [[0.0; BLOCK]; G];
         if T::SCALED {
             for (group, scales) in scales.iter_mut().take((vectors * L::N).div_ceil(SHARED)).enumerate() {
+                let offset = width * BLOCK + (at / SHARED + group) * BLOCK * 2;
+                prefetch(ahead.wrapping_add(offset));
                 for slot in (0..BLOCK).step_by(L::N) {
                     // SAFETY: the caller's promise; the scales of a group are a block long.
                     unsafe {
-                        let from = cells.add(width * BLOCK).cast::<u16>().add((at / SHARED + group) * BLOCK + slot);
+                        let from = cells.add(offset).cast::<u16>().add(slot);
                         L::load_f16(from).store(scales.as_mut_ptr().add(slot));
                     }
                 }

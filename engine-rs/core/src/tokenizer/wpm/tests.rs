@@ -60,6 +60,8 @@ fn longest_tokens_cover_words() {
         ("play\u{3000}ing\u{a0}play", &["▁play", "[UNK]", "▁play"]),
         ("한", &["▁ᄒ", "ᅡ", "ᆫ"]),
         ("का", &["▁का"]),
+        ("un▁play", &["[UNK]"]),
+        ("▁play", &["[UNK]"]),
         ("[CLS]", &["[UNK]", "[UNK]", "[UNK]"]),
     ];
     for (text, expected) in cases {
