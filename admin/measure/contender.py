@@ -35,7 +35,7 @@ def sample(contender: Contender, case: Case, number: int, vocabulary: int) -> Sa
     """Measure `case` for the `number`th time, with a prompt of that number where a new one is wanted."""
     match case.kind:
         case "prompt":
-            seconds = contender.prefill(tokens(case.prompt, number + case.prompt, vocabulary))
+            seconds = contender.prefill(tokens(case.prompt, number + 1000 * case.prompt, vocabulary))
             return Sample([seconds], case.prompt / seconds)
         case "pause":
             running, newcomer = tokens(SHORT, number, vocabulary), tokens(case.prompt, number + 1, vocabulary)
