@@ -1,54 +1,33 @@
-"""The built-in engine as a backend: an OpenAI request becomes sequences in the engine, their events an OpenAI reply.
+"""A model file of the built-in engine as a backend of the registry: whether it takes a call, and carrying that out."""
 
-What the engine cannot honour is refused by name, never ignored.
-"""
-
-from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from pathlib import Path
 
-import msgspec
 import structlog
 import trio
 from quiver.schemas import errors
 from quiver.schemas.config import Engine as EngineConfig
 from quiver.schemas.config import LocalModel
-from quiver.schemas.engine import GenerateRequest
 from quiver.schemas.errors import ApiError
-from quiver.schemas.openai import ChatRequest, CompletionRequest
 
-from ..decoding import decode_body
-from ..native import EngineError, Failed, Finished, InvalidRequest, ModelLoadError, Text
+from ..native import ModelLoadError
 from ..registry import BackendStatus, Call, Health
 from ..reply import Reply
 from ..routing.load import Load
 from ..seams import World
 from ..watch import Watch
-from .completion import ChatWriter, TextWriter, Writer
+from .answering import ENDPOINTS, answer
 from .engine import LocalEngine, open_local_engine
-from .prompting import chat_requests, completion_requests
 
 BOLT = LocalModel(path=str(files("quiver").joinpath("models", "bolt.gguf")), id="bolt")
 
-# Engine codes that have a row of their own in the catalogue; the rest are faults of the engine.
-CODES = {
-    "context_length_exceeded": errors.CONTEXT_LENGTH_EXCEEDED,
-    "invalid_request": errors.INVALID_REQUEST,
-    "chat_template": errors.INVALID_REQUEST,
-    "engine_stopped": errors.ENGINE_STOPPED,
-}
-
 TIERS: dict[Health, int] = {"healthy": 0, "unknown": 1, "unhealthy": 3}
-
-_decode_chat = msgspec.json.Decoder(ChatRequest).decode
-_decode_completion = msgspec.json.Decoder(CompletionRequest).decode
-_encode = msgspec.json.Encoder().encode
 
 
 class EngineModel:
     """One GGUF file served by the engine. `run` loads it and holds it until `stop`."""
 
-    endpoints = ("chat/completions", "completions")
+    endpoints = ENDPOINTS
 
     def __init__(self, model: LocalModel, config: EngineConfig, world: World) -> None:
         self.model = model.id or Path(model.path).stem
@@ -123,7 +102,7 @@ class EngineModel:
     async def forward(self, call: Call, reply: Reply, watch: Watch) -> None:
         """Generate the reply to `call`."""
         with watch:
-            await self._generate(await self._ready(), call, reply)
+            await answer(await self._ready(), call, reply, self._world)
 
     async def _ready(self) -> LocalEngine:
         await self._loaded.wait()
@@ -132,64 +111,6 @@ class EngineModel:
                 errors.MODEL_NOT_LOADED, f"The model `{self.model}` could not be loaded; the gateway's log says why"
             )
         return self._engine
-
-    async def _generate(self, engine: LocalEngine, call: Call, reply: Reply) -> None:
-        created = int(self._world.wall_clock())
-        writer: Writer
-        if call.endpoint == "chat/completions":
-            chat = decode_body(call.body, _decode_chat)
-            requests = chat_requests(chat, call.scope)
-            writer = ChatWriter(reply, self._world.unique_id("chatcmpl-"), created, chat, len(requests))
-        else:
-            completion = decode_body(call.body, _decode_completion)
-            requests = completion_requests(completion, call.scope)
-            writer = TextWriter(reply, self._world.unique_id("cmpl-"), created, completion, len(requests))
-        if len(requests) == 1:
-            await _follow(engine, requests[0], 0, writer.take)
-        else:
-            await _follow_all(engine, requests, writer.take)
-        await writer.close()
-
-
-Take = Callable[[int, Text | Finished], Awaitable[None]]
-
-
-async def _follow(engine: LocalEngine, request: GenerateRequest, index: int, take: Take) -> None:
-    """Run one sequence to its end. Leaving early, for whatever reason, cancels it in the engine."""
-    try:
-        async with engine.generate(_encode(request)) as events:
-            async for event in events:
-                if isinstance(event, Failed):
-                    raise ApiError(CODES.get(event.code, errors.ENGINE_ERROR), event.message)
-                if isinstance(event, Text | Finished):
-                    await take(index, event)
-    except InvalidRequest as error:
-        raise ApiError(errors.INVALID_REQUEST, str(error), param=error.field) from error
-    except EngineError as error:
-        raise ApiError(CODES.get(error.code, errors.ENGINE_ERROR), str(error)) from error
-
-
-async def _follow_all(engine: LocalEngine, requests: list[GenerateRequest], take: Take) -> None:
-    """Run several sequences of one request side by side; the first error ends them all."""
-    failures: list[Exception] = []
-    one_at_a_time = trio.Lock()
-
-    async def take_in_turn(index: int, event: Text | Finished) -> None:
-        async with one_at_a_time:
-            await take(index, event)
-
-    async def follow(index: int, scope: trio.CancelScope) -> None:
-        try:
-            await _follow(engine, requests[index], index, take_in_turn)
-        except Exception as error:  # re-raised below, outside the nursery, so that it is not wrapped in a group
-            failures.append(error)
-            scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        for index in range(len(requests)):
-            nursery.start_soon(follow, index, nursery.cancel_scope)
-    if failures:
-        raise failures[0]
 
 
 def _first(group: BaseExceptionGroup[ModelLoadError]) -> ModelLoadError:
