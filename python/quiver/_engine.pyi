@@ -498,9 +498,10 @@ class Engine:
         context_length: int | None = None,
         max_sequences: int = 16,
         kv_type: str = "f16",
+        progress: LoadProgress | None = None,
     ) -> Engine:
         """Loads the model, which takes long, without the GIL. `threads` 0: one per processor; `context_length` None:
-        the model's own. Raises ModelLoadError.
+        the model's own; `progress` is told how far it is, and can cancel it. Raises ModelLoadError.
         """
     @property
     def fd(self) -> int:
@@ -525,6 +526,57 @@ class Engine:
         """Ends the threads after the step under way, without the GIL. Open requests get Failed with `engine_stopped`,
         which `drain` still returns.
         """
+
+# --- Loading ---
+
+@final
+class LoadProgress:
+    """How far one load is. Every method may be called from any thread and returns at once."""
+
+    def __new__(cls) -> LoadProgress: ...
+    @property
+    def stage(self) -> str:
+        """`header`, `vocabulary`, `weights` or `start`."""
+    @property
+    def done(self) -> int:
+        """Bytes of weights in place."""
+    @property
+    def total(self) -> int:
+        """Bytes of all weights; 0 while that is not known."""
+    @property
+    def fraction(self) -> float:
+        """Of the weights, from 0 to 1."""
+    @property
+    def cancelled(self) -> bool: ...
+    def cancel(self) -> None:
+        """Ends the load at its next look, with a ModelLoadError of the code `load_cancelled`."""
+
+@final
+class MemoryEstimate:
+    """Bytes that a model takes once it runs."""
+
+    @property
+    def weights(self) -> int: ...
+    @property
+    def kv(self) -> int:
+        """Keys and values of `kv_tokens` tokens."""
+    @property
+    def kv_tokens(self) -> int: ...
+    @property
+    def scratch(self) -> int:
+        """Activations, logits and the vocabulary."""
+    @property
+    def total(self) -> int: ...
+    @property
+    def trained_context(self) -> int:
+        """Tokens the model was trained for; 0 for models without a cache."""
+
+def estimate_memory(
+    path: str, *, context_length: int | None = None, max_sequences: int = 16, kv_type: str = "f16"
+) -> MemoryEstimate:
+    """What loading the file so would take, from its header. Without a `context_length` the cache counts with 8,192
+    tokens at most, over all sequences. Raises ModelLoadError.
+    """
 
 # --- Tokenizer ---
 # For tests, tools and counting. Each call names a model file; the tokenizer of the newest one is kept in memory.

@@ -8,6 +8,7 @@ use std::time::Instant;
 use quiver_core::error::Result;
 use quiver_core::executor::{Chunk, Executor, ExecutorOptions, Want, load};
 use quiver_core::gguf::Gguf;
+use quiver_core::load_watch::LoadWatch;
 use quiver_core::testing::Noise;
 
 const CHUNK: usize = 128;
@@ -18,7 +19,7 @@ fn main() -> Result<()> {
     let threads = arguments.next().and_then(|threads| threads.parse().ok()).unwrap_or(0);
     let options = ExecutorOptions { threads, ..ExecutorOptions::default() };
     let start = Instant::now();
-    let mut model = load(Arc::new(Gguf::open(Path::new(&path))?), &options)?;
+    let mut model = load(Arc::new(Gguf::open(Path::new(&path))?), &options, &LoadWatch::default())?;
     println!("load       {:.3} s", start.elapsed().as_secs_f64());
     let length = 2000.min(model.context_length() - 64);
     println!("prefill    {:.1} t/s over {length}", prefill(model.as_mut(), length)?);

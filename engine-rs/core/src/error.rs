@@ -68,6 +68,9 @@ pub enum Error {
     #[error("no token can follow: the logits hold no usable number")]
     NoFiniteLogits,
 
+    #[error("the load was cancelled")]
+    LoadCancelled,
+
     #[error("the engine has stopped")]
     Stopped,
 
@@ -108,6 +111,7 @@ impl Error {
             Error::OutOfMemory { .. } => "out_of_memory",
             Error::KvFull { .. } => "kv_full",
             Error::NoFiniteLogits => "no_finite_logits",
+            Error::LoadCancelled => "load_cancelled",
             Error::Stopped => "engine_stopped",
             Error::Internal(_) => "engine_internal",
             Error::Candle(_) => "engine_tensor",

@@ -2,11 +2,13 @@
 
 pub mod engine;
 pub mod error;
+pub mod estimate;
 pub mod event;
 pub mod executor;
 pub mod gguf;
 pub mod kv;
 pub mod linear;
+pub mod load_watch;
 pub mod model;
 pub mod request;
 pub mod sampler;

@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use quiver_core::engine as core;
 use quiver_core::engine::loading;
 use quiver_core::error::Result;
-use quiver_core::executor::{ExecutorOptions, KvType};
+use quiver_core::executor::ExecutorOptions;
 use quiver_core::request::GenerateRequest;
 
 use crate::errors::{raise, raise_forked, raise_load};
 use crate::events::to_python;
+use crate::loading::{LoadProgress, parse_kv};
 use crate::wake::Wake;
 
 #[pyclass(frozen, get_all, module = "quiver._engine")]
@@ -116,7 +116,7 @@ pub struct Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (path, *, threads = 0, context_length = None, max_sequences = 16, kv_type = "f16"))]
+    #[pyo3(signature = (path, *, threads = 0, context_length = None, max_sequences = 16, kv_type = "f16", progress = None))]
     fn new(
         py: Python<'_>,
         path: PathBuf,
@@ -124,13 +124,15 @@ impl Engine {
         context_length: Option<usize>,
         max_sequences: usize,
         kv_type: &str,
+        progress: Option<&LoadProgress>,
     ) -> PyResult<Self> {
         let loading = ExecutorOptions { threads, context_length, kv: parse_kv(kv_type)? };
         let options = core::RunOptions { max_sequences, seed: entropy(), ..core::RunOptions::default() };
+        let watch = progress.map_or_else(Arc::default, LoadProgress::watch);
         let wake = Arc::new(Wake::new()?);
         let signal = Arc::clone(&wake);
         let start = || -> Result<(core::Engine, ModelInfo)> {
-            let model = loading::open(&path, &loading)?;
+            let model = loading::open(&path, &loading, &watch)?;
             let wake = Box::new(move || signal.signal());
             let engine = core::Engine::start(model.executor, model.language, options, wake)?;
             Ok((engine, model.info.into()))
@@ -213,14 +215,6 @@ impl Drop for Engine {
             // SAFETY: dropped here only, and never used again.
             unsafe { ManuallyDrop::drop(&mut self.inner) };
         }
-    }
-}
-
-fn parse_kv(name: &str) -> PyResult<KvType> {
-    match name {
-        "f16" => Ok(KvType::F16),
-        "f32" => Ok(KvType::F32),
-        _ => Err(PyValueError::new_err(format!("kv_type must be \"f16\" or \"f32\", not {name:?}"))),
     }
 }
 

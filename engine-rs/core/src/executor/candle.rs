@@ -9,6 +9,7 @@ use super::{Chunk, Executor, ExecutorOptions, Logits, SeqId, threads};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::kv::{KvStore, PagedKv};
+use crate::load_watch::LoadWatch;
 use crate::model::{Batch, Decoder};
 
 pub struct CandleExecutor {
@@ -19,8 +20,8 @@ pub struct CandleExecutor {
 }
 
 impl CandleExecutor {
-    pub fn new(gguf: Arc<Gguf>, options: &ExecutorOptions) -> Result<CandleExecutor> {
-        let decoder = Decoder::open(&gguf)?;
+    pub fn new(gguf: Arc<Gguf>, options: &ExecutorOptions, watch: &LoadWatch) -> Result<CandleExecutor> {
+        let decoder = Decoder::open_watched(&gguf, watch)?;
         let trained = decoder.spec.context_length;
         let context_length = options.context_length.unwrap_or(trained);
         if context_length == 0 || context_length > trained {

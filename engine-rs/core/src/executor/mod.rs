@@ -10,6 +10,7 @@ pub use candle::CandleExecutor;
 use crate::error::Result;
 use crate::gguf::Gguf;
 pub use crate::kv::KvType;
+use crate::load_watch::LoadWatch;
 
 /// One sequence of tokens whose keys and values the executor keeps.
 pub type SeqId = u64;
@@ -73,7 +74,7 @@ pub struct ExecutorOptions {
 ///
 /// # Errors
 /// Whatever the file's architecture, keys or tensors are refused for (see `model::Decoder::open`), and `InvalidRequest`
-/// for a context longer than the model's.
-pub fn load(gguf: Arc<Gguf>, options: &ExecutorOptions) -> Result<Box<dyn Executor>> {
-    Ok(Box::new(CandleExecutor::new(gguf, options)?))
+/// for a context longer than the model's. `watch` hears of every tensor, and may end the load with `LoadCancelled`.
+pub fn load(gguf: Arc<Gguf>, options: &ExecutorOptions, watch: &LoadWatch) -> Result<Box<dyn Executor>> {
+    Ok(Box::new(CandleExecutor::new(gguf, options, watch)?))
 }

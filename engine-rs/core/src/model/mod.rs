@@ -22,6 +22,7 @@ use crate::gguf::Gguf;
 use crate::kernels::{Head, Isa};
 use crate::kv::{KvShape, KvStore};
 use crate::linear::{Linear, Weight};
+use crate::load_watch::LoadWatch;
 use elementwise::{gated, sum};
 use loader::Loader;
 use rope::{Angles, Rope};
@@ -78,8 +79,13 @@ impl Decoder {
     /// Those of `DecoderSpec::read`; `MissingTensor`, `BadTensor` or `UnsupportedTensorType` with the tensor's name; and
     /// `UnsupportedModel` for a tensor that the architecture has no place for.
     pub fn open(file: &Arc<Gguf>) -> Result<Decoder> {
+        Decoder::open_watched(file, &LoadWatch::default())
+    }
+
+    /// As `open`; `watch` hears of every tensor and may cancel (`LoadCancelled`).
+    pub fn open_watched(file: &Arc<Gguf>, watch: &LoadWatch) -> Result<Decoder> {
         let spec = DecoderSpec::read(file)?;
-        let mut loader = Loader::new(file);
+        let mut loader = Loader::new(file, watch);
         let vocab = match file.tensor("token_embd.weight")?.info.dims[..] {
             [vocab, _] => vocab,
             _ => return Err(file.malformed("`token_embd.weight` is not a matrix")),
