@@ -11,6 +11,8 @@ from quiver._engine import (
     Finished,
     HttpError,
     InvalidRequest,
+    LoadProgress,
+    MemoryEstimate,
     ModelInfo,
     ModelLoadError,
     RequestHead,
@@ -24,6 +26,7 @@ from quiver._engine import (
     encode_chunk,
     encode_request,
     encode_response,
+    estimate_memory,
 )
 
 __all__ = [
@@ -37,6 +40,8 @@ __all__ = [
     "Finished",
     "HttpError",
     "InvalidRequest",
+    "LoadProgress",
+    "MemoryEstimate",
     "ModelInfo",
     "ModelLoadError",
     "RequestHead",
@@ -50,4 +55,5 @@ __all__ = [
     "encode_chunk",
     "encode_request",
     "encode_response",
+    "estimate_memory",
 ]

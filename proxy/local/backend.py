@@ -1,46 +1,51 @@
-"""A model file of the built-in engine as a backend of the registry: whether it takes a call, and carrying that out."""
+"""A model of the built-in engine as a backend of the registry: whether it takes a call, and carrying that out on the engine
+that is in memory then.
+"""
 
 from importlib.resources import files
-from pathlib import Path
 
-import structlog
-import trio
-from quiver.schemas import errors
-from quiver.schemas.config import Engine as EngineConfig
+from quiver.schemas.admin import ModelState
 from quiver.schemas.config import LocalModel
-from quiver.schemas.errors import ApiError
 
-from ..native import ModelLoadError
 from ..registry import BackendStatus, Call, Health
 from ..reply import Reply
 from ..routing.load import Load
 from ..seams import World
 from ..watch import Watch
 from .answering import ENDPOINTS, answer
-from .engine import LocalEngine, open_local_engine
+from .instance import Instance
+from .residency import Residency, Spawn
 
 BOLT = LocalModel(path=str(files("quiver").joinpath("models", "bolt.gguf")), id="bolt")
 
+# An idle model counts as unknown: one that is loaded answers sooner.
+HEALTH: dict[ModelState, Health] = {
+    "ready": "healthy",
+    "loading": "unknown",
+    "idle": "unknown",
+    "unloading": "unhealthy",
+    "unloaded": "unhealthy",
+    "failed": "unhealthy",
+}
 TIERS: dict[Health, int] = {"healthy": 0, "unknown": 1, "unhealthy": 3}
+# How often a waiting client is told how far the load is.
+PLACE_INTERVAL = 5.0
 
 
 class EngineModel:
-    """One GGUF file served by the engine. `run` loads it and holds it until `stop`."""
+    """One model that the engine serves, whatever file it is at the moment. `spawn` starts the tasks of its loads."""
 
     endpoints = ENDPOINTS
 
-    def __init__(self, model: LocalModel, config: EngineConfig, world: World) -> None:
-        self.model = model.id or Path(model.path).stem
+    def __init__(self, residency: Residency, spawn: Spawn, world: World) -> None:
+        self.model = residency.name
         self.id = f"engine:{self.model}"
-        self._path, self._config, self._world = model.path, config, world
-        self._engine: LocalEngine | None = None
-        self._loaded, self._stopping = trio.Event(), trio.Event()
-        self._reason: str | None = "loading"
-        self.load = Load(limit=config.max_sequences)
-        self._log = structlog.get_logger(component="engine", model=self.model)
+        self.residency = residency
+        self._spawn, self._world = spawn, world
+        self.load = Load(limit=residency.wanted.settings.max_sequences)
 
     def __repr__(self) -> str:
-        return f"<EngineModel {self.model}: {self.health}, {self.load.in_flight} in flight>"
+        return f"<EngineModel {self.model}: {self.residency.state}, {self.load.in_flight} in flight>"
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -48,41 +53,14 @@ class EngineModel:
 
     @property
     def health(self) -> Health:
-        if self._engine is not None:
-            return "healthy"
-        return "unhealthy" if self._loaded.is_set() else "unknown"
+        return HEALTH[self.residency.state]
 
     def status(self) -> BackendStatus:
+        residency = self.residency
+        reason = residency.reason or ("loading" if residency.state == "loading" else None)
         return BackendStatus(
-            self.id, "engine", Path(self._path).name, self.models, self.health, self._reason, self.load.in_flight
+            self.id, "engine", residency.wanted.label, self.models, self.health, reason, self.load.in_flight
         )
-
-    def stop(self) -> None:
-        """Make `run` free the model and return."""
-        self._stopping.set()
-
-    async def run(self) -> None:
-        """Load the model and hold it. A file that cannot be loaded is logged and told to clients; nothing else stops."""
-        config = self._config
-        try:
-            async with open_local_engine(
-                self._path,
-                threads=config.threads,
-                context_length=config.context_length,
-                max_sequences=config.max_sequences,
-                kv_type=config.kv,
-            ) as engine:
-                self._engine, self._reason = engine, None
-                self._loaded.set()
-                self._log.info("model loaded", file=self._path, info=repr(engine.info))
-                await self._stopping.wait()
-                self._engine, self._reason = None, "stopped"
-        except* ModelLoadError as group:
-            error = _first(group)
-            self._reason = str(error)
-            self._log.error("model cannot be loaded", file=self._path, error=str(error), code=error.code)
-        finally:
-            self._loaded.set()
 
     def takes(self, call: Call) -> bool:
         return call.endpoint in self.endpoints
@@ -91,7 +69,7 @@ class EngineModel:
         return True  # it counts the tokens itself, and says both numbers
 
     def ready(self, call: Call, now: float) -> bool:
-        return self._engine is not None and not self.load.full and call.endpoint in self.endpoints
+        return self.residency.current is not None and not self.load.full and call.endpoint in self.endpoints
 
     def tier(self, now: float) -> int:
         return TIERS[self.health]
@@ -100,19 +78,35 @@ class EngineModel:
         return 0.0
 
     async def forward(self, call: Call, reply: Reply, watch: Watch) -> None:
-        """Generate the reply to `call`."""
+        """Generate the reply to `call`, once the model is loaded."""
         with watch:
-            await answer(await self._ready(), call, reply, self._world)
+            instance = self.residency.current or await self._loaded(reply, watch)
+            instance.enter()
+            try:
+                await answer(instance.engine, call, reply, self._world)
+            finally:
+                instance.leave()
+                self.make_room()
 
-    async def _ready(self) -> LocalEngine:
-        await self._loaded.wait()
-        if self._engine is None:
-            raise ApiError(
-                errors.MODEL_NOT_LOADED, f"The model `{self.model}` could not be loaded; the gateway's log says why"
-            )
-        return self._engine
+    def make_room(self) -> None:
+        """As many requests as the engine takes at a time; those that end on one that was replaced are not in the way."""
+        self.load.limit = self.residency.wanted.settings.max_sequences + self.residency.draining
 
+    async def _loaded(self, reply: Reply, watch: Watch) -> Instance:
+        """The engine, once it is there. The client is told meanwhile how far it is."""
+        reply.say_meanwhile(self._told, PLACE_INTERVAL)
+        watch.nudge()
+        try:
+            return await self.residency.ready(self._spawn)
+        finally:
+            reply.say_meanwhile(None)
 
-def _first(group: BaseExceptionGroup[ModelLoadError]) -> ModelLoadError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    def _told(self) -> bytes:
+        """How far the load is, as a comment that event-stream parsers pass over."""
+        loading = self.residency.loading
+        if loading is None:
+            return b": loading\n\n"
+        return b": loading stage=%s progress=%d%%\n\n" % (
+            loading.progress.stage.encode(),
+            round(100 * loading.progress.fraction),
+        )
