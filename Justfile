@@ -45,6 +45,10 @@ build:
 wheel:
     maturin build --release --locked --out dist
 
+# Load damaged model files for so many seconds: no panic, little time, little memory
+fuzz seconds="600":
+    cargo run --release --locked --quiet -p quiver-core --example fuzz_gguf -- {{ seconds }}
+
 # Measure: throughput and latency of the gateway and of the engine
 bench *options: build
     python -m bench "$@"

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import quiver
 import typer
 
+from . import bench_commands
 from .chat import Answer, Question
 from .client import DEFAULT_URL, Client, decoded
 from .console import print_json, print_table
@@ -135,6 +136,7 @@ app.add_typer(models)
 app.command()(register)
 app.command()(deregister)
 app.command()(servers)
+app.add_typer(bench_commands.app, name="bench")
 
 
 def _flags(host: str | None, port: int | None, log_level: str | None) -> dict[str, dict[str, Any]]:

@@ -112,6 +112,9 @@ _encode = msgspec.json.Encoder().encode
 def _readable(record: Record) -> dict[str, Any]:
     fields = msgspec.structs.asdict(record)
     del fields["at"], fields["outcome"]
+    timings = fields.pop("engine")
+    if timings is not None:
+        fields |= {f"engine_{name}": value for name, value in msgspec.structs.asdict(timings).items()}
     return {name: round(value, 4) if type(value) is float else value for name, value in fields.items()}
 
 

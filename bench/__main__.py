@@ -3,18 +3,22 @@
 import sys
 
 from bench import engine, gateway
+from bench.engine import models
 
 QUESTIONS = {"gateway": gateway.main, "engine": engine.main}
+# What answers no question, but makes what one is asked with.
+TOOLS = {"engine-models": models.main}
 
 
 def main(arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         return max(question(arguments) for question in QUESTIONS.values())
     name, *options = arguments
-    if name not in QUESTIONS:
-        print(f"error: no benchmark is called `{name}`\nhint: there are {', '.join(QUESTIONS)}", file=sys.stderr)
+    known = QUESTIONS | TOOLS
+    if name not in known:
+        print(f"error: no benchmark is called `{name}`\nhint: there are {', '.join(known)}", file=sys.stderr)
         return 2
-    return QUESTIONS[name](options)
+    return known[name](options)
 
 
 if __name__ == "__main__":

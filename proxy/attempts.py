@@ -93,8 +93,8 @@ class Attempts:
                     backend.load.returned()
                     self._admission.leave(ticket, reply.usage.total_tokens if reply.usage else 0)
                 if progress.attempts >= self._most or not self._budget.withdraw(trio.current_time()):
-                    raise _verdict(job.call.model, failures)
-        raise _verdict(job.call.model, failures)
+                    raise _verdict(job, failures)
+        raise _verdict(job, failures)
 
     def _enter(self, job: Job, call: Call, target: Target, tried: Sequence[Backend], ticket: Ticket) -> Backend | None:
         """A server with a place taken on it for this call; None when the call has to wait. Raises `ApiError` when waiting
@@ -172,9 +172,15 @@ def _paused(model: str, seconds: float) -> ApiError:
     )
 
 
-def _verdict(model: str, failures: list[ApiError]) -> ApiError:
+def _verdict(job: Job, failures: list[ApiError]) -> ApiError:
     """What the client is told when every attempt failed."""
+    model = job.call.model
     if not failures:
+        served = {path: None for target in job.chain for backend in target.backends for path in backend.endpoints}
+        if served and job.call.endpoint not in served:
+            paths = " and ".join(f"`/v1/{path}`" for path in served)
+            message = f"The model `{model}` does not serve `/v1/{job.call.endpoint}`; it serves {paths}"
+            return ApiError(errors.INVALID_REQUEST, message, param="model")
         return ApiError(errors.INVALID_REQUEST, f"No server that offers `{model}` can take a request like this one")
     if all(failure.kind is errors.UPSTREAM_UNREACHABLE for failure in failures):
         return ApiError(

@@ -214,6 +214,7 @@ class ExchangeHandler:
                 first_byte=first,
                 usage=reply.usage,
                 estimated=reply.estimated,
+                engine=reply.engine if progress.source == "server" else None,
             )
         )
 

@@ -4,7 +4,6 @@
 counted in plain cells, a handful of additions each, and become Prometheus' families when somebody asks for them.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -13,22 +12,28 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from .histogram import Histogram
 from .record import Record
-
-# From a cached reply to the longest a request may live; the steps are those people ask about.
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 # Endpoint, model, server, status, outcome, source.
 Labels = tuple[str, str, str, int, str, str]
 
 
-class Figure(msgspec.Struct, frozen=True):
-    """One value that another part of the gateway counts. Of a name that comes several times, each has a label of its own."""
+Family = GaugeMetricFamily | CounterMetricFamily | HistogramMetricFamily
+FAMILIES: dict[str, type[GaugeMetricFamily] | type[CounterMetricFamily] | type[HistogramMetricFamily]] = {
+    "gauge": GaugeMetricFamily,
+    "counter": CounterMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
 
-    kind: Literal["gauge", "counter"]
+
+class Figure(msgspec.Struct, frozen=True):
+    """What another part of the gateway counts. Of a name that comes several times, each has a label of its own."""
+
+    kind: Literal["gauge", "counter", "histogram"]
     name: str
     meaning: str
-    value: float
+    value: float | Histogram
     label: tuple[str, str] | None = None
 
 
@@ -36,34 +41,12 @@ def _no_figures() -> Iterator[Figure]:
     return iter(())
 
 
-class _Histogram:
-    """Observations in seconds, counted in buckets of `SECONDS`."""
-
-    __slots__ = ("counts", "total")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(SECONDS) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(SECONDS, value)] += 1
-        self.total += value
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative, as Prometheus wants them."""
-        rows, reached = [], 0
-        for bound, count in zip((*(str(float(second)) for second in SECONDS), "+Inf"), self.counts, strict=True):
-            reached += count
-            rows.append((bound, float(reached)))
-        return rows
-
-
 class _Cell:
     """Requests that have all labels in common. Its histograms are those of its endpoint, shared with other cells."""
 
     __slots__ = ("completion_tokens", "count", "duration", "first_byte", "prompt_tokens")
 
-    def __init__(self, duration: _Histogram, first_byte: _Histogram) -> None:
+    def __init__(self, duration: Histogram, first_byte: Histogram) -> None:
         self.count = self.prompt_tokens = self.completion_tokens = 0
         self.duration, self.first_byte = duration, first_byte
 
@@ -80,9 +63,9 @@ class Metrics:
         self.wasted_tokens = 0
         self.figures: Callable[[], Iterator[Figure]] = _no_figures
         self.cells: dict[Labels, _Cell] = {}
-        self.durations: dict[str, _Histogram] = {}
-        self.first_bytes: dict[str, _Histogram] = {}
-        self.queued: dict[str, _Histogram] = {}
+        self.durations: dict[str, Histogram] = {}
+        self.first_bytes: dict[str, Histogram] = {}
+        self.queued: dict[str, Histogram] = {}
 
     def observe(self, record: Record) -> None:
         """Count one finished request."""
@@ -157,14 +140,19 @@ class _Families(Collector):
 
 def _families(figures: Iterator[Figure]) -> Iterator[Metric]:
     """Figures of one name are one family."""
-    families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
+    families: dict[str, Family] = {}
     for figure in figures:
         family = families.get(figure.name)
         if family is None:
             labels = [figure.label[0]] if figure.label else []
-            kind = GaugeMetricFamily if figure.kind == "gauge" else CounterMetricFamily
-            family = families[figure.name] = kind(figure.name, figure.meaning, labels=labels)
-        family.add_metric([figure.label[1]] if figure.label else [], float(figure.value))
+            family = families[figure.name] = FAMILIES[figure.kind](figure.name, figure.meaning, labels=labels)
+        labels = [figure.label[1]] if figure.label else []
+        if isinstance(family, HistogramMetricFamily):
+            assert isinstance(figure.value, Histogram)
+            family.add_metric(labels, figure.value.buckets(), figure.value.total)
+        else:
+            assert not isinstance(figure.value, Histogram)
+            family.add_metric(labels, float(figure.value))
     yield from families.values()
 
 
@@ -178,7 +166,7 @@ def _tokens_by_model(metrics: Metrics) -> dict[str, tuple[int, int]]:
     return totals
 
 
-def _histograms(name: str, meaning: str, cells: dict[str, _Histogram]) -> HistogramMetricFamily:
+def _histograms(name: str, meaning: str, cells: dict[str, Histogram]) -> HistogramMetricFamily:
     family = HistogramMetricFamily(name, meaning, labels=["endpoint"])
     for endpoint, histogram in cells.items():
         if not any(histogram.counts):
@@ -187,8 +175,8 @@ def _histograms(name: str, meaning: str, cells: dict[str, _Histogram]) -> Histog
     return family
 
 
-def _of(cells: dict[str, _Histogram], endpoint: str) -> _Histogram:
+def _of(cells: dict[str, Histogram], endpoint: str) -> Histogram:
     found = cells.get(endpoint)
     if found is None:
-        found = cells[endpoint] = _Histogram()
+        found = cells[endpoint] = Histogram()
     return found

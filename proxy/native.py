@@ -3,6 +3,10 @@
 from quiver._engine import (
     LAST_CHUNK,
     ContextOverflow,
+    Embedded,
+    EmbeddingTicket,
+    Encoder,
+    EncoderInfo,
     Engine,
     EngineError,
     EngineStatistics,
@@ -27,11 +31,17 @@ from quiver._engine import (
     encode_request,
     encode_response,
     estimate_memory,
+    evaluate,
+    is_encoder,
 )
 
 __all__ = [
     "LAST_CHUNK",
     "ContextOverflow",
+    "Embedded",
+    "EmbeddingTicket",
+    "Encoder",
+    "EncoderInfo",
     "Engine",
     "EngineError",
     "EngineStatistics",
@@ -56,4 +66,6 @@ __all__ = [
     "encode_request",
     "encode_response",
     "estimate_memory",
+    "evaluate",
+    "is_encoder",
 ]

@@ -10,9 +10,42 @@ Outcome = Literal["completed", "failed", "client_gone", "cancelled"]
 Source = Literal["server", "shared", "cache"]
 
 
-class Record(msgspec.Struct, frozen=True):
+class EngineTimings(msgspec.Struct, frozen=True):
+    """Where the built-in engine's time went, in seconds: `queue` until it was first computed on, `prompt` from there to the
+    first token, `generation` from the first token to the last, `first_token` from its arrival. Where a request has several
+    sequences, the longest of each. Tokens are those of all; `cached_tokens` of the prompt were found in the cache,
+    `drafted_tokens` were guessed, and `accepted_tokens` of those were right.
+    """
+
+    queue: float
+    prompt: float
+    generation: float
+    first_token: float
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+
+    def beside(self, other: "EngineTimings") -> "EngineTimings":
+        """These of a sequence and those of another one of the same request."""
+        return EngineTimings(
+            max(self.queue, other.queue),
+            max(self.prompt, other.prompt),
+            max(self.generation, other.generation),
+            max(self.first_token, other.first_token),
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.drafted_tokens + other.drafted_tokens,
+            self.accepted_tokens + other.accepted_tokens,
+        )
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is kept of one request. `at`: Unix time of its end; times else in seconds. No prompt, no key: `client` is a
-    key's name, or an address. `estimated`: the usage is our guess.
+    key's name, or an address. `estimated`: the usage is our guess. `engine`: of answers that the built-in engine made for
+    this very request.
     """
 
     request_id: str
@@ -32,6 +65,7 @@ class Record(msgspec.Struct, frozen=True):
     first_byte: float | None
     usage: Usage | None
     estimated: bool
+    engine: EngineTimings | None = None
 
 
 class Progress:

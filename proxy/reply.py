@@ -14,6 +14,7 @@ from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import Usage
 
 from .access.limits import Limited
+from .record import EngineTimings
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -59,8 +60,9 @@ class Reply:
 
     `started`: the head, which has `status`, is out. `committed`: content is out, so no other backend may answer. `refused`: the
     content is an error. `gone`: the client is not there any more. `usage`: what it cost, set by the backend as soon as that
-    is known, or `estimated`. `extra`: headers that come on top. `limits`: whose limits the headers tell of. `beat_due`: when
-    silence has to be broken, on Trio's clock; `inf` until `beats` was called.
+    is known, or `estimated`. `engine`: where the built-in engine's time went. `extra`: headers that come on top. `limits`:
+    whose limits the headers tell of. `beat_due`: when silence has to be broken, on Trio's clock; `inf` until `beats` was
+    called.
     """
 
     # Most replies never change these: they stand here once instead of being set for each.
@@ -77,6 +79,7 @@ class Reply:
     gone = False
     usage: Usage | None = None
     estimated = False
+    engine: EngineTimings | None = None
     _beating: trio.Event | None = None
     _comment: Callable[[], bytes] | None = None
     _comment_interval = inf

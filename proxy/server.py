@@ -30,6 +30,7 @@ from .inference import Inference
 from .listener import SWEEP, Listener
 from .local.backend import EngineModel
 from .local.catalogue import Catalogue
+from .local.gpu import GpuFigures
 from .local.loading import EngineLoader, Loader
 from .local.models import LocalModels
 from .metrics import Figure, Metrics
@@ -90,6 +91,7 @@ class Gateway:
         self.models.changed = self._models_changed
         inference = Inference(self.registry, self.admission, self.reuse, config, world.random)
         self.exchanges = ExchangeHandler(self.registry, inference, self.keys, self.ledger, self.metrics, world)
+        self._gpus = GpuFigures()
         self.metrics.figures = self._figures
 
     def __repr__(self) -> str:
@@ -169,6 +171,9 @@ class Gateway:
             tier, load = backend.tier(trio.current_time()), backend.load
             yield Figure("gauge", "quiver_server_up", "Whether a server is in service", tier < OUT_OF_SERVICE, label)
             yield Figure("gauge", "quiver_server_in_flight", "Requests on a server", load.in_flight, label)
+            if isinstance(backend, EngineModel):
+                yield from backend.figures()
+        yield from self._gpus.figures()
 
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await open_wire(self.world.network, self._egress, host, port)

@@ -49,6 +49,7 @@ class Sharing:
             finally:
                 notes = recording.notes
                 reply.usage, reply.estimated, reply.server_id = notes.usage, notes.estimated, notes.server_id
+                reply.engine = notes.engine
 
     def _recording(
         self, key: bytes, job: Job, wanted: Directives, reply: Reply, progress: Progress, nursery: trio.Nursery

@@ -17,7 +17,9 @@ class Prompt(msgspec.Struct, frozen=True, omit_defaults=True):
 class GenerateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """One sequence to generate. Ranges are checked by the engine, which names the field at fault.
 
-    `scope`: the engine reuses what it computed for one request only in others of the same scope.
+    `scope`: the engine reuses what it computed for one request only in others of the same scope. `priority`: higher goes
+    first (-100 to 100). `deadline_ms`: fail if generation has not begun so long after submission. `speculate`: guess tokens
+    from the text before; changes how soon they come, never which.
     """
 
     prompt: Prompt
@@ -34,3 +36,6 @@ class GenerateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     stop: list[str] = []
     logprobs: int | None = None
     scope: str = ""
+    priority: int = 0
+    deadline_ms: int | None = None
+    speculate: bool | None = None

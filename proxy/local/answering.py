@@ -15,15 +15,14 @@ from quiver.schemas.openai import ChatRequest, CompletionRequest
 
 from ..decoding import decode_body
 from ..native import EngineError, Failed, Finished, InvalidRequest, Text
+from ..record import EngineTimings
 from ..registry import Call
 from ..reply import Reply
 from ..seams import World
 from .completion import ChatWriter, TextWriter, Writer
 from .engine import LocalEngine
+from .figures import SequenceFigures
 from .prompting import chat_requests, completion_requests
-
-# The paths below `/v1/` that `answer` knows.
-ENDPOINTS = ("chat/completions", "completions")
 
 # Engine codes that have a row of their own in the catalogue; the rest are faults of the engine.
 CODES = {
@@ -38,8 +37,8 @@ _decode_completion = msgspec.json.Decoder(CompletionRequest).decode
 _encode = msgspec.json.Encoder().encode
 
 
-async def answer(engine: LocalEngine, call: Call, reply: Reply, world: World) -> None:
-    """Generate the reply to `call`. Raises `ApiError`."""
+async def answer(engine: LocalEngine, call: Call, reply: Reply, world: World, figures: SequenceFigures) -> None:
+    """Generate the reply to `call`, and note in `figures` how that went. Raises `ApiError`."""
     created = int(world.wall_clock())
     writer: Writer
     if call.endpoint == "chat/completions":
@@ -50,11 +49,33 @@ async def answer(engine: LocalEngine, call: Call, reply: Reply, world: World) ->
         completion = decode_body(call.body, _decode_completion)
         requests = completion_requests(completion, call.scope)
         writer = TextWriter(reply, world.unique_id("cmpl-"), created, completion, len(requests))
+
+    async def take(index: int, event: Text | Finished) -> None:
+        if isinstance(event, Finished):
+            figures.observe(event)
+            timings = _timings(event)
+            reply.engine = timings if reply.engine is None else timings.beside(reply.engine)
+        await writer.take(index, event)
+
     if len(requests) == 1:
-        await _follow(engine, requests[0], 0, writer.take)
+        await _follow(engine, requests[0], 0, take)
     else:
-        await _follow_all(engine, requests, writer.take)
+        await _follow_all(engine, requests, take)
     await writer.close()
+
+
+def _timings(event: Finished) -> EngineTimings:
+    return EngineTimings(
+        queue=event.queue_seconds,
+        prompt=event.prefill_seconds,
+        generation=event.decode_seconds,
+        first_token=event.first_token_seconds,
+        prompt_tokens=event.prompt_tokens,
+        completion_tokens=event.completion_tokens,
+        cached_tokens=event.cached_tokens,
+        drafted_tokens=event.drafted_tokens,
+        accepted_tokens=event.accepted_tokens,
+    )
 
 
 Take = Callable[[int, Text | Finished], Awaitable[None]]

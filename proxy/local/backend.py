@@ -2,17 +2,22 @@
 that is in memory then.
 """
 
+from collections.abc import Iterator
 from importlib.resources import files
 
 from quiver.schemas.admin import ModelState
 from quiver.schemas.config import LocalModel
 
+from ..metrics import Figure
 from ..registry import BackendStatus, Call, Health
 from ..reply import Reply
 from ..routing.load import Load
 from ..seams import World
 from ..watch import Watch
-from .answering import ENDPOINTS, answer
+from .answering import answer
+from .embedding import LocalEncoder
+from .engine import LocalEngine
+from .figures import SequenceFigures, statistics_figures
 from .instance import Instance
 from .residency import Residency, Spawn
 
@@ -35,17 +40,21 @@ PLACE_INTERVAL = 5.0
 class EngineModel:
     """One model that the engine serves, whatever file it is at the moment. `spawn` starts the tasks of its loads."""
 
-    endpoints = ENDPOINTS
-
     def __init__(self, residency: Residency, spawn: Spawn, world: World) -> None:
         self.model = residency.name
         self.id = f"engine:{self.model}"
         self.residency = residency
         self._spawn, self._world = spawn, world
+        self._sequences = SequenceFigures()
         self.load = Load(limit=residency.wanted.settings.max_sequences)
 
     def __repr__(self) -> str:
         return f"<EngineModel {self.model}: {self.residency.state}, {self.load.in_flight} in flight>"
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """An encoder makes embeddings, any other model text."""
+        return ("embeddings",) if self.residency.encodes else ("chat/completions", "completions")
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -61,6 +70,13 @@ class EngineModel:
         return BackendStatus(
             self.id, "engine", residency.wanted.label, self.models, self.health, reason, self.load.in_flight
         )
+
+    def figures(self) -> Iterator[Figure]:
+        """For the metrics page. A model that is not loaded has no statistics."""
+        label, current = ("model", self.model), self.residency.current
+        if current is not None and isinstance(current.engine, LocalEngine):
+            yield from statistics_figures(current.engine.statistics(), label)
+        yield from self._sequences.figures(label)
 
     def takes(self, call: Call) -> bool:
         return call.endpoint in self.endpoints
@@ -83,7 +99,10 @@ class EngineModel:
             instance = self.residency.current or await self._loaded(reply, watch)
             instance.enter()
             try:
-                await answer(instance.engine, call, reply, self._world)
+                if isinstance(instance.engine, LocalEncoder):
+                    await instance.engine.answer(call.body, reply)
+                else:
+                    await answer(instance.engine, call, reply, self._world, self._sequences)
             finally:
                 instance.leave()
                 self.make_room()

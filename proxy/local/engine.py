@@ -160,10 +160,13 @@ async def open_local_engine(
     context_length: int | None = None,
     max_sequences: int = 16,
     kv_type: str = "f16",
+    kv_bytes: int | None = None,
+    speculate: bool = True,
     progress: LoadProgress | None = None,
 ) -> AsyncIterator[LocalEngine]:
-    """A model file, loaded and running. `threads` 0 means one per processor; `context_length` None the model's own.
-    `progress` is told how far the load is; cancelling the caller ends it at its next tensor.
+    """A model file, loaded and running. `threads` 0 means one per processor; `context_length` None the model's own;
+    `kv_bytes`, the most memory of the key-value cache, None enough for `max_sequences` of 4,096 tokens. `progress` is told
+    how far the load is; cancelling the caller ends it at its next tensor.
 
     Error handling: raises `ModelLoadError` when the file cannot be loaded.
 
@@ -178,6 +181,8 @@ async def open_local_engine(
             context_length=context_length,
             max_sequences=max_sequences,
             kv_type=kv_type,
+            kv_bytes=kv_bytes,
+            speculate=speculate,
             progress=progress,
         ),
         progress,

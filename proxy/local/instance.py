@@ -9,6 +9,7 @@ import trio
 from quiver.schemas.admin import MemoryReport
 
 from .budget import Claim
+from .embedding import LocalEncoder
 from .engine import LocalEngine
 from .loading import Wanted
 
@@ -16,7 +17,7 @@ from .loading import Wanted
 class Instance:
     """One engine in memory, and the requests on it."""
 
-    def __init__(self, engine: LocalEngine, wanted: Wanted, memory: MemoryReport) -> None:
+    def __init__(self, engine: LocalEngine | LocalEncoder, wanted: Wanted, memory: MemoryReport) -> None:
         self.engine, self.wanted, self.memory = engine, wanted, memory
         self.users = 0
         self.last_used = trio.current_time()

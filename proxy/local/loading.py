@@ -18,6 +18,7 @@ from quiver.schemas.errors import ApiError
 from ..native import LoadProgress, estimate_memory
 from ..seams import offload
 from .catalogue import Catalogue, ModelFile
+from .embedding import LocalEncoder, makes_embeddings, open_local_encoder
 from .engine import LocalEngine, open_local_engine
 from .memory import available_memory
 
@@ -79,7 +80,7 @@ class Loader(Protocol):
 
     def open(
         self, file: str, settings: Settings, progress: Progress
-    ) -> AbstractAsyncContextManager[LocalEngine, bool | None]:
+    ) -> AbstractAsyncContextManager[LocalEngine | LocalEncoder, bool | None]:
         """The model, loaded and running. Raises `ModelLoadError`; cancelling it ends the load."""
         ...
 
@@ -114,8 +115,14 @@ class EngineLoader:
         return LoadProgress()
 
     @asynccontextmanager
-    async def open(self, file: str, settings: Settings, progress: Progress) -> AsyncIterator[LocalEngine]:
+    async def open(
+        self, file: str, settings: Settings, progress: Progress
+    ) -> AsyncIterator[LocalEngine | LocalEncoder]:
         assert isinstance(progress, LoadProgress)
+        if await offload(makes_embeddings, file):
+            async with open_local_encoder(file, threads=settings.threads) as encoder:
+                yield encoder
+            return
         async with open_local_engine(
             file,
             threads=settings.threads,

@@ -7,7 +7,7 @@ import msgspec
 import trio
 from quiver.schemas import errors
 from quiver.schemas.admin import EstimateReport, ModelLoad, ModelSource
-from quiver.schemas.config import Config, name_of
+from quiver.schemas.config import OLLAMA, Config, name_of
 from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import ModelName
 from quiver.schemas.sizes import bytes_of
@@ -18,6 +18,7 @@ from ..seams import World, offload
 from .backend import BOLT, EngineModel
 from .budget import Budget, Claim
 from .catalogue import Catalogue
+from .embedding import makes_embeddings
 from .loading import Loader, Loading, Wanted, settings_of, wanted_by
 from .ollama import SourceError
 from .residency import Residency, as_api_error
@@ -45,7 +46,9 @@ class LocalModels:
         for model in [*([BOLT] if config.engine.bolt else []), *config.models]:
             if model.name in self._models:
                 raise ValueError(f"two models are called `{model.name}`; give one of them another `id`")
-            self._models[model.name] = self._model(model.name, wanted_by(model, config.engine))
+            found = self._models[model.name] = self._model(model.name, wanted_by(model, config.engine))
+            # Known from the start, so that the first request finds the right paths served.
+            found.residency.encodes = not model.path.startswith(OLLAMA) and makes_embeddings(model.path)
 
     def __repr__(self) -> str:
         return f"<LocalModels: {', '.join(f'{name} {self.state(name)}' for name in self._models) or 'none'}>"

@@ -22,6 +22,7 @@ from quiver.schemas.errors import ApiError
 from ..native import ModelLoadError
 from .budget import Budget, Claim
 from .catalogue import ModelFile
+from .embedding import LocalEncoder
 from .engine import LocalEngine
 from .instance import Instance
 from .loading import Loader, Loading, Wanted
@@ -61,6 +62,7 @@ class Residency:
         self.current: Instance | None = None
         self.loading: Loading | None = None
         self.reason: str | None = None
+        self.encodes = False  # whether it makes embeddings instead of text
         self.notes: tuple[str, ...] = ()
         self._rest: ModelState = "loading"  # what it is when nothing is in memory and nothing loads
         self._instances: set[Instance] = set()
@@ -209,12 +211,13 @@ class Residency:
         self._log.info("loading model", source=wanted.source, bytes=memory.total, available=available)
         return file
 
-    def _put_in_place(self, loading: Loading, engine: LocalEngine, file: ModelFile) -> Instance:
+    def _put_in_place(self, loading: Loading, engine: LocalEngine | LocalEncoder, file: ModelFile) -> Instance:
         """From now on new requests go to `engine`."""
         assert loading.memory is not None
         instance = Instance(engine, loading.wanted, loading.memory)
         self._instances.add(instance)
         before, self.current = self.current, instance
+        self.encodes = isinstance(engine, LocalEncoder)
         self.wanted, self.notes, self.reason, self.loading = loading.wanted, file.notes, None, None
         self._rest = "failed"
         if before is not None:

@@ -13,6 +13,7 @@ import trio
 from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import Usage
 
+from ..record import EngineTimings
 from .identity import ALLOW_ALL, Directives
 
 EVENT_STREAM = b"text/event-stream"
@@ -40,11 +41,15 @@ class Notes(Protocol):
     @property
     def estimated(self) -> bool: ...
 
+    @property
+    def engine(self) -> EngineTimings | None: ...
+
 
 class _NothingKnown:
     server_id: str | None = None
     usage: Usage | None = None
     estimated = False
+    engine: EngineTimings | None = None
 
 
 NOTHING_KNOWN: Notes = _NothingKnown()

@@ -139,4 +139,4 @@ class ScriptedEngine(LocalEngine):
         for number in range(self._script.tokens):
             await trio.sleep(self._script.pace)
             yield Text(1, f"{self._file} ", number + 1)
-        yield Finished(1, "stop", 1, self._script.tokens, 0, 0, 0, 0)
+        yield Finished(1, "stop", 1, self._script.tokens, 0, 0, 0, 0, 0, 0, 0)

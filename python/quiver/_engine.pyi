@@ -364,6 +364,9 @@ class Finished:
         prefill_seconds: float,
         decode_seconds: float,
         first_token_seconds: float,
+        cached_tokens: int,
+        drafted_tokens: int,
+        accepted_tokens: int,
     ) -> Finished: ...
     @property
     def request(self) -> int: ...
@@ -387,6 +390,15 @@ class Finished:
     @property
     def first_token_seconds(self) -> float:
         """From `submit` to the first token."""
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens that did not have to be computed, because the cache had them."""
+    @property
+    def drafted_tokens(self) -> int:
+        """Tokens guessed from the text before and computed on trial."""
+    @property
+    def accepted_tokens(self) -> int:
+        """Those of them that were right."""
     def __eq__(self, value: object, /) -> bool: ...
     def __ne__(self, value: object, /) -> bool: ...
     __hash__: ClassVar[None]  # type: ignore[assignment]  # comparable, not hashable
@@ -401,8 +413,8 @@ class Failed:
     def request(self) -> int: ...
     @property
     def code(self) -> str:
-        """`context_length_exceeded`, `chat_template`, `engine_stopped`, `kv_full`, `no_finite_logits`,
-        `engine_internal`...
+        """`context_length_exceeded`, `chat_template`, `engine_stopped`, `kv_full`, `deadline_exceeded`,
+        `no_finite_logits`, `engine_internal`...
         """
     @property
     def message(self) -> str:
@@ -442,10 +454,7 @@ class EngineStatistics:
 
     @property
     def live(self) -> int:
-        """Sequences of open requests that hold memory."""
-    @property
-    def kept(self) -> int:
-        """Finished sequences that are kept for a next turn of their conversation, as long as there is memory."""
+        """Sequences that run: those of open requests that hold blocks of the key-value cache."""
     @property
     def paused(self) -> int:
         """Of those, the ones whose client has not acknowledged enough."""
@@ -466,11 +475,26 @@ class EngineStatistics:
         """Prompt tokens computed; again after a preemption."""
     @property
     def reused_tokens(self) -> int:
-        """Tokens that did not have to be computed, because a kept sequence had them."""
+        """Tokens that did not have to be computed, because the cache had them."""
+    @property
+    def prefix_hits(self) -> int:
+        """Requests that had such."""
     @property
     def completion_tokens(self) -> int: ...
     @property
+    def drafted_tokens(self) -> int:
+        """Tokens guessed from the text before and computed on trial."""
+    @property
+    def accepted_tokens(self) -> int:
+        """Those of them that were right."""
+    @property
     def steps(self) -> int: ...
+    @property
+    def step_sequences(self) -> int:
+        """Sequences that took part in a step, summed over all steps: divided by `steps` the mean occupancy of a batch."""
+    @property
+    def step_tokens(self) -> int:
+        """Tokens computed, summed over all steps."""
     @property
     def preemptions(self) -> int:
         """Times a sequence lost its place, because memory was full or its client did not keep up."""
@@ -479,10 +503,25 @@ class EngineStatistics:
         """Steps that failed and were done again one sequence at a time."""
     @property
     def kv_bytes(self) -> int:
-        """Memory of the live and kept sequences' keys and values."""
+        """Memory of the key-value cache: of all blocks ever used."""
+    @property
+    def kv_blocks_used(self) -> int:
+        """Blocks of the cache (of 32 tokens each) that live sequences hold."""
+    @property
+    def kv_blocks_kept(self) -> int:
+        """Blocks that nobody holds and that keep what they contain for a request that begins the same."""
+    @property
+    def kv_blocks(self) -> int:
+        """All blocks that there may be."""
     @property
     def busy_seconds(self) -> float:
         """Time spent computing."""
+    @property
+    def prompt_seconds(self) -> float:
+        """Of it, the part for prompts: each step's time divided by its tokens."""
+    @property
+    def completion_seconds(self) -> float:
+        """And the part for generated tokens."""
 
 @final
 class Engine:
@@ -498,10 +537,14 @@ class Engine:
         context_length: int | None = None,
         max_sequences: int = 16,
         kv_type: str = "f16",
+        kv_bytes: int | None = None,
+        speculate: bool = True,
         progress: LoadProgress | None = None,
     ) -> Engine:
         """Loads the model, which takes long, without the GIL. `threads` 0: one per processor; `context_length` None:
-        the model's own; `progress` is told how far it is, and can cancel it. Raises ModelLoadError.
+        the model's own. `kv_bytes`: the most memory of the key-value cache, taken as it is needed; None: enough for
+        `max_sequences` of 4,096 tokens. `speculate`: guess tokens from the text before, where the request does not say.
+        `progress` is told how far the load is, and can cancel it. Raises ModelLoadError.
         """
     @property
     def fd(self) -> int:
@@ -577,6 +620,82 @@ def estimate_memory(
     """What loading the file so would take, from its header. Without a `context_length` the cache counts with 8,192
     tokens at most, over all sequences. Raises ModelLoadError.
     """
+
+# --- Encoder ---
+# Embeddings from models of the BERT family. A request does everything in `wait`, on the caller's thread and the model's
+# own, without the GIL; texts of requests that wait at the same time are computed together.
+
+def is_encoder(path: str) -> bool:
+    """Does the file hold a model that makes embeddings and no text? Raises ModelLoadError when it cannot be read."""
+
+@final
+class EncoderInfo:
+    """What a model file says of itself."""
+
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def name(self) -> str:
+        """Empty when the file has none."""
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def context_length(self) -> int:
+        """Tokens of the longest text."""
+    @property
+    def vocabulary(self) -> int: ...
+    @property
+    def width(self) -> int:
+        """Numbers of an embedding."""
+    @property
+    def pooling(self) -> str:
+        """How the tokens of a text become one vector: `mean`, `cls` or `last`."""
+    @property
+    def size_bytes(self) -> int: ...
+
+@final
+class Embedded:
+    """The vectors of a request; each has the length 1."""
+
+    @property
+    def width(self) -> int:
+        """Numbers of each vector."""
+    @property
+    def values(self) -> bytes:
+        """The vectors one after the other, as little-endian f32."""
+    @property
+    def tokens(self) -> list[int]:
+        """Tokens of each text, those that the model wants at both ends included."""
+
+@final
+class EmbeddingTicket:
+    """One request for embeddings, from `Encoder.request`."""
+
+    def wait(self) -> Embedded:
+        """Reads the inputs, has them computed and waits for that, without the GIL: call it on a thread that may block.
+
+        Raises InvalidRequest for an input without tokens or with an unknown one, ContextOverflow for one that is too
+        long, EngineStopped after `cancel` or `Encoder.close`.
+        """
+    def cancel(self) -> None:
+        """Ends `wait` at once."""
+
+@final
+class Encoder:
+    """A loaded encoder and its thread. Every method may be called from any thread; in a forked child all of them but
+    `info` raise EngineError.
+    """
+
+    def __new__(cls, path: str, *, threads: int = 0) -> Encoder:
+        """Loads the model without the GIL. `threads` 0: one per processor. Raises ModelLoadError."""
+    @property
+    def info(self) -> EncoderInfo: ...
+    def request(self, inputs: list[str | list[int]], *, dimensions: int | None = None) -> EmbeddingTicket:
+        """A request that has not begun. Of each vector the first `dimensions` numbers are kept, and made a vector of
+        length 1 again: good for models that were trained for it. Raises InvalidRequest when there are not so many.
+        """
+    def close(self) -> None:
+        """Ends the thread after the batch under way, without the GIL. Open requests fail with EngineStopped."""
 
 # --- Tokenizer ---
 # For tests, tools and counting. Each call names a model file; the tokenizer of the newest one is kept in memory.

@@ -62,9 +62,11 @@ def test_version_is_printed() -> None:
     assert (result.exit_code, result.stdout) == (0, f"quiver {quiver.__version__}\n")
 
 
-@pytest.mark.parametrize("command", ["serve", "chat", "models", "status", "register", "deregister", "servers"])
+@pytest.mark.parametrize(
+    "command", ["serve", "chat", "models", "status", "register", "deregister", "servers", "bench engine"]
+)
 def test_help_holds_example(command: str) -> None:
-    result = quiver_command(command, "--help")
+    result = quiver_command(*command.split(), "--help")
     assert result.exit_code == 0
     assert f"Example:\n    quiver {command}" in result.stdout
 

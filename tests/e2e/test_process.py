@@ -92,6 +92,17 @@ def test_huge_body_is_refused_early(served: Running) -> None:
     connection.close()
 
 
+def test_engine_tells_its_figures(served: Running) -> None:
+    post(served, chat(max_tokens=3, temperature=1.0))
+    with urllib.request.urlopen(f"{served.url}/metrics", timeout=30) as page:
+        lines = page.read().decode().splitlines()
+    told = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+    assert told['quiver_engine_completion_tokens_total{model="bolt"}'] >= 3
+    assert told['quiver_engine_kv_bytes{model="bolt"}'] > 0
+    for name in ("first_token_seconds", "prompt_tokens_per_second", "generation_tokens_per_second", "queue_seconds"):
+        assert told[f'quiver_engine_{name}_count{{model="bolt"}}'] >= 1, name
+
+
 def test_engine_is_idle_after_departures(served: Running) -> None:
     for _ in range(10):
         open_stream(served, temperature=1.5, logit_bias={}).close()

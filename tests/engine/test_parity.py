@@ -16,17 +16,21 @@ import numpy.typing as npt
 import pytest
 from quiver._engine import evaluate
 
-from .fixtures import BLOCK_TYPES, FAMILIES, POSITIONS, BlockType, Family, tokens, write_model
+from .fixtures import FAMILIES, BlockType, Family, tokens, write_model
 
 GOLDENS: Final = Path(__file__).parent / "goldens"
 
-BOUNDS: Final = {BlockType.F32: 1e-10, BlockType.F16: 1e-5}
+BOUNDS: Final = {BlockType.F32: 1e-10, BlockType.F16: 1e-5, BlockType.BF16: 1e-4}
 QUANTIZED: Final = 1e-3
+GELU: Final = 1e-6
+"""F32 bound where llama.cpp looks GELU up in a table of half-precision numbers."""
 HALF_PRECISION_CACHE: Final = 1e-5
 """What rounding keys and values to f16 may add, measured against our own f32 cache."""
 
-FAMILY = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-KIND = pytest.mark.parametrize("kind", BLOCK_TYPES, ids=lambda kind: kind.name)
+MODELS = pytest.mark.parametrize(
+    ("family", "kind"),
+    [pytest.param(family, kind, id=f"{family.name}-{kind.name}") for family in FAMILIES for kind in family.types],
+)
 
 
 @cache
@@ -44,7 +48,7 @@ def written_model(tmp_path: Path, family: Family, kind: BlockType) -> Path:
 
 def logits(model: Path, family: Family, kv_type: str = "f32") -> npt.NDArray[np.float32]:
     rows = evaluate(str(model), tokens(family), kv_type=kv_type)
-    return np.frombuffer(rows, dtype=np.float32).reshape(POSITIONS, family.vocabulary)
+    return np.frombuffer(rows, dtype=np.float32).reshape(family.positions, family.vocabulary)
 
 
 def nmse(got: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
@@ -53,21 +57,20 @@ def nmse(got: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> flo
     return float(error.sum() / np.square(expected - expected.mean(dtype=np.float64)).sum())
 
 
-@FAMILY
-@KIND
+@MODELS
 def test_logits_match_llama_cpp(model: Path, family: Family, kind: BlockType) -> None:
     recorded = golden(family.name)
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
     assert digest == str(recorded[f"{kind.name}.sha256"]), "the fixture changed: run regenerate_goldens"
     expected = recorded[f"{kind.name}.logits"]
-    got = logits(model, family)
+    got = logits(model, family)[family.kept]
     distance, agreement = nmse(got, expected), float((got.argmax(axis=1) == expected.argmax(axis=1)).mean())
     print(f"{family.name} {kind.name}: NMSE {distance:.1e}, top-1 agreement {agreement:.0%}")  # shown by -rP
-    assert distance <= BOUNDS.get(kind, QUANTIZED)
+    exact = GELU if family.architecture.startswith("gemma") else BOUNDS[BlockType.F32]
+    assert distance <= max(exact, BOUNDS.get(kind, QUANTIZED))
 
 
-@FAMILY
-@KIND
+@MODELS
 def test_half_precision_cache_stays_close(model: Path, family: Family, kind: BlockType) -> None:
     exact = logits(model, family)
     rounded = logits(model, family, "f16")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -29,6 +30,8 @@ SPECIAL = {
 }
 BLANK = "\u2581"
 MERGES = 700
+WORD_MERGES = 300
+WORD_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 BLANKS = r"\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -258,6 +261,61 @@ def sentencepiece() -> Sentencepiece:
     )
 
 
+@cache
+def word_piece() -> tuple[str, ...]:
+    """A WordPiece vocabulary as GGUF files have it: tokens that start a word are marked, those that continue one not."""
+    bare = (re.sub(r"[\W_]", " ", stripped(word)).split() for word in words())
+    spelled = [(BLANK + word[0], *word[1:]) for parts in bare for word in parts]
+    common = [character for character, _ in Counter(c.lstrip(BLANK) for word in spelled for c in word).most_common(400)]
+    ascii_marks = [chr(code) for code in range(0x21, 0x7F) if not chr(code).isalnum()]
+    letters = list(dict.fromkeys([*common, *ascii_marks]))
+    known = [word for word in spelled if {c.lstrip(BLANK) for c in word} <= set(common)]
+    joined = dict.fromkeys(left + right for left, right in merges(known, WORD_MERGES))
+    return (*WORD_SPECIAL, *(BLANK + letter for letter in letters), *letters, *joined)
+
+
+def stripped(text: str) -> str:
+    """Lower case without accents."""
+    return "".join(c for c in unicodedata.normalize("NFD", text.lower()) if unicodedata.category(c) != "Mn")
+
+
+def published_token(token: str) -> str:
+    """A token of `word_piece` as the vocabulary files of the models have it."""
+    if token.startswith(BLANK):
+        return token[1:]
+    return token if len(token) > 2 and token.startswith("[") and token.endswith("]") else f"##{token}"
+
+
+def word_piece_agrees(text: str) -> bool:
+    """Whether llama.cpp splits the text as the published tokenizer does. It keeps only the first character of what
+    decomposes into letters, drops spacing marks, takes some control characters for blanks and U+2581 for its own mark.
+    """
+    return not any(
+        unicodedata.category(c) in {"Mc", "Me"} or c in "\x0b\x0c\x1c\x1d\x1e\x1f\x85\u2581" or len(stripped(c)) > 1
+        for c in text
+    )
+
+
+def add_word_piece(writer: gguf.GGUFWriter) -> None:
+    tokens = word_piece()
+    writer.add_tokenizer_model("bert")
+    writer.add_token_list(tokens)
+    writer.add_token_types([CONTROL if token in WORD_SPECIAL else NORMAL for token in tokens])
+    writer.add_token_type_count(2)
+    writer.add_pad_token_id(0)
+    writer.add_unk_token_id(1)
+    writer.add_bos_token_id(2)
+    writer.add_sep_token_id(3)
+    writer.add_mask_token_id(4)
+
+
+def write_word_piece(path: Path) -> Path:
+    """A GGUF file that holds nothing but a WordPiece vocabulary."""
+    writer = gguf.GGUFWriter(path, "bert")
+    add_word_piece(writer)
+    return finish(writer, path, None)
+
+
 def write_byte_level(path: Path, pre: str | None, *, template: str | None = None) -> Path:
     """A GGUF file that holds nothing but a byte-level vocabulary."""
     vocabulary = byte_level(whole_words=pre in BY_NAME and BY_NAME[pre].whole_words)
@@ -308,6 +366,7 @@ def golden_vocabularies() -> dict[str, Callable[[Path], Path]]:
         **byte_level,
         "sentencepiece": write_sentencepiece,
         "sentencepiece without a blank": partial(write_sentencepiece, add_space_prefix=False),
+        "word pieces": write_word_piece,
     }
 
 
@@ -317,5 +376,5 @@ def golden_texts() -> list[str]:
 
 def fingerprint() -> str:
     """Changes when the vocabularies or the texts change, and the goldens with them."""
-    made = (byte_level(), byte_level(whole_words=True), sentencepiece(), golden_texts())
+    made = (byte_level(), byte_level(whole_words=True), sentencepiece(), word_piece(), golden_texts())
     return hashlib.sha256(repr(made).encode()).hexdigest()

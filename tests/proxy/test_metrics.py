@@ -5,7 +5,8 @@ from random import Random
 import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
-from quiver.proxy.metrics import SECONDS, Figure, Metrics
+from quiver.proxy.histogram import SECONDS
+from quiver.proxy.metrics import Figure, Metrics
 from quiver.proxy.record import Record
 from quiver.proxy.testing import ScriptedBackend
 from quiver.schemas.openai import Usage

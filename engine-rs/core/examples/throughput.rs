@@ -6,12 +6,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use quiver_core::error::Result;
-use quiver_core::executor::{Chunk, Executor, ExecutorOptions, Want, load};
+use quiver_core::executor::{BLOCK, BlockId, Chunk, Executor, ExecutorOptions, Want, load};
 use quiver_core::gguf::Gguf;
-use quiver_core::load_watch::LoadWatch;
 use quiver_core::testing::Noise;
 
 const CHUNK: usize = 128;
+
+/// The blocks of a sequence of up to `length` tokens; apart from those of other numbers.
+fn table(seq: usize, length: usize) -> Vec<BlockId> {
+    let blocks = length.div_ceil(BLOCK);
+    (seq * blocks..(seq + 1) * blocks).map(|id| id as BlockId).collect()
+}
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -19,7 +24,7 @@ fn main() -> Result<()> {
     let threads = arguments.next().and_then(|threads| threads.parse().ok()).unwrap_or(0);
     let options = ExecutorOptions { threads, ..ExecutorOptions::default() };
     let start = Instant::now();
-    let mut model = load(Arc::new(Gguf::open(Path::new(&path))?), &options, &LoadWatch::default())?;
+    let mut model = load(Arc::new(Gguf::open(Path::new(&path))?), &options)?;
     println!("load       {:.3} s", start.elapsed().as_secs_f64());
     let length = 2000.min(model.context_length() - 64);
     println!("prefill    {:.1} t/s over {length}", prefill(model.as_mut(), length)?);
@@ -34,9 +39,9 @@ fn prefill(model: &mut dyn Executor, length: usize) -> Result<f64> {
     let mut noise = Noise::new(1);
     let vocab = model.vocab() as u32;
     let tokens: Vec<u32> = (0..length).map(|_| noise.below(vocab)).collect();
-    let start = Instant::now();
+    let (blocks, start) = (table(0, length), Instant::now());
     for (number, tokens) in tokens.chunks(CHUNK).enumerate() {
-        let chunk = Chunk { seq: 0, start: number * CHUNK, tokens, want: Want::Last };
+        let chunk = Chunk { start: number * CHUNK, tokens, want: Want::Last, blocks: &blocks };
         model.step(&[chunk])?;
     }
     Ok(length as f64 / start.elapsed().as_secs_f64())
@@ -44,22 +49,22 @@ fn prefill(model: &mut dyn Executor, length: usize) -> Result<f64> {
 
 const STEPS: usize = 48;
 
-fn decode(model: &mut dyn Executor, streams: u64) -> Result<f64> {
+fn decode(model: &mut dyn Executor, streams: usize) -> Result<f64> {
+    let tables: Vec<Vec<BlockId>> = (0..streams).map(|seq| table(100 + seq, STEPS)).collect();
     let start = Instant::now();
     for step in 0..STEPS {
         let tokens = [step as u32];
         let chunks: Vec<Chunk<'_>> =
-            (1..=streams).map(|seq| Chunk { seq, start: step, tokens: &tokens, want: Want::Last }).collect();
+            tables.iter().map(|blocks| Chunk { start: step, tokens: &tokens, want: Want::Last, blocks }).collect();
         model.step(&chunks)?;
     }
-    (1..=streams).for_each(|seq| model.release(seq));
-    Ok((STEPS * streams as usize) as f64 / start.elapsed().as_secs_f64())
+    Ok((STEPS * streams) as f64 / start.elapsed().as_secs_f64())
 }
 
 fn decode_deep(model: &mut dyn Executor, length: usize) -> Result<f64> {
-    let start = Instant::now();
+    let (blocks, start) = (table(0, length + STEPS), Instant::now());
     for step in 0..STEPS {
-        let chunk = Chunk { seq: 0, start: length + step, tokens: &[1], want: Want::Last };
+        let chunk = Chunk { start: length + step, tokens: &[1], want: Want::Last, blocks: &blocks };
         model.step(&[chunk])?;
     }
     Ok(STEPS as f64 / start.elapsed().as_secs_f64())

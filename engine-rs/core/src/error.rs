@@ -60,9 +60,12 @@ pub enum Error {
     #[error("out of memory: {what} needs {bytes} bytes")]
     OutOfMemory { what: String, bytes: usize },
 
-    /// The key-value cache has no room for `needed` more positions now; it may after another sequence ends.
-    #[error("the key-value cache is full: {needed} positions needed, {available} available")]
+    /// The key-value cache could not hold the request even if there were no other.
+    #[error("{needed} positions of the key-value cache needed, it has room for {available}")]
     KvFull { needed: usize, available: usize },
+
+    #[error("the deadline passed before generation began: {waited_ms} ms in the queue")]
+    DeadlineExceeded { waited_ms: u64 },
 
     /// Every logit is NaN or minus infinity: damaged weights, or a bias against the whole vocabulary.
     #[error("no token can follow: the logits hold no usable number")]
@@ -110,6 +113,7 @@ impl Error {
             Error::InvalidRequest { .. } => "invalid_request",
             Error::OutOfMemory { .. } => "out_of_memory",
             Error::KvFull { .. } => "kv_full",
+            Error::DeadlineExceeded { .. } => "deadline_exceeded",
             Error::NoFiniteLogits => "no_finite_logits",
             Error::LoadCancelled => "load_cancelled",
             Error::Stopped => "engine_stopped",

@@ -48,6 +48,16 @@ pub struct Timings {
     pub first_token: Duration,
 }
 
+/// What a request cost, and what it was spared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Prompt tokens that did not have to be computed, because the cache had them.
+    pub cached_tokens: usize,
+    /// Tokens guessed from its own text, and those of them that were right.
+    pub drafted_tokens: u32,
+    pub accepted_tokens: u32,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The prompt is read and waits for its turn.
@@ -68,6 +78,7 @@ pub enum Event {
         prompt_tokens: usize,
         completion_tokens: u32,
         timings: Timings,
+        work: Work,
     },
     Failed {
         id: u64,

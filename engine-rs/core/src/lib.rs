@@ -1,5 +1,6 @@
 //! Inference core: bytes of a GGUF file and requests in, tokens out. Knows nothing of Python.
 
+pub mod encoder;
 pub mod engine;
 pub mod error;
 pub mod estimate;

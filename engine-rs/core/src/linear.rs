@@ -32,8 +32,7 @@ impl Weight {
     /// # Errors
     /// `MissingTensor`, `UnsupportedTensorType` or, where the shape is not `[rows, columns]`, `BadTensor`.
     pub fn open(file: &Arc<Gguf>, name: &str, rows: usize, columns: usize) -> Result<Weight> {
-        let view = file.tensor(name)?;
-        check(&view, &[rows, columns])?;
+        let view = open_tensor(file, name, &[rows, columns])?;
         let (range, kind) = (view.info.range.clone(), view.info.kind);
         Ok(Weight { file: file.clone(), range, kind, rows, columns, isa: Isa::best() })
     }
@@ -125,10 +124,19 @@ fn transpose(from: &[f32], batch: usize) -> Vec<f32> {
     to
 }
 
+/// A tensor of the given dimensions in a type that `decode` reads.
+///
+/// # Errors
+/// `MissingTensor`, `BadTensor` for other dimensions, `UnsupportedTensorType`.
+pub fn open_tensor<'a>(file: &'a Gguf, name: &str, dims: &[usize]) -> Result<TensorView<'a>> {
+    let view = file.tensor(name)?;
+    check(&view, dims)?;
+    Ok(view)
+}
+
 /// A vector such as a norm's weights or a bias, decoded.
 pub fn open_vector(file: &Gguf, name: &str, length: usize) -> Result<Vec<f32>> {
-    let view = file.tensor(name)?;
-    check(&view, &[length])?;
+    let view = open_tensor(file, name, &[length])?;
     let mut values = vec![0.0; length];
     decode(Isa::best(), view.info.kind, view.data, &mut values);
     Ok(values)

@@ -12,6 +12,7 @@ pub const MAX_STOPS: usize = 16;
 pub const MAX_STOP_BYTES: usize = 1024;
 pub const DEFAULT_WINDOW: u32 = 256;
 const MAX_WINDOW: u32 = 65_536;
+const MAX_PRIORITY: i32 = 100;
 
 /// What the model continues.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +53,13 @@ pub struct GenerateRequest {
     pub ignore_eos: bool,
     /// How many tokens may be sent beyond those the client has acknowledged.
     pub window: u32,
+    /// Higher goes first; the order of arrival among equals.
+    pub priority: i32,
+    /// The request fails if it has not begun so long after its submission.
+    pub deadline_ms: Option<u64>,
+    /// Whether the next tokens may be guessed from the text before, which changes nothing but the time; `None`: as the
+    /// engine is set.
+    pub speculate: Option<bool>,
     /// Requests of one scope may reuse what others of it have computed; who shares one may notice that they do.
     pub scope: String,
 }
@@ -75,6 +83,9 @@ impl GenerateRequest {
             logprobs: None,
             ignore_eos: false,
             window: DEFAULT_WINDOW,
+            priority: 0,
+            deadline_ms: None,
+            speculate: None,
             scope: String::new(),
         }
     }
@@ -108,6 +119,9 @@ impl GenerateRequest {
         read_optional(fields, "logprobs", &mut request.logprobs)?;
         read(fields, "ignore_eos", &mut request.ignore_eos)?;
         read(fields, "window", &mut request.window)?;
+        read(fields, "priority", &mut request.priority)?;
+        read_optional(fields, "deadline_ms", &mut request.deadline_ms)?;
+        read_optional(fields, "speculate", &mut request.speculate)?;
         read(fields, "scope", &mut request.scope)?;
         Ok(request)
     }
@@ -127,6 +141,7 @@ impl GenerateRequest {
         within("logprobs", self.logprobs.unwrap_or(0), 0, MAX_ALTERNATIVES)?;
         within("window", self.window, 1, MAX_WINDOW)?;
         within("stop", self.stop.len(), 0, MAX_STOPS)?;
+        within("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)?;
         if self.stop.iter().any(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES) {
             return Err(Error::invalid("stop", format!("each must have 1 to {MAX_STOP_BYTES} bytes")));
         }
@@ -251,6 +266,10 @@ mod tests {
             (r#"{"prompt":{"text":"a"},"logprobs":21}"#, "logprobs"),
             (r#"{"prompt":{"text":"a"},"ignore_eos":1}"#, "ignore_eos"),
             (r#"{"prompt":{"text":"a"},"window":0}"#, "window"),
+            (r#"{"prompt":{"text":"a"},"priority":-100,"deadline_ms":0,"speculate":false}"#, "accepted"),
+            (r#"{"prompt":{"text":"a"},"priority":101}"#, "priority"),
+            (r#"{"prompt":{"text":"a"},"deadline_ms":-1}"#, "deadline_ms"),
+            (r#"{"prompt":{"text":"a"},"speculate":"yes"}"#, "speculate"),
         ];
         for (json, expected) in table {
             assert_eq!(field_of(json), expected, "{json}");

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use quiver_core::error::{Error, Result};
 use quiver_core::executor::{Chunk, Want};
 use quiver_core::gguf::{BlockType, Gguf, Kind, Value};
-use quiver_core::kv::{KvStore, KvType, PagedKv};
-use quiver_core::model::{Batch, Decoder};
+use quiver_core::kv::{KvCache, KvLayout, KvType};
+use quiver_core::model::{Batch, Decoder, DecoderSpec};
 use quiver_core::testing::{Noise, Tiny, Writer};
 use tempfile::TempDir;
 
@@ -67,10 +67,14 @@ fn use_model(file: Gguf) -> Result<()> {
     }
     // Without an executor, whose threads would take longer to start than all else.
     let decoder = Decoder::open(&Arc::new(file))?;
-    let chunk = Chunk { seq: 1, start: 0, tokens: &[0, 1], want: Want::Last };
+    let chunk = Chunk { start: 0, tokens: &[0, 1], want: Want::Last, blocks: &[0] };
     let batch = Batch::new(&[chunk], decoder.spec.context_length, decoder.vocab)?;
-    let mut kv = PagedKv::new(decoder.kv_shape(), KvType::F16);
-    kv.reserve(1, 2)?;
+    let DecoderSpec { layers, kv_heads, key_width, value_width, .. } = decoder.spec;
+    let Some(layout) = KvLayout::new(KvType::F16, layers, kv_heads, key_width, value_width) else {
+        return Ok(());
+    };
+    let mut kv = KvCache::new(layout);
+    kv.reserve(&[0])?;
     decoder.forward(&batch, &mut kv).map(drop)
 }
 

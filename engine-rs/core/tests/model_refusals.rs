@@ -38,14 +38,15 @@ fn refusals_name_the_cause() {
         (
             Writer::new("gpt2").finish(),
             "unsupported_architecture",
-            "`gpt2` is not supported (supported: llama, qwen2, qwen3)",
+            "`gpt2` is not supported (supported: llama, mistral3, qwen2,",
         ),
         (Writer::default().finish(), "gguf_missing_key", "general.architecture"),
         (Writer::new("llama").finish(), "gguf_missing_key", "llama.embedding_length"),
-        (with(|w| w.u32("llama.expert_count", 8)), "unsupported_model", "`llama.expert_count` is 8"),
-        (with(|w| w.str("llama.rope.scaling.type", "yarn")), "unsupported_model", "rope scaling `yarn`"),
+        (with(|w| w.u32("llama.expert_count", 8)), "gguf_missing_key", "`llama.expert_used_count`"),
+        (with(|w| w.str("llama.rope.scaling.type", "ntk")), "unsupported_model", "rope scaling `ntk`"),
         (with(|w| w.f32("llama.rope.scaling.factor", -1.0)), "gguf_malformed", "with factor -1"),
-        (with(|w| w.u32("llama.rope.dimension_count", 8)), "gguf_malformed", "8 of the 16 elements of a head rotate"),
+        (with(|w| w.u32("llama.rope.dimension_count", 18)), "gguf_malformed", "18 of the 16 elements of a head rotate"),
+        (with(|w| w.u32("llama.rope.dimension_count", 8)), "unsupported_model", "heads that rotate in part (`llama`)"),
         (Tiny { kv_heads: 4, ..default() }.bytes(), "gguf_malformed", "6 heads cannot share 4"),
         (
             Writer::new("llama").u32("llama.embedding_length", 4).u32("llama.attention.head_count", 0).finish(),
@@ -85,7 +86,7 @@ fn named(name: &str) -> BlockType {
 fn missing_tensors_are_named() {
     let mut writer = Writer::new("llama");
     for (key, size) in
-        [("context_length", 8), ("embedding_length", 32), ("block_count", u32::MAX), ("feed_forward_length", 32)]
+        [("context_length", 8), ("embedding_length", 32), ("block_count", 4096), ("feed_forward_length", 32)]
     {
         writer.u32(&format!("llama.{key}"), size);
     }

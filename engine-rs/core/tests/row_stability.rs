@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use quiver_core::error::Error;
-use quiver_core::executor::{Chunk, Executor, ExecutorOptions, KvType, SeqId, Want, load};
+use quiver_core::executor::{BLOCK, BlockId, Chunk, Executor, ExecutorOptions, KvType, Want, load};
 use quiver_core::gguf::Gguf;
 use quiver_core::testing::{Noise, Tiny};
 
@@ -12,7 +12,7 @@ fn open(tiny: &Tiny, threads: usize, kv: KvType) -> Box<dyn Executor> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     std::fs::write(&path, tiny.bytes()).unwrap();
-    let options = ExecutorOptions { threads, context_length: None, kv };
+    let options = ExecutorOptions { threads, kv, ..ExecutorOptions::default() };
     load(Arc::new(Gguf::open(&path).unwrap()), &options).unwrap()
 }
 
@@ -21,16 +21,21 @@ fn tokens(seed: u64, count: usize, vocab: usize) -> Vec<u32> {
     (0..count).map(|_| noise.below(vocab as u32)).collect()
 }
 
+/// Blocks for 256 positions of a sequence, in no order, and of no other sequence.
+fn table(seq: u32) -> Vec<BlockId> {
+    (0..256 / BLOCK as u32).map(|at| seq * 8 + (at * 5 + 3) % 8).collect()
+}
+
 /// Feeds `tokens` in chunks of the given lengths and returns the bits of all logits.
-fn run(model: &mut dyn Executor, seq: SeqId, mut start: usize, tokens: &[u32], lengths: &[usize]) -> Vec<u32> {
+fn run(model: &mut dyn Executor, seq: u32, mut start: usize, tokens: &[u32], lengths: &[usize]) -> Vec<u32> {
     let mut rows = Vec::new();
-    let mut rest = tokens;
+    let (mut rest, blocks) = (tokens, table(seq));
     for length in lengths.iter().cycle() {
         let (chunk, after) = rest.split_at(rest.len().min(*length));
         if chunk.is_empty() {
             break;
         }
-        let logits = model.step(&[Chunk { seq, start, tokens: chunk, want: Want::All }]).unwrap();
+        let logits = model.step(&[Chunk { start, tokens: chunk, want: Want::All, blocks: &blocks }]).unwrap();
         rows.extend(logits.rows.iter().map(|value| value.to_bits()));
         start += chunk.len();
         rest = after;
@@ -59,17 +64,16 @@ fn companions_do_not_change_logits() {
         let mut model = open(&tiny, 2, KvType::F16);
         let prompts: Vec<Vec<u32>> = (0..5).map(|seq| tokens(seq, 3 + 11 * seq as usize, tiny.vocab)).collect();
         let alone: Vec<Vec<u32>> =
-            prompts.iter().enumerate().map(|(at, prompt)| run(model.as_mut(), at as u64, 0, prompt, &[200])).collect();
+            prompts.iter().enumerate().map(|(at, prompt)| run(model.as_mut(), at as u32, 0, prompt, &[200])).collect();
         // All but the last token first, so that the batch below mixes decoding rows with whole prompts.
         for (seq, prompt) in prompts.iter().enumerate().skip(3) {
-            run(model.as_mut(), 100 + seq as u64, 0, &prompt[..prompt.len() - 1], &[200]);
+            run(model.as_mut(), 100 + seq as u32, 0, &prompt[..prompt.len() - 1], &[200]);
         }
-        let chunks: Vec<Chunk<'_>> = prompts
-            .iter()
-            .enumerate()
-            .map(|(seq, prompt)| {
+        let tables: Vec<Vec<BlockId>> = (100..105).map(table).collect();
+        let chunks: Vec<Chunk<'_>> = (prompts.iter().zip(&tables).enumerate())
+            .map(|(seq, (prompt, blocks))| {
                 let start = if seq >= 3 { prompt.len() - 1 } else { 0 };
-                Chunk { seq: 100 + seq as u64, start, tokens: &prompt[start..], want: Want::Last }
+                Chunk { start, tokens: &prompt[start..], want: Want::Last, blocks }
             })
             .collect();
         let together = model.step(&chunks).unwrap();
@@ -90,7 +94,7 @@ fn threads_do_not_change_logits() {
 }
 
 #[test]
-fn truncation_forgets_only_the_tail() {
+fn positions_can_be_written_again() {
     let tiny = Tiny::default();
     let mut model = open(&tiny, 2, KvType::F16);
     let prompt = tokens(3, 60, tiny.vocab);
@@ -98,23 +102,28 @@ fn truncation_forgets_only_the_tail() {
     let other = tokens(4, 30, tiny.vocab);
     run(model.as_mut(), 1, 60, &other, &[30]);
     for keep in [60, 33, 32, 1, 0] {
-        model.truncate(1, keep);
         let again = run(model.as_mut(), 1, keep, &prompt[keep..], &[9]);
         assert!(whole.ends_with(&again), "{keep}");
     }
 }
 
 #[test]
-fn a_released_sequence_starts_anew() {
+fn a_shared_beginning_changes_nothing() {
     let tiny = Tiny::default();
     let mut model = open(&tiny, 2, KvType::F16);
-    let prompt = tokens(3, 40, tiny.vocab);
-    let first = run(model.as_mut(), 1, 0, &prompt, &[40]);
-    assert_eq!(model.live_sequences(), 1);
-    assert!(model.kv_bytes() > 0);
-    model.release(1);
-    assert_eq!((model.live_sequences(), model.kv_bytes()), (0, 0));
-    assert!(run(model.as_mut(), 1, 0, &prompt, &[40]) == first);
+    let prompts = [tokens(3, 80, tiny.vocab), tokens(3, 64, tiny.vocab).into_iter().chain([5, 6, 7]).collect()];
+    let alone = prompts.clone().map(|prompt| run(model.as_mut(), 7, 0, &prompt, &[80]));
+    run(model.as_mut(), 1, 0, &prompts[0][..64], &[64]);
+    let [first, second] = [table(1), [&table(1)[..2], &table(2)[2..]].concat()];
+    let chunks = [(&prompts[0], &first), (&prompts[1], &second)].map(|(prompt, blocks)| Chunk {
+        start: 64,
+        tokens: &prompt[64..],
+        want: Want::All,
+        blocks,
+    });
+    let together = model.step(&chunks).unwrap();
+    let bits: Vec<u32> = together.rows.iter().map(|value| value.to_bits()).collect();
+    assert!(alone[0].ends_with(&bits[..16 * tiny.vocab]) && alone[1].ends_with(&bits[16 * tiny.vocab..]));
 }
 
 #[test]
@@ -123,19 +132,19 @@ fn refused_steps_leave_no_trace() {
     let mut model = open(&tiny, 2, KvType::F16);
     let prompt = tokens(5, 40, tiny.vocab);
     let whole = run(model.as_mut(), 1, 0, &prompt, &[40]);
-    model.truncate(1, 39);
-    let bytes = model.kv_bytes();
+    let (bytes, own, other) = (model.kv_bytes(), table(1), table(2));
+    assert_eq!(bytes, 2 * model.block_bytes());
     let long = [0; 12];
-    let good = Chunk { seq: 2, start: 0, tokens: &[1, 2], want: Want::Last };
+    let good = Chunk { start: 0, tokens: &[1, 2], want: Want::Last, blocks: &other };
     let bad = [
-        (Chunk { seq: 1, start: 39, tokens: &long, want: Want::Last }, "context_length_exceeded"),
-        (Chunk { seq: 1, start: 39, tokens: &[101], want: Want::Last }, "invalid_request"),
-        (Chunk { seq: 1, start: 38, tokens: &[1], want: Want::Last }, "engine_internal"),
-        (Chunk { seq: 3, start: 5, tokens: &[1], want: Want::Last }, "engine_internal"),
+        (Chunk { start: 39, tokens: &long, want: Want::Last, blocks: &own }, "context_length_exceeded"),
+        (Chunk { start: 39, tokens: &[101], want: Want::Last, blocks: &own }, "invalid_request"),
+        (Chunk { start: 39, tokens: &[1], want: Want::Last, blocks: &own[..1] }, "engine_internal"),
+        (Chunk { start: 1, tokens: &[1], want: Want::Last, blocks: &other }, "engine_internal"),
     ];
     for (chunk, code) in bad {
         assert_eq!(model.step(&[good, chunk]).unwrap_err().code(), code);
-        assert_eq!((model.live_sequences(), model.kv_bytes()), (1, bytes), "{code}");
+        assert_eq!(model.kv_bytes(), bytes, "{code}");
     }
     assert!(whole.ends_with(&run(model.as_mut(), 1, 39, &prompt[39..], &[1])));
 }
@@ -145,7 +154,7 @@ fn only_wanted_rows_have_logits() {
     let tiny = Tiny::default();
     let mut model = open(&tiny, 1, KvType::F16);
     let step = |model: &mut Box<dyn Executor>, seq, want| {
-        model.step(&[Chunk { seq, start: 0, tokens: &[1, 2, 3], want }]).unwrap().rows
+        model.step(&[Chunk { start: 0, tokens: &[1, 2, 3], want, blocks: &table(seq) }]).unwrap().rows
     };
     let all = step(&mut model, 1, Want::All);
     assert_eq!(all.len(), 3 * tiny.vocab);
@@ -161,7 +170,7 @@ fn contexts_beyond_training_are_refused() {
     std::fs::write(&path, Tiny::default().bytes()).unwrap();
     let file = Arc::new(Gguf::open(&path).unwrap());
     for (length, accepted) in [(None, Some(256)), (Some(100), Some(100)), (Some(257), None), (Some(0), None)] {
-        let options = ExecutorOptions { threads: 1, context_length: length, kv: KvType::F16 };
+        let options = ExecutorOptions { threads: 1, context_length: length, ..ExecutorOptions::default() };
         match load(file.clone(), &options) {
             Ok(model) => assert_eq!(Some(model.context_length()), accepted),
             Err(error) => assert!(matches!(error, Error::InvalidRequest { .. }) && accepted.is_none(), "{error}"),

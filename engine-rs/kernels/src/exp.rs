@@ -3,7 +3,7 @@
 /// e^x for x <= 0, to about one unit in the last place, in plain arithmetic that vectorises. Below -87 it is e^-87,
 /// which is nothing beside the maximum's 1. NaN stays NaN.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     // 1.5 * 2^23: adding it rounds to an integer, which then sits in the low bits.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts, the first exact in few bits (Cody and Waite).

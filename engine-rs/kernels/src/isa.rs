@@ -17,8 +17,14 @@ pub(crate) enum Kind {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// With the products of bytes (VNNI).
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
     #[cfg(target_arch = "aarch64")]
     Neon,
+    /// With the products of bytes.
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
 }
 
 impl Isa {
@@ -38,10 +44,16 @@ impl Isa {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl");
             found.extend(has_avx2.then_some(Isa(Kind::Avx2)));
+            let has_vnni = has_avx512 && is_x86_feature_detected!("avx512vnni");
             found.extend(has_avx512.then_some(Isa(Kind::Avx512)));
+            found.extend(has_vnni.then_some(Isa(Kind::Avx512Vnni)));
         }
         #[cfg(target_arch = "aarch64")]
-        found.push(Isa(Kind::Neon));
+        {
+            let has_dot = std::arch::is_aarch64_feature_detected!("dotprod");
+            found.push(Isa(Kind::Neon));
+            found.extend(has_dot.then_some(Isa(Kind::NeonDot)));
+        }
         found
     }
 
@@ -75,7 +87,7 @@ pub(crate) unsafe trait Lanes: Copy {
 
 /// Eight floats in plain Rust, for processors without a kernel of their own and as the tests' reference.
 #[derive(Clone, Copy)]
-pub(crate) struct Portable([f32; 8]);
+pub(crate) struct Portable(pub(crate) [f32; 8]);
 
 // SAFETY: plain Rust, available everywhere.
 unsafe impl Lanes for Portable {
@@ -137,7 +149,7 @@ pub(crate) mod x86 {
     use std::arch::x86_64::*;
 
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx2(__m256);
+    pub(crate) struct Avx2(pub(crate) __m256);
 
     // SAFETY: used only in functions with AVX2, FMA and F16C enabled.
     unsafe impl Lanes for Avx2 {
@@ -197,7 +209,7 @@ pub(crate) mod x86 {
     }
 
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx512(__m512);
+    pub(crate) struct Avx512(pub(crate) __m512);
 
     // SAFETY: used only in functions with AVX-512 F enabled.
     unsafe impl Lanes for Avx512 {
@@ -259,7 +271,7 @@ pub(crate) mod arm {
     use std::arch::aarch64::*;
 
     #[derive(Clone, Copy)]
-    pub(crate) struct Neon(float32x4_t);
+    pub(crate) struct Neon(pub(crate) float32x4_t);
 
     // SAFETY: NEON is part of every AArch64 target of ours.
     unsafe impl Lanes for Neon {
@@ -345,9 +357,9 @@ macro_rules! per_isa {
                 Kind::Avx2 => unsafe { avx2($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
-                Kind::Avx512 => unsafe { avx512($($arg),*) },
+                Kind::Avx512 | Kind::Avx512Vnni => unsafe { avx512($($arg),*) },
                 #[cfg(target_arch = "aarch64")]
-                Kind::Neon => $body::<$crate::isa::arm::Neon>($($arg),*),
+                Kind::Neon | Kind::NeonDot => $body::<$crate::isa::arm::Neon>($($arg),*),
             }
         }
     };

@@ -56,7 +56,6 @@ impl From<loading::ModelInfo> for ModelInfo {
 #[pyclass(frozen, get_all, module = "quiver._engine")]
 pub struct EngineStatistics {
     live: usize,
-    kept: usize,
     paused: usize,
     waiting: usize,
     parked: usize,
@@ -65,12 +64,22 @@ pub struct EngineStatistics {
     cancelled: u64,
     prompt_tokens: u64,
     reused_tokens: u64,
+    prefix_hits: u64,
     completion_tokens: u64,
+    drafted_tokens: u64,
+    accepted_tokens: u64,
     steps: u64,
+    step_sequences: u64,
+    step_tokens: u64,
     preemptions: u64,
     retries: u64,
     kv_bytes: usize,
+    kv_blocks_used: usize,
+    kv_blocks_kept: usize,
+    kv_blocks: usize,
     busy_seconds: f64,
+    prompt_seconds: f64,
+    completion_seconds: f64,
 }
 
 #[pymethods]
@@ -85,7 +94,6 @@ impl From<core::statistics::Statistics> for EngineStatistics {
     fn from(now: core::statistics::Statistics) -> Self {
         Self {
             live: now.live,
-            kept: now.kept,
             paused: now.paused,
             waiting: now.waiting,
             parked: now.parked,
@@ -94,12 +102,22 @@ impl From<core::statistics::Statistics> for EngineStatistics {
             cancelled: now.cancelled,
             prompt_tokens: now.prompt_tokens,
             reused_tokens: now.reused_tokens,
+            prefix_hits: now.prefix_hits,
             completion_tokens: now.completion_tokens,
+            drafted_tokens: now.drafted_tokens,
+            accepted_tokens: now.accepted_tokens,
             steps: now.steps,
+            step_sequences: now.step_sequences,
+            step_tokens: now.step_tokens,
             preemptions: now.preemptions,
             retries: now.retries,
             kv_bytes: now.kv_bytes,
+            kv_blocks_used: now.blocks_used,
+            kv_blocks_kept: now.blocks_kept,
+            kv_blocks: now.blocks,
             busy_seconds: now.busy.as_secs_f64(),
+            prompt_seconds: now.prompt_time.as_secs_f64(),
+            completion_seconds: now.completion_time.as_secs_f64(),
         }
     }
 }
@@ -116,7 +134,9 @@ pub struct Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (path, *, threads = 0, context_length = None, max_sequences = 16, kv_type = "f16", progress = None))]
+    #[pyo3(signature = (path, *, threads = 0, context_length = None, max_sequences = 16, kv_type = "f16",
+        kv_bytes = None, speculate = true, progress = None))]
+    #[allow(clippy::too_many_arguments)] // one for each option
     fn new(
         py: Python<'_>,
         path: PathBuf,
@@ -124,10 +144,13 @@ impl Engine {
         context_length: Option<usize>,
         max_sequences: usize,
         kv_type: &str,
+        kv_bytes: Option<usize>,
+        speculate: bool,
         progress: Option<&LoadProgress>,
     ) -> PyResult<Self> {
-        let loading = ExecutorOptions { threads, context_length, kv: parse_kv(kv_type)? };
-        let options = core::RunOptions { max_sequences, seed: entropy(), ..core::RunOptions::default() };
+        let loading = ExecutorOptions { threads, context_length, kv: parse_kv(kv_type)?, ..ExecutorOptions::default() };
+        let options =
+            core::RunOptions { max_sequences, kv_bytes, speculate, seed: entropy(), ..core::RunOptions::default() };
         let watch = progress.map_or_else(Arc::default, LoadProgress::watch);
         let wake = Arc::new(Wake::new()?);
         let signal = Arc::clone(&wake);

@@ -6,9 +6,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use quiver_core::error::Result;
-use quiver_core::executor::{Chunk, ExecutorOptions, KvType, Want, load};
+use quiver_core::executor::{BLOCK, BlockId, Chunk, ExecutorOptions, KvType, Want, load};
 use quiver_core::gguf::Gguf;
-use quiver_core::load_watch::LoadWatch;
 
 /// Tokens computed at a time: bounds the memory of a long sequence.
 const CHUNK: usize = 128;
@@ -32,10 +31,11 @@ pub fn evaluate<'py>(py: Python<'py>, path: PathBuf, tokens: Vec<u32>, kv_type: 
 
 fn logits(path: &std::path::Path, tokens: &[u32], kv: KvType) -> Result<Vec<f32>> {
     let options = ExecutorOptions { kv, ..ExecutorOptions::default() };
-    let mut executor = load(Arc::new(Gguf::open(path)?), &options, &LoadWatch::default())?;
+    let mut executor = load(Arc::new(Gguf::open(path)?), &options)?;
+    let blocks: Vec<BlockId> = (0..).take(tokens.len().div_ceil(BLOCK)).collect();
     let mut rows = Vec::new();
     for (number, tokens) in tokens.chunks(CHUNK).enumerate() {
-        let chunk = Chunk { seq: 0, start: number * CHUNK, tokens, want: Want::All };
+        let chunk = Chunk { start: number * CHUNK, tokens, want: Want::All, blocks: &blocks };
         rows.extend(executor.step(&[chunk])?.rows);
     }
     Ok(rows)

@@ -118,6 +118,9 @@ pub struct Finished {
     prefill_seconds: f64,
     decode_seconds: f64,
     first_token_seconds: f64,
+    cached_tokens: usize,
+    drafted_tokens: u32,
+    accepted_tokens: u32,
 }
 
 #[pymethods]
@@ -162,7 +165,7 @@ pub fn to_python(py: Python<'_>, event: core::Event) -> PyResult<Py<PyAny>> {
         core::Event::Text { id, text, tokens, logprobs } => {
             Py::new(py, Text { request: id, text, completion_tokens: tokens, logprobs })?.into_any()
         }
-        core::Event::Finished { id, reason, prompt_tokens, completion_tokens, timings } => Py::new(
+        core::Event::Finished { id, reason, prompt_tokens, completion_tokens, timings, work } => Py::new(
             py,
             Finished {
                 request: id,
@@ -173,6 +176,9 @@ pub fn to_python(py: Python<'_>, event: core::Event) -> PyResult<Py<PyAny>> {
                 prefill_seconds: timings.prefill.as_secs_f64(),
                 decode_seconds: timings.decode.as_secs_f64(),
                 first_token_seconds: timings.first_token.as_secs_f64(),
+                cached_tokens: work.cached_tokens,
+                drafted_tokens: work.drafted_tokens,
+                accepted_tokens: work.accepted_tokens,
             },
         )?
         .into_any(),

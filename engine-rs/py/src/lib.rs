@@ -1,6 +1,7 @@
 //! `quiver._engine`: the table of contents of the Python binding.
 use pyo3::prelude::*;
 
+mod embed;
 mod engine;
 mod errors;
 mod evaluate;
@@ -19,6 +20,8 @@ mod _engine {
     #[pymodule_export]
     use http::{encode_chunk, encode_request, encode_response};
 
+    #[pymodule_export]
+    use super::embed::{Embedded, EmbeddingTicket, Encoder, EncoderInfo, is_encoder};
     #[pymodule_export]
     use super::engine::{Engine, EngineStatistics, ModelInfo};
     #[pymodule_export]

@@ -118,6 +118,7 @@ pub fn parse_kv(name: &str) -> PyResult<KvType> {
     match name {
         "f16" => Ok(KvType::F16),
         "f32" => Ok(KvType::F32),
-        _ => Err(PyValueError::new_err(format!("kv_type must be \"f16\" or \"f32\", not {name:?}"))),
+        "q8_0" => Ok(KvType::Q8),
+        _ => Err(PyValueError::new_err(format!("kv_type must be \"f16\", \"f32\" or \"q8_0\", not {name:?}"))),
     }
 }

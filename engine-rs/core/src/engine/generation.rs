@@ -3,7 +3,7 @@
 
 use super::language::Language;
 use crate::error::{Error, Result};
-use crate::event::{Event, Reason, Timings, TokenLogprob};
+use crate::event::{Event, Reason, Timings, TokenLogprob, Work};
 use crate::request::GenerateRequest;
 use crate::sampler::Sampler;
 use crate::sampler::logprobs::{Scored, logprobs};
@@ -14,7 +14,8 @@ use std::time::Instant;
 
 pub struct Generation {
     id: u64,
-    scope: String,
+    /// How it ended, once its last token is known.
+    pub ended: Option<Reason>,
     sampler: Sampler,
     characters: Utf8Stream,
     stops: StopFilter,
@@ -31,6 +32,7 @@ pub struct Generation {
     admitted: Option<Instant>,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
+    work: Work,
 }
 
 impl Generation {
@@ -39,7 +41,7 @@ impl Generation {
             id,
             sampler: Sampler::new(&request, prompt, fallback_seed),
             characters: Utf8Stream::new(),
-            scope: request.scope,
+            ended: None,
             stops: StopFilter::new(request.stop),
             alternatives: request.logprobs.map(|count| count as usize),
             ignore_eos: request.ignore_eos,
@@ -52,16 +54,21 @@ impl Generation {
             admitted: None,
             first_token: None,
             last_token: None,
+            work: Work::default(),
         }
     }
 
-    pub fn scope(&self) -> &str {
-        &self.scope
+    /// It got a place, and `cached` of its tokens need not be computed; only the first time counts.
+    pub fn admitted(&mut self, now: Instant, cached: usize) {
+        if self.admitted.is_none() {
+            (self.admitted, self.work.cached_tokens) = (Some(now), cached);
+        }
     }
 
-    /// It got a place in the executor; only the first time counts.
-    pub fn admitted(&mut self, now: Instant) {
-        self.admitted.get_or_insert(now);
+    /// Of `drafted` tokens that were guessed `accepted` were right.
+    pub fn guessed(&mut self, drafted: usize, accepted: usize) {
+        self.work.drafted_tokens += drafted as u32;
+        self.work.accepted_tokens += accepted as u32;
     }
 
     /// Chooses the next token.
@@ -78,7 +85,7 @@ impl Generation {
     }
 
     /// Takes a sampled token into the text. `full`: there is no room for another. Returns how generation ended, if it
-    /// did, and adds the events to tell the client.
+    /// did, and adds the text to tell the client.
     pub fn push(
         &mut self,
         token: u32,
@@ -103,9 +110,6 @@ impl Generation {
             text.push_str(&self.rest());
         }
         self.show(text, reason.is_some() && !stopped, events);
-        if let Some(reason) = reason {
-            events.push(self.finished(reason));
-        }
         reason
     }
 
@@ -120,6 +124,7 @@ impl Generation {
             prompt_tokens: self.prompt_tokens,
             completion_tokens: self.completion_tokens,
             timings: self.timings(),
+            work: self.work,
         }
     }
 

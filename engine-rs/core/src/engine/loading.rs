@@ -1,12 +1,12 @@
 //! From a GGUF file to the parts that the engine runs, and what can be said of the model.
 
 use super::RunOptions;
+use super::compute::guarded;
 use super::language::Language;
 use super::model_language::ModelLanguage;
-use super::places::guarded;
 use crate::error::Result;
 use crate::estimate::{Estimate, estimate as estimate_memory};
-use crate::executor::{Executor, ExecutorOptions, load as load_executor};
+use crate::executor::{Executor, ExecutorOptions, load_watched};
 use crate::gguf::Gguf;
 use crate::load_watch::{LoadWatch, Stage};
 use std::path::Path;
@@ -57,7 +57,7 @@ fn open_file(path: &Path, options: &ExecutorOptions, watch: &LoadWatch) -> Resul
     watch.enter(Stage::Vocabulary)?;
     let language = ModelLanguage::open(&gguf)?;
     watch.enter(Stage::Weights)?;
-    let executor = load_executor(Arc::clone(&gguf), options, watch)?;
+    let executor = load_watched(Arc::clone(&gguf), options, watch)?;
     watch.enter(Stage::Start)?;
     let info = describe(&gguf, &language, executor.context_length())?;
     Ok(Model { executor, language: Arc::new(language), info })

@@ -3,15 +3,17 @@
 //!
 //! Every accepted request gets exactly one `Finished` or `Failed`, also when the engine closes or panics.
 
+pub mod compute;
 pub mod generation;
-pub mod kept;
+#[cfg(test)]
+mod histories;
 pub mod language;
 pub mod loading;
 pub mod machine;
 pub mod model_language;
+pub mod options;
 pub mod outbox;
 pub mod pace;
-pub mod places;
 #[cfg(test)]
 mod scripted;
 pub mod statistics;
@@ -26,6 +28,7 @@ use crate::executor::threads::block_signals;
 use crate::request::GenerateRequest;
 use language::{Language, check};
 use machine::Machine;
+pub use options::RunOptions;
 use outbox::Outbox;
 use statistics::Statistics;
 use std::sync::mpsc::{Sender, channel};
@@ -36,25 +39,6 @@ use threads::{Command, Worker, read_prompts};
 
 /// Called from the engine's thread when `drain` has something; must not block.
 pub type Wake = Box<dyn Fn() + Send + Sync>;
-
-/// How the engine schedules; loading has options of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RunOptions {
-    pub max_sequences: usize,
-    /// The most tokens of a step; on a slow machine `Pace` chooses fewer.
-    pub step_tokens: usize,
-    /// Tokens of finished sequences that are kept for a next turn, all together: 256 MiB for a model of a billion
-    /// weights at the default of 8,192.
-    pub kept_tokens: usize,
-    /// Seeds the requests that bring no seed.
-    pub seed: u64,
-}
-
-impl Default for RunOptions {
-    fn default() -> Self {
-        Self { max_sequences: 16, step_tokens: 512, kept_tokens: 8192, seed: 0 }
-    }
-}
 
 pub struct Engine {
     language: Arc<dyn Language>,
@@ -68,12 +52,16 @@ pub struct Engine {
 
 impl Engine {
     /// Starts the threads. Whoever holds the engine closes it; dropping it closes it too.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for options that the model cannot be run with.
     pub fn start(
         executor: Box<dyn Executor>,
         language: Arc<dyn Language>,
         options: RunOptions,
         wake: Wake,
     ) -> Result<Self> {
+        options.check(&*executor)?;
         let context_length = executor.context_length();
         let (commands, received) = channel();
         let (reader, requests) = channel();

@@ -1,9 +1,9 @@
-//! A model that follows a script, for tests of the engine: tokens are bytes, 0 ends an answer. It keeps every sequence's
-//! tokens and refuses gaps, so that a mistake in the engine's book-keeping shows as an error.
+//! A model that follows a script, for tests of the engine: tokens are bytes, 0 ends an answer. What it says depends on all
+//! that it finds through a chunk's blocks, so that a mistake in the engine's book-keeping shows as a wrong token.
 
 use super::language::Language;
 use crate::error::{Error, Result};
-use crate::executor::{Chunk, Executor, Logits, SeqId, Want};
+use crate::executor::{BLOCK, BlockId, Chunk, Executor, Logits, Want};
 use crate::request::{GenerateRequest, Prompt};
 use std::collections::BTreeMap;
 
@@ -58,30 +58,101 @@ pub enum Fault {
 
 pub type Faults = Box<dyn FnMut(&[Chunk<'_>]) -> Option<Fault> + Send>;
 
-/// Answers a prompt `script|` with the script and then the end; any other with letters that depend on all tokens before.
+/// What a block's place holds: its token, and a digest of all tokens up to it and of their positions.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Slot {
+    token: u32,
+    digest: u64,
+}
+
+/// Answers a prompt `script|` with the script and then the end, one with `~` mostly with `abcde` over and over, any other
+/// with letters that depend on all tokens before. Where a block does not hold what it should, it answers otherwise.
 pub struct Scripted {
-    pub sequences: BTreeMap<SeqId, Vec<u32>>,
+    pub blocks: BTreeMap<BlockId, [Slot; BLOCK]>,
     pub faults: Faults,
-    /// Tokens that all sequences may hold together.
-    pub capacity: usize,
+    /// Blocks that there is memory for.
+    pub memory: usize,
     pub context_length: usize,
 }
 
 impl Default for Scripted {
     fn default() -> Self {
-        Self { sequences: BTreeMap::new(), faults: Box::new(|_| None), capacity: usize::MAX, context_length: 512 }
+        Self { blocks: BTreeMap::new(), faults: Box::new(|_| None), memory: usize::MAX, context_length: 512 }
     }
 }
 
-/// The token that follows.
-fn next(tokens: &[u32]) -> u32 {
-    if let Some(bar) = tokens.iter().position(|token| *token == u32::from(b'|')) {
-        let said = tokens.len() - bar - 1;
-        return if said < bar { tokens[said] } else { 0 };
+impl Scripted {
+    fn reserve(&mut self, blocks: &[BlockId]) -> Result<()> {
+        for block in blocks {
+            if !self.blocks.contains_key(block) && self.blocks.len() >= self.memory {
+                return Err(Error::OutOfMemory { what: "a block".to_owned(), bytes: self.block_bytes() });
+            }
+            self.blocks.entry(*block).or_insert([Slot::default(); BLOCK]);
+        }
+        Ok(())
     }
-    let mixed =
-        tokens.iter().fold(7_u64, |sum, token| sum.wrapping_mul(31).wrapping_add(u64::from(*token)) % 1_000_003);
-    u32::from(b'a') + (mixed % 26) as u32
+
+    fn slots(&self, blocks: &[BlockId], length: usize) -> Vec<Slot> {
+        let blocks = blocks.iter().filter_map(|block| self.blocks.get(block));
+        blocks.flatten().take(length).copied().collect()
+    }
+
+    /// Writes a chunk; the rows of logits that it wants.
+    fn compute(&mut self, chunk: &Chunk<'_>) -> Result<Vec<Vec<f32>>> {
+        let mut before = self.slots(chunk.blocks, chunk.start);
+        if before.len() != chunk.start || chunk.tokens.is_empty() {
+            return Err(Error::Internal(format!("{} positions before {}", before.len(), chunk.start)));
+        }
+        let mut rows = Vec::new();
+        for (at, token) in chunk.tokens.iter().enumerate() {
+            let position = before.len();
+            let slot = Slot { token: *token, digest: digest(before.last(), *token, position) };
+            let block = chunk.blocks.get(position / BLOCK).and_then(|block| self.blocks.get_mut(block));
+            let block = block.ok_or_else(|| Error::Internal(format!("no block for position {position}")))?;
+            block[position % BLOCK] = slot;
+            before.push(slot);
+            let last = at + 1 == chunk.tokens.len();
+            if chunk.want == Want::All || (last && chunk.want == Want::Last) {
+                rows.push(logits(&before));
+            }
+        }
+        Ok(rows)
+    }
+}
+
+fn mix(sum: u64, value: u64) -> u64 {
+    (sum ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
+}
+
+fn digest(before: Option<&Slot>, token: u32, position: usize) -> u64 {
+    mix(mix(before.map_or(7, |slot| slot.digest), u64::from(token)), position as u64)
+}
+
+/// Whether every slot belongs to those before it.
+fn intact(slots: &[Slot]) -> bool {
+    let expected = |at: usize| digest(slots[..at].last(), slots[at].token, at);
+    (0..slots.len()).all(|at| slots[at].digest == expected(at))
+}
+
+/// What follows.
+fn logits(slots: &[Slot]) -> Vec<f32> {
+    let mut row = vec![0.0; VOCABULARY];
+    let mixed = slots.iter().fold(7_u64, |sum, slot| mix(sum, slot.digest));
+    if !intact(slots) {
+        row[usize::from(b'Z')] = 99.0;
+    } else if let Some(bar) = slots.iter().position(|slot| slot.token == u32::from(b'|')) {
+        let said = slots.len() - bar - 1;
+        let token = if said < bar { slots[said].token } else { 0 };
+        row[token as usize] = 9.0;
+    } else if slots.iter().any(|slot| slot.token == u32::from(b'~')) {
+        row[usize::from(b'a') + slots.len() % 5] = 9.0;
+        // At a temperature now and then another.
+        row[usize::from(b'k') + mixed as usize % 5] = 7.0;
+    } else {
+        let letters = row[usize::from(b'a')..=usize::from(b'z')].iter_mut();
+        letters.enumerate().for_each(|(at, value)| *value = (mix(mixed, at as u64) % 4096) as f32 / 512.0);
+    }
+    row
 }
 
 impl Executor for Scripted {
@@ -89,39 +160,16 @@ impl Executor for Scripted {
         let fault = (self.faults)(batch);
         let mut rows = Vec::new();
         for chunk in batch {
-            let tokens = self.sequences.entry(chunk.seq).or_default();
-            if tokens.len() != chunk.start || chunk.tokens.is_empty() {
-                return Err(Error::Internal(format!(
-                    "a gap: {} holds {}, not {}",
-                    chunk.seq,
-                    tokens.len(),
-                    chunk.start
-                )));
-            }
-            tokens.extend_from_slice(chunk.tokens);
-            if chunk.want == Want::Last {
-                let mut row = vec![0.0; VOCABULARY];
-                row[next(tokens) as usize] = 9.0;
-                rows.append(&mut row);
-            }
+            self.reserve(chunk.blocks)?;
         }
-        let held: usize = self.sequences.values().map(Vec::len).sum();
+        for chunk in batch {
+            rows.extend(self.compute(chunk)?.into_iter().flatten());
+        }
         match fault {
             Some(Fault::Error) => Err(Error::Internal("told to".to_owned())),
             Some(Fault::Panic) => panic!("told to"),
             Some(Fault::Nan) => Ok(Logits { vocab: VOCABULARY, rows: vec![f32::NAN; rows.len()] }),
-            None if held <= self.capacity => Ok(Logits { vocab: VOCABULARY, rows }),
-            None => Err(Error::KvFull { needed: held, available: self.capacity }),
-        }
-    }
-
-    fn release(&mut self, seq: SeqId) {
-        self.sequences.remove(&seq);
-    }
-
-    fn truncate(&mut self, seq: SeqId, len: usize) {
-        if let Some(tokens) = self.sequences.get_mut(&seq) {
-            tokens.truncate(len);
+            None => Ok(Logits { vocab: VOCABULARY, rows }),
         }
     }
 
@@ -133,7 +181,11 @@ impl Executor for Scripted {
         VOCABULARY
     }
 
-    fn live_sequences(&self) -> usize {
-        self.sequences.len()
+    fn block_bytes(&self) -> usize {
+        1024
+    }
+
+    fn kv_bytes(&self) -> usize {
+        self.blocks.len() * self.block_bytes()
     }
 }

@@ -9,9 +9,10 @@ use std::cell::Cell;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-const OPTIONS: RunOptions = RunOptions { max_sequences: 4, step_tokens: 16, kept_tokens: 512, seed: 0 };
+pub(super) const OPTIONS: RunOptions =
+    RunOptions { max_sequences: 4, step_tokens: 16, kv_bytes: None, kept_tokens: 512, speculate: true, seed: 0 };
 
-fn request(text: &str, change: impl FnOnce(&mut GenerateRequest)) -> GenerateRequest {
+pub(super) fn request(text: &str, change: impl FnOnce(&mut GenerateRequest)) -> GenerateRequest {
     let mut request = GenerateRequest::new(Prompt::Text(text.to_owned()));
     request.temperature = 0.0;
     request.max_tokens = Some(8);
@@ -21,16 +22,20 @@ fn request(text: &str, change: impl FnOnce(&mut GenerateRequest)) -> GenerateReq
 
 /// A machine whose clock moves a millisecond whenever it is read.
 fn machine(executor: Scripted) -> Machine {
+    machine_with(executor, OPTIONS)
+}
+
+pub(super) fn machine_with(executor: Scripted, options: RunOptions) -> Machine {
     let start = Instant::now();
     let ticks = Cell::new(0);
     let clock = Box::new(move || {
         ticks.set(ticks.get() + 1);
         start + Duration::from_millis(ticks.get())
     });
-    Machine::new(Box::new(executor), Arc::new(Letters), OPTIONS, clock)
+    Machine::new(Box::new(executor), Arc::new(Letters), options, clock)
 }
 
-fn submit(machine: &mut Machine, id: u64, request: GenerateRequest) {
+pub(super) fn submit(machine: &mut Machine, id: u64, request: GenerateRequest) {
     machine.open(id, Instant::now());
     let prompt = Letters.read(&request);
     machine.ready(id, request, prompt);
@@ -38,14 +43,14 @@ fn submit(machine: &mut Machine, id: u64, request: GenerateRequest) {
 
 /// What a client saw of one request.
 #[derive(Debug, Default, PartialEq)]
-struct Seen {
-    text: String,
-    end: String,
-    tokens: u32,
+pub(super) struct Seen {
+    pub text: String,
+    pub end: String,
+    pub tokens: u32,
     logprobs: Vec<TokenLogprob>,
 }
 
-fn seen(events: &[Event], id: u64) -> Seen {
+pub(super) fn seen(events: &[Event], id: u64) -> Seen {
     let mut seen = Seen::default();
     for event in events.iter().filter(|event| event.id() == id) {
         assert_eq!(seen.end, "", "an event after the end");
@@ -65,7 +70,7 @@ fn seen(events: &[Event], id: u64) -> Seen {
     seen
 }
 
-fn run(machine: &mut Machine) -> Vec<Event> {
+pub(super) fn run(machine: &mut Machine) -> Vec<Event> {
     for _ in 0..2000 {
         if !machine.step() {
             return std::mem::take(&mut machine.events);
@@ -154,20 +159,20 @@ fn a_batch_changes_nothing() {
 #[test]
 fn little_memory_changes_nothing() {
     let text = |id: u64| format!("{}{id}", "word ".repeat(5));
-    let run_with = |capacity: usize| {
-        let mut machine = machine(Scripted { capacity, ..Scripted::default() });
+    let run_with = |memory: usize| {
+        let mut machine = machine(Scripted { memory, ..Scripted::default() });
         (0..6).for_each(|id| submit(&mut machine, id, request(&text(id), |_| ())));
         let events = run(&mut machine);
         let preemptions = machine.statistics().preemptions;
         ((0..6).map(|id| seen(&events, id)).collect::<Vec<_>>(), preemptions)
     };
     let (plenty, none) = run_with(usize::MAX);
-    let (scarce, some) = run_with(60);
+    let (scarce, some) = run_with(3);
     assert_eq!(plenty, scarce);
     assert!(none == 0 && some > 0, "{none} and {some} preemptions");
     // Too little for any: each fails alone, and says why.
-    let (failed, _) = run_with(10);
-    assert!(failed.iter().all(|seen| seen.end == "kv_full"), "{failed:?}");
+    let (failed, _) = run_with(0);
+    assert!(failed.iter().all(|seen| seen.end == "out_of_memory"), "{failed:?}");
 }
 
 #[test]
@@ -188,12 +193,12 @@ fn a_next_turn_computes_only_what_is_new() {
     // The last token of the first answer was never computed.
     assert_eq!(statistics.reused_tokens, 40 + 7);
     assert_eq!(statistics.prompt_tokens, 40 + 57 + (57 - 47));
-    assert_eq!((statistics.live, statistics.kept), (0, 2));
+    assert_eq!((statistics.live, statistics.blocks_used, statistics.blocks_kept), (0, 0, 4));
 }
 
-/// Fails whatever step holds sequence 2.
-fn against_two(fault: fn() -> Fault) -> Scripted {
-    let faults = move |batch: &[Chunk<'_>]| batch.iter().any(|chunk| chunk.seq == 2).then(fault);
+/// Fails whatever step holds a token `!`.
+fn against_shouts(fault: fn() -> Fault) -> Scripted {
+    let faults = move |batch: &[Chunk<'_>]| batch.iter().any(|chunk| chunk.tokens.contains(&33)).then(fault);
     Scripted { faults: Box::new(faults), ..Scripted::default() }
 }
 
@@ -203,8 +208,10 @@ fn a_failure_stays_with_its_request() {
     let table: [(Make, &str, usize); 2] =
         [(|| Fault::Error, "engine_internal", 1), (|| Fault::Panic, "engine_internal", 1)];
     for (fault, code, failures) in table {
-        let mut machine = machine(against_two(fault));
-        (1..=3).for_each(|id| submit(&mut machine, id, request("hello|", |_| ())));
+        let mut machine = machine(against_shouts(fault));
+        for (id, text) in [(1, "hello|"), (2, "hello!|"), (3, "hello|")] {
+            submit(&mut machine, id, request(text, |_| ()));
+        }
         let events = run(&mut machine);
         assert_eq!(seen(&events, 2).end, code);
         for id in [1, 3] {
@@ -275,12 +282,70 @@ fn times_add_up() {
 }
 
 #[test]
+fn late_requests_fail_with_a_code() {
+    let mut machine = machine_with(Scripted::default(), RunOptions { max_sequences: 1, ..OPTIONS });
+    submit(&mut machine, 1, request("hello|", |_| ()));
+    submit(&mut machine, 2, request("hello|", |request| request.deadline_ms = Some(5)));
+    submit(&mut machine, 3, request("hello|", |request| request.deadline_ms = Some(60_000)));
+    let events = run(&mut machine);
+    assert_eq!([1, 2, 3].map(|id| seen(&events, id).end), ["stop", "deadline_exceeded", "stop"]);
+}
+
+#[test]
+fn the_urgent_overtake() {
+    let mut machine = machine_with(Scripted::default(), RunOptions { max_sequences: 1, ..OPTIONS });
+    for (id, priority) in [(1, 0), (2, 0), (3, 5)] {
+        submit(&mut machine, id, request("hi|", |request| request.priority = priority));
+    }
+    let events = run(&mut machine);
+    let ends = events.iter().filter(|event| matches!(event, Event::Finished { .. })).map(Event::id);
+    assert_eq!(ends.collect::<Vec<_>>(), [3, 1, 2]);
+}
+
+#[test]
+fn too_long_for_the_cache_is_refused_with_numbers() {
+    let executor = Scripted { context_length: 4096, ..Scripted::default() };
+    let mut machine = machine_with(executor, RunOptions { kv_bytes: Some(4 * 1024), ..OPTIONS });
+    submit(&mut machine, 1, request(&"x".repeat(200), |_| ()));
+    let events = run(&mut machine);
+    let Some(Event::Failed { code: "kv_full", message, .. }) = events.last() else { panic!("{events:?}") };
+    assert_eq!(message, "207 positions of the key-value cache needed, it has room for 128");
+}
+
+#[test]
+fn guesses_save_steps_and_change_nothing() {
+    let steps = |speculate: bool, temperature: f32| {
+        let mut machine = machine_with(Scripted::default(), RunOptions { speculate, ..OPTIONS });
+        let change = |request: &mut GenerateRequest| {
+            (request.max_tokens, request.temperature, request.seed) = (Some(100), temperature, Some(3));
+        };
+        submit(&mut machine, 1, request("say ~", change));
+        let events = run(&mut machine);
+        let Some(Event::Finished { work, .. }) = events.last() else { panic!("{events:?}") };
+        let statistics = machine.statistics();
+        assert_eq!(statistics.drafted_tokens, u64::from(work.drafted_tokens));
+        assert_eq!(statistics.accepted_tokens, u64::from(work.accepted_tokens));
+        (seen(&events, 1), statistics.steps, work.accepted_tokens)
+    };
+    for temperature in [0.0, 1.0] {
+        let ((plain, slow, none), (guessed, fast, some)) = (steps(false, temperature), steps(true, temperature));
+        assert_eq!((plain, none), (guessed, 0));
+        assert_eq!(fast + u64::from(some), slow);
+        assert!(fast * 2 < slow || (temperature > 0.0 && fast < slow), "{fast} steps of {slow} at {temperature}");
+    }
+}
+
+#[test]
 fn figures_count_tokens_once() {
     let mut machine = machine(Scripted::default());
     (1..=3).for_each(|id| submit(&mut machine, id, request(&"x".repeat(30), |_| ())));
     run(&mut machine);
     let statistics = machine.statistics();
+    // The three prompts are equal, but shorter than a block.
     assert_eq!((statistics.prompt_tokens, statistics.completion_tokens, statistics.finished), (90, 24, 3));
+    let computed = statistics.step_tokens - statistics.drafted_tokens;
+    // The last token of each is never computed.
+    assert_eq!((computed, statistics.busy), (90 + 21, statistics.prompt_time + statistics.completion_time));
 }
 
 /// A running engine and the wake-ups it gives.

@@ -1,10 +1,10 @@
 //! The engine's two threads. The worker owns the machine: it takes commands between steps, and sleeps when there is
 //! nothing to do. The reader turns prompts into tokens, so that a long one does not hold up the streams.
 
+use super::compute::guarded;
 use super::language::Language;
 use super::machine::Machine;
 use super::outbox::Outbox;
-use super::places::guarded;
 use super::statistics::Statistics;
 use crate::error::{Error, Result};
 use crate::request::GenerateRequest;

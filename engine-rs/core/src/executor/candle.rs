@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use rayon::ThreadPool;
 
-use super::{Chunk, Executor, ExecutorOptions, Logits, SeqId, threads};
-use crate::error::{Error, Result};
+use super::{Chunk, Executor, ExecutorOptions, Logits, context_length, kv_layout, threads};
+use crate::error::Result;
 use crate::gguf::Gguf;
-use crate::kv::{KvStore, PagedKv};
+use crate::kv::KvCache;
 use crate::load_watch::LoadWatch;
 use crate::model::{Batch, Decoder};
 
 pub struct CandleExecutor {
     decoder: Decoder,
-    kv: Box<dyn KvStore>,
+    kv: KvCache,
     threads: ThreadPool,
     context_length: usize,
 }
@@ -22,40 +22,13 @@ pub struct CandleExecutor {
 impl CandleExecutor {
     pub fn new(gguf: Arc<Gguf>, options: &ExecutorOptions, watch: &LoadWatch) -> Result<CandleExecutor> {
         let decoder = Decoder::open_watched(&gguf, watch)?;
-        let trained = decoder.spec.context_length;
-        let context_length = options.context_length.unwrap_or(trained);
-        if context_length == 0 || context_length > trained {
-            let reason = format!("{context_length} is outside 1..={trained}, what the model was trained for");
-            return Err(Error::InvalidRequest { field: "context_length".to_owned(), reason });
-        }
+        let layout = kv_layout(&decoder.spec, options.kv)?;
         Ok(CandleExecutor {
-            kv: Box::new(PagedKv::new(decoder.kv_shape(), options.kv)),
+            kv: KvCache::new(layout),
             threads: threads::pool(options.threads)?,
+            context_length: context_length(&decoder.spec, options)?,
             decoder,
-            context_length,
         })
-    }
-
-    fn reserve(&mut self, batch: &Batch) -> Result<()> {
-        for span in &batch.spans {
-            let length = self.kv.length(span.seq);
-            if length != span.start {
-                let message = format!("sequence {} has {length} tokens, not {}", span.seq, span.start);
-                return Err(Error::Internal(message));
-            }
-            self.kv.reserve(span.seq, span.end())?;
-        }
-        Ok(())
-    }
-
-    /// Gives back what a failed step reserved.
-    fn undo(&mut self, batch: &Batch) {
-        for span in &batch.spans {
-            match self.kv.length(span.seq) {
-                0 => self.kv.release(span.seq),
-                length => self.kv.truncate(span.seq, length),
-            }
-        }
     }
 }
 
@@ -66,28 +39,10 @@ impl Executor for CandleExecutor {
         if batch.tokens.is_empty() {
             return Ok(Logits { vocab, rows: Vec::new() });
         }
-        let result = self.reserve(&batch).and_then(|()| {
-            let (decoder, kv) = (&self.decoder, self.kv.as_mut());
-            self.threads.install(|| decoder.forward(&batch, kv))
-        });
-        match result {
-            Ok(rows) => {
-                batch.spans.iter().for_each(|span| self.kv.commit(span.seq, span.end()));
-                Ok(Logits { vocab, rows })
-            }
-            Err(error) => {
-                self.undo(&batch);
-                Err(error)
-            }
-        }
-    }
-
-    fn release(&mut self, seq: SeqId) {
-        self.kv.release(seq);
-    }
-
-    fn truncate(&mut self, seq: SeqId, len: usize) {
-        self.kv.truncate(seq, len);
+        batch.spans.iter().try_for_each(|span| self.kv.reserve(&span.blocks))?;
+        let (decoder, kv) = (&self.decoder, &mut self.kv);
+        let rows = self.threads.install(|| decoder.forward(&batch, kv))?;
+        Ok(Logits { vocab, rows })
     }
 
     fn context_length(&self) -> usize {
@@ -98,8 +53,8 @@ impl Executor for CandleExecutor {
         self.decoder.vocab
     }
 
-    fn live_sequences(&self) -> usize {
-        self.kv.live_sequences()
+    fn block_bytes(&self) -> usize {
+        self.kv.block_bytes()
     }
 
     fn kv_bytes(&self) -> usize {

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 const NICENESS: libc::c_int = 5;
 
 /// A pool of `threads` threads, or one per processor for 0.
-pub(super) fn pool(threads: usize) -> Result<ThreadPool> {
+pub(crate) fn pool(threads: usize) -> Result<ThreadPool> {
     ThreadPoolBuilder::new()
         .num_threads(threads)
         .thread_name(|number| format!("quiver-compute-{number}"))
@@ -38,7 +38,7 @@ pub(crate) fn block_signals() {
 pub(crate) fn block_signals() {}
 
 #[cfg(unix)]
-fn stand_back() {
+pub(super) fn stand_back() {
     block_signals();
     #[cfg(target_os = "linux")]
     // SAFETY: plain system call; on Linux id 0 is the calling thread. Failing to be nice is no failure.
@@ -49,4 +49,4 @@ fn stand_back() {
 }
 
 #[cfg(not(unix))]
-fn stand_back() {}
+pub(super) fn stand_back() {}

@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use memmap2::{Mmap, MmapOptions};
 
 pub use quiver_kernels::BlockType;
@@ -149,6 +151,14 @@ impl Gguf {
         self.words(key, "an array of f32", |kind| kind == Kind::F32, f32::from_le_bytes)
     }
 
+    /// An array of flags, written as bools or as whole numbers.
+    pub fn flags(&self, key: &str) -> Result<Vec<bool>> {
+        let flags = |kind| matches!(kind, Kind::Bool | Kind::U8 | Kind::I8 | Kind::I32 | Kind::U32);
+        let array = self.array(key, "an array of bools", flags)?;
+        let size = array.kind.size().unwrap_or(1);
+        Ok(self.map[array.bytes.clone()].chunks_exact(size).map(|flag| flag.iter().any(|byte| *byte != 0)).collect())
+    }
+
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>> {
         self.opt_tensor(name).ok_or_else(|| Error::MissingTensor { tensor: name.to_owned() })
     }
@@ -168,6 +178,15 @@ impl Gguf {
     /// If the range is not one that this file handed out.
     pub fn bytes(&self, range: std::ops::Range<usize>) -> &[u8] {
         &self.map[range]
+    }
+
+    /// Lets the system take the memory of these bytes back until they are read again: for who has made a copy.
+    pub fn release(&self, range: &std::ops::Range<usize>) {
+        #[cfg(unix)]
+        // SAFETY: the mapping is read-only, so dropped pages come back from the file as they were.
+        unsafe {
+            let _ = self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len());
+        }
     }
 
     /// An error about this file's content, for the modules that interpret it.

@@ -4,8 +4,8 @@
 use rayon::prelude::*;
 
 use super::batch::Span;
-use crate::kernels::{Head, Isa, Scratch, attend};
-use crate::kv::KvStore;
+use crate::kernels::attention::{AttendScratch, Head};
+use crate::kv::KvCache;
 
 /// Query vectors in a task: enough to use a widened page often, few enough that they stay in the first-level cache.
 const TASK_QUERIES: usize = 32;
@@ -20,31 +20,27 @@ struct Task<'a> {
 
 /// Queries `[rows, kv_heads, group, key_width]` to `[rows, kv_heads, group, value_width]`.
 pub(super) fn attention(
-    isa: Isa,
     head: Head,
     kv_heads: usize,
     layer: usize,
     spans: &[Span],
     queries: &[f32],
-    kv: &dyn KvStore,
+    kv: &KvCache,
 ) -> Vec<f32> {
     let tasks = split(spans, kv_heads, head.group);
     let work: usize = spans.iter().map(|span| span.rows.len() * span.end()).sum();
-    let run = |scratch: &mut Scratch, task: &Task<'_>| {
-        let (key_row, value_row) = (head.group * head.key_width, head.group * head.value_width);
+    let run = |scratch: &mut AttendScratch, task: &Task<'_>| {
+        let key_row = head.group * head.key_width;
         let first = task.span.position_of(task.rows.start);
-        let pages = kv.pages(task.span.seq, layer, task.head, first + task.rows.len());
         let rows = queries.chunks(kv_heads * key_row).skip(task.rows.start).take(task.rows.len());
         let gathered: Vec<f32> = rows.flat_map(|row| &row[task.head * key_row..][..key_row]).copied().collect();
-        let mut out = vec![0.0; task.rows.len() * value_row];
-        attend(isa, head, first, &gathered, &pages, scratch, &mut out);
-        out
+        kv.attend(&task.span.blocks, (layer, task.head), &head, first, &gathered, scratch)
     };
     let results: Vec<Vec<f32>> = if work * kv_heads * head.group * head.key_width < MIN_PARALLEL_WORK {
-        let mut scratch = Scratch::default();
+        let mut scratch = AttendScratch::default();
         tasks.iter().map(|task| run(&mut scratch, task)).collect()
     } else {
-        tasks.par_iter().map_init(Scratch::default, run).collect()
+        tasks.par_iter().map_init(AttendScratch::default, run).collect()
     };
     scatter(&tasks, &results, kv_heads, head.group * head.value_width)
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
+use super::spec::RopeSpec;
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
-use crate::linear::{Linear, Weight, open_vector};
+use crate::gguf::{Gguf, TensorView};
+use crate::linear::{Linear, Weight, open_tensor, open_vector};
 use crate::load_watch::LoadWatch;
 
-pub(super) struct Loader<'a> {
+pub struct Loader<'a> {
     pub file: &'a Arc<Gguf>,
     opened: HashSet<String>,
     watch: &'a LoadWatch,
@@ -31,6 +32,12 @@ impl<'a> Loader<'a> {
         Weight::open(self.file, name, rows, columns)
     }
 
+    /// The tensor of these dimensions, outermost first, as blocks that the kernels can read.
+    pub fn tensor(&mut self, name: &str, dims: &[usize]) -> Result<TensorView<'a>> {
+        self.count(name)?;
+        open_tensor(self.file, name, dims)
+    }
+
     pub fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>> {
         self.count(name)?;
         open_vector(self.file, name, length)
@@ -42,6 +49,16 @@ impl<'a> Loader<'a> {
         let bias = format!("{name}.bias");
         let bias = self.has(&bias).then(|| self.vector(&bias, rows)).transpose()?;
         Ok(Linear::new(weight, bias))
+    }
+
+    /// The divisors of a rotation's pairs, if the file has any. Those for another length of context are not needed, but
+    /// have their place.
+    pub fn divisors(&mut self, rope: &RopeSpec, context_length: usize) -> Result<Option<Vec<f32>>> {
+        for length in [0, usize::MAX] {
+            self.opened.insert(rope.divisors(length).to_owned());
+        }
+        let name = rope.divisors(context_length);
+        self.has(name).then(|| self.vector(name, rope.rotated / 2)).transpose()
     }
 
     pub fn norm(&mut self, name: &str, width: usize) -> Result<Tensor> {

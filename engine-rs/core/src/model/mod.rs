@@ -1,12 +1,17 @@
-//! The decoder of the llama family (llama, mistral, qwen2, qwen3): weights, and how a batch of rows goes through them. It
-//! is written on candle tensors; what differs between architectures is in `spec`, what touches weights in `linear`, and
-//! every operation used computes a row alone, so that a row's logits do not depend on its batch.
+//! The decoders of the llama family: what each is (`spec`, filled from a file by `read`), and for the plain ones their
+//! weights and how a batch of rows goes through them. The latter is written on candle tensors; what touches weights is in
+//! `linear`, and every operation used computes a row alone, so that a row's logits do not depend on its batch.
 
+mod architectures;
 mod attention;
 mod batch;
 mod elementwise;
+mod keys;
 mod loader;
+mod read;
+mod read_rope;
 mod rope;
+mod rotary;
 mod spec;
 
 use std::sync::Arc;
@@ -15,17 +20,20 @@ use candle_core::{CpuStorage, Device, Storage, Tensor};
 use candle_nn::ops::rms_norm;
 
 pub use batch::{Batch, Span};
-pub use spec::{DecoderSpec, RopeKind, RopeSpec};
+pub(crate) use loader::Loader;
+pub use rope::Rope;
+pub use spec::{
+    Activation, DecoderSpec, ExpertSpec, LayerSpec, RopeKind, RopeScaling, RopeSpec, SharedExpert, Temperature,
+};
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::kernels::{Head, Isa};
-use crate::kv::{KvShape, KvStore};
+use crate::kernels::attention::Head;
+use crate::kv::KvCache;
 use crate::linear::{Linear, Weight};
 use crate::load_watch::LoadWatch;
 use elementwise::{gated, sum};
-use loader::Loader;
-use rope::{Angles, Rope};
+use rotary::Angles;
 
 /// A model ready to run. Weights stay in the file's mapping.
 #[derive(Debug)]
@@ -85,6 +93,10 @@ impl Decoder {
     /// As `open`; `watch` hears of every tensor and may cancel (`LoadCancelled`).
     pub fn open_watched(file: &Arc<Gguf>, watch: &LoadWatch) -> Result<Decoder> {
         let spec = DecoderSpec::read(file)?;
+        if let Some(feature) = spec.beyond_plain() {
+            let what = format!("{feature} (`{}`) needs the fused executor", spec.architecture);
+            return Err(Error::UnsupportedModel { what });
+        }
         let mut loader = Loader::new(file, watch);
         let vocab = match file.tensor("token_embd.weight")?.info.dims[..] {
             [vocab, _] => vocab,
@@ -95,14 +107,12 @@ impl Decoder {
             true => loader.linear("output", vocab, spec.width)?,
             false => Linear::new(embedding.clone(), None),
         };
-        let pairs = spec.key_width / 2;
-        let name = "rope_freqs.weight";
-        let divisors = loader.has(name).then(|| loader.vector(name, pairs)).transpose()?;
+        let divisors = loader.divisors(&spec.ropes[0], spec.context_length)?;
         let layers = (0..spec.layers).map(|number| Layer::open(&mut loader, &spec, number));
         let decoder = Decoder {
             layers: layers.collect::<Result<_>>()?,
             output_norm: loader.norm("output_norm", spec.width)?,
-            rope: Rope::new(&spec.rope, spec.key_width, divisors.as_deref()),
+            rope: Rope::new(&spec.ropes[0], divisors.as_deref()),
             embedding,
             output,
             vocab,
@@ -112,19 +122,10 @@ impl Decoder {
         Ok(decoder)
     }
 
-    pub fn kv_shape(&self) -> KvShape {
-        KvShape {
-            layers: self.spec.layers,
-            heads: self.spec.kv_heads,
-            key_width: self.spec.key_width,
-            value_width: self.spec.value_width,
-        }
-    }
-
-    /// The logits of the wanted rows, `[wanted, vocab]` flat. The cache must have room for every span's end; its lengths
-    /// are left as they are.
-    pub fn forward(&self, batch: &Batch, kv: &mut dyn KvStore) -> Result<Vec<f32>> {
-        let angles = self.rope.angles(&batch.positions)?;
+    /// The logits of the wanted rows, `[wanted, vocab]` flat. The blocks of every span must have been
+    /// reserved.
+    pub fn forward(&self, batch: &Batch, kv: &mut KvCache) -> Result<Vec<f32>> {
+        let angles = Angles::new(&self.rope, &batch.positions)?;
         let mut hidden = self.embed(&batch.tokens)?;
         for (number, layer) in self.layers.iter().enumerate() {
             let normed = self.norm(&hidden, &layer.attention_norm)?;
@@ -162,27 +163,27 @@ impl Decoder {
         normed: &Tensor,
         batch: &Batch,
         angles: &Angles,
-        kv: &mut dyn KvStore,
+        kv: &mut KvCache,
     ) -> Result<Tensor> {
         let DecoderSpec { heads, kv_heads, key_width, value_width, .. } = self.spec;
         let rows = batch.tokens.len();
         let queries = layer.query.forward(normed)?.reshape((rows, heads, key_width))?;
         let keys = layer.key.forward(normed)?.reshape((rows, kv_heads, key_width))?;
         let values = layer.value.forward(normed)?;
-        let queries = self.rope.apply(&self.head_norm(queries, &layer.query_norm)?, angles)?;
-        let keys = self.rope.apply(&self.head_norm(keys, &layer.key_norm)?, angles)?;
+        let queries = angles.turn(self.rope.kind, &self.head_norm(queries, &layer.query_norm)?)?;
+        let keys = angles.turn(self.rope.kind, &self.head_norm(keys, &layer.key_norm)?)?;
         with_rows(&keys, |keys| {
             with_rows(&values, |values| {
                 for span in &batch.spans {
                     let keys = &keys[span.rows.start * kv_heads * key_width..span.rows.end * kv_heads * key_width];
                     let values =
                         &values[span.rows.start * kv_heads * value_width..span.rows.end * kv_heads * value_width];
-                    kv.write(span.seq, number, span.start, keys, values);
+                    kv.write(&span.blocks, number, span.start, keys, values);
                 }
             })
         })??;
         let attended = with_rows(&queries, |queries| {
-            attention::attention(Isa::best(), self.head(), kv_heads, number, &batch.spans, queries, kv)
+            attention::attention(self.head(), kv_heads, number, &batch.spans, queries, kv)
         })?;
         layer.attention_output.forward(&Tensor::from_vec(attended, (rows, heads * value_width), &Device::Cpu)?)
     }
@@ -196,7 +197,8 @@ impl Decoder {
 
     fn head(&self) -> Head {
         let DecoderSpec { key_width, value_width, .. } = self.spec;
-        Head { key_width, value_width, group: self.spec.group(), scale: 1.0 / (key_width as f32).sqrt() }
+        let (group, scale) = (self.spec.group(), self.spec.attention_scale);
+        Head { key_width, value_width, group, scale, softcap: 0.0, window: 0 }
     }
 }
 

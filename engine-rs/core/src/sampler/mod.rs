@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::request::GenerateRequest;
 use penalties::Penalties;
 use random::Random;
-use select::{Candidate, argmax, draw, nucleus, possible, top, weigh};
+use select::{Candidate, Weights, argmax, draw, nucleus, possible, top, weigh};
 
 #[derive(Debug, Clone)]
 pub struct Sampler {
@@ -58,10 +58,19 @@ impl Sampler {
             return Some(best.token);
         }
         let mut candidates: Vec<Candidate> = match self.top_k {
-            0 => possible(logits).collect(),
-            count => top(possible(logits), count),
+            0 => {
+                let weights = Weights::new(logits, best.value, self.temperature);
+                if self.top_p >= 1.0 && self.min_p <= 0.0 {
+                    return weights.draw(&mut self.random);
+                }
+                weights.candidates(0.0).collect()
+            }
+            count => {
+                let mut best_few = top(possible(logits), count);
+                weigh(&mut best_few, best.value, self.temperature);
+                best_few
+            }
         };
-        weigh(&mut candidates, best.value, self.temperature);
         if self.top_p < 1.0 {
             candidates = nucleus(candidates, self.top_p);
         }

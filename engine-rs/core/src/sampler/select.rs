@@ -2,10 +2,13 @@
 //! All orders are total (logit, then lowest id), so equal input gives equal output. A NaN is never chosen.
 
 use super::random::Random;
+use quiver_kernels::{Isa, largest, weigh as weigh_all};
 use std::cmp::Ordering;
 
 /// The first nucleus tried; most distributions are decided within it.
 const FIRST_NUCLEUS: usize = 64;
+/// Weights of a whole vocabulary that are added up together.
+const RUN: usize = 1024;
 
 /// A token that may be chosen. `value` is its logit, later its weight relative to the most likely token (which has 1).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,7 +36,61 @@ pub fn possible(logits: &[f32]) -> impl Iterator<Item = Candidate> + '_ {
 
 /// The most likely token, of equals the one with the lowest id; `None` if no number is usable.
 pub fn argmax(logits: &[f32]) -> Option<Candidate> {
-    possible(logits).reduce(|best, next| if next.value > best.value { next } else { best })
+    let mut value = f32::NEG_INFINITY;
+    largest(Isa::best(), logits, &mut value);
+    if value == f32::NEG_INFINITY {
+        return None;
+    }
+    let token = logits.iter().position(|logit| *logit >= value)?;
+    Some(Candidate { token: token as u32, value })
+}
+
+/// Weights `exp((logit - max) / temperature)` of a whole vocabulary, for drawing from all of it.
+pub struct Weights {
+    values: Vec<f32>,
+    /// Of each `RUN` values, so that a draw need not add up all of them.
+    sums: Vec<f64>,
+}
+
+impl Weights {
+    pub fn new(logits: &[f32], max: f32, temperature: f32) -> Self {
+        let mut weights = Self { values: vec![0.0; logits.len()], sums: vec![0.0; logits.len().div_ceil(RUN)] };
+        // All runs but the last are whole only if the vector has a whole number of them.
+        let whole = logits.len() / RUN * RUN;
+        let (head, tail) = weights.values.split_at_mut(whole);
+        weigh_all(Isa::best(), &logits[..whole], max, temperature, head, &mut weights.sums[..whole / RUN]);
+        weigh_all(Isa::best(), &logits[whole..], max, temperature, tail, &mut weights.sums[whole / RUN..]);
+        weights
+    }
+
+    /// Those that are not 0, in the order of their ids.
+    pub fn candidates(&self, least: f32) -> impl Iterator<Item = Candidate> + '_ {
+        let values = self.values.iter().enumerate();
+        values
+            .filter(move |(_, value)| **value >= least && **value > 0.0)
+            .map(|(token, value)| Candidate { token: token as u32, value: *value })
+    }
+
+    /// Draws one by weight; `None` if there is none.
+    pub fn draw(&self, random: &mut Random) -> Option<u32> {
+        let mut left = random.next_f64() * self.sums.iter().sum::<f64>();
+        let mut run = 0;
+        while run + 1 < self.sums.len() && left >= self.sums[run] {
+            left -= self.sums[run];
+            run += 1;
+        }
+        let start = run * RUN;
+        let mut last = None;
+        for (token, value) in self.values.iter().enumerate().skip(start).filter(|(_, value)| **value > 0.0) {
+            last = Some(token as u32);
+            left -= f64::from(*value);
+            if left < 0.0 {
+                return last;
+            }
+        }
+        // Rounding carried the draw past the end.
+        last.or_else(|| self.values.iter().rposition(|value| *value > 0.0).map(|token| token as u32))
+    }
 }
 
 /// The `count` best candidates, best first. Keeps at most twice that many at a time.
@@ -166,6 +223,22 @@ mod tests {
     fn nucleus_grows_past_its_first_size() {
         let even: Vec<Candidate> = (0..1000).map(|token| Candidate { token, value: 1.0 }).collect();
         assert_eq!(nucleus(even, 0.9).len(), 900);
+    }
+
+    #[test]
+    fn whole_vocabularies_draw_by_weight() {
+        let mut random = Random::new(3);
+        // Only tokens 5 and 2,900 can come, at one to three.
+        let mut logits = vec![f32::NEG_INFINITY; 3000];
+        (logits[5], logits[2900]) = (0.0, 3_f32.ln());
+        let weights = Weights::new(&logits, 3_f32.ln(), 1.0);
+        let drawn: Vec<u32> = (0..10_000).filter_map(|_| weights.draw(&mut random)).collect();
+        assert_eq!(drawn.len(), 10_000);
+        assert!(drawn.iter().all(|token| *token == 5 || *token == 2900));
+        let late = drawn.iter().filter(|token| **token == 2900).count();
+        assert!((7_300..7_700).contains(&late), "{late}");
+        assert_eq!(tokens(&weights.candidates(0.5).collect::<Vec<_>>()), [2900]);
+        assert_eq!(Weights::new(&[], 0.0, 1.0).draw(&mut random), None);
     }
 
     #[test]

@@ -1,36 +1,53 @@
-//! Decides what each step computes: which sequences run, which wait, and how the step's tokens are shared. Pure and
-//! deterministic: no threads, no clock, no executor; the engine tells it what happened and does what it returns.
+//! Decides what each step computes: which sequences run, which wait, which blocks of the cache they have, and how the
+//! step's tokens are shared. Pure and deterministic: no threads, no clock, no executor; the engine tells it what happened
+//! and does what it returns.
 //!
 //! Promises, proved in `tests`: every sequence that its client keeps up with gets a token within a bounded number of
-//! steps; one whose client does not keep up holds up no other; one that is removed leaves nothing behind.
+//! steps; one whose client does not keep up holds up no other; one that is removed leaves nothing behind; no block is
+//! written that another sequence reads.
 
+mod plan;
 pub mod sequence;
 pub mod share;
+pub mod speculation;
 #[cfg(test)]
 mod tests;
 
 use crate::error::{Error, Result};
-use crate::executor::SeqId;
-use sequence::{Place, Sequence};
-use share::{Demand, Row, share};
+use crate::kv::blocks::BlockPool;
+use crate::kv::{BLOCK, BlockId, blocks_for};
+pub use plan::Plan;
+use sequence::{Place, Rank, Sequence, Submission};
+use share::Row;
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Names a request and its sequence.
+pub type SeqId = u64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How many sequences hold a place in the executor at a time.
+    /// How many sequences run at a time.
     pub max_sequences: usize,
     /// Prompt tokens per step even where decoding uses up all of it.
     pub least_prompt_tokens: usize,
     pub context_length: usize,
+    /// Blocks of the cache, and how many of them may keep what nobody uses at the moment.
+    pub blocks: usize,
+    pub kept_blocks: usize,
+    /// Guesses are made while a step has no more rows than this with them.
+    pub speculative_rows: usize,
 }
 
 /// Who comes and who goes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Admission {
-    /// Sequences that lose their place in the executor.
-    pub release: Vec<SeqId>,
-    /// Sequences that begin, or begin again.
-    pub admitted: Vec<SeqId>,
+    /// Sequences that begin, or begin again, and how many of their tokens need not be computed.
+    pub admitted: Vec<(SeqId, usize)>,
+    /// How many lost their place.
+    pub preempted: usize,
+    /// Sequences that will never begin. They are gone already.
+    pub failed: Vec<(SeqId, Error)>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,61 +57,66 @@ pub struct Counts {
     pub paused: usize,
     pub waiting: usize,
     pub parked: usize,
+    pub blocks_used: usize,
+    pub blocks_kept: usize,
+    pub blocks: usize,
 }
 
 #[derive(Debug, Clone)]
 pub struct Scheduler {
     limits: Limits,
+    pool: BlockPool,
     sequences: BTreeMap<SeqId, Sequence>,
-    /// Both in the order of arrival.
+    /// Both in the order of rank.
     waiting: Vec<SeqId>,
     running: Vec<SeqId>,
     arrivals: u64,
-    /// The executor's memory ran out: nothing is admitted until a running sequence ends.
-    crowded: bool,
+    /// Blocks below this one are known to have memory.
+    proven: usize,
 }
 
 impl Scheduler {
     pub fn new(limits: Limits) -> Self {
+        let limits = Limits { max_sequences: limits.max_sequences.max(1), blocks: limits.blocks.max(1), ..limits };
         Self {
-            limits: Limits { max_sequences: limits.max_sequences.max(1), ..limits },
+            pool: BlockPool::new(limits.blocks, limits.kept_blocks),
+            limits,
             sequences: BTreeMap::new(),
             waiting: Vec::new(),
             running: Vec::new(),
             arrivals: 0,
-            crowded: false,
+            proven: 0,
         }
     }
 
-    /// Queues a prompt. `max_tokens` of `None` generates to the end of the context.
-    pub fn submit(&mut self, id: SeqId, prompt: Vec<u32>, max_tokens: Option<u32>, window: u32) -> Result<()> {
+    /// Queues a prompt.
+    ///
+    /// # Errors
+    /// `ContextOverflow` and `KvFull` for one that could never be computed, `InvalidRequest` for one without tokens.
+    pub fn submit(&mut self, submission: Submission) -> Result<()> {
+        let Submission { id, ref prompt, max_tokens, .. } = submission;
         let limit = self.limits.context_length;
         let requested = max_tokens.map_or(1, |tokens| tokens as usize);
         let whole = prompt.len().saturating_add(requested);
+        let room = self.limits.blocks.saturating_mul(BLOCK);
         if prompt.is_empty() {
             return Err(Error::invalid("prompt", "it has no tokens"));
         }
         if whole > limit {
             return Err(Error::ContextOverflow { prompt: prompt.len(), requested, limit });
         }
+        // The last token is never computed.
+        if whole - 1 > room {
+            return Err(Error::KvFull { needed: whole - 1, available: room });
+        }
         if self.sequences.contains_key(&id) {
             return Err(Error::Internal(format!("request {id} exists already")));
         }
         self.arrivals += 1;
-        let sequence = Sequence {
-            id,
-            order: self.arrivals,
-            place: Place::Waiting,
-            prompt_tokens: prompt.len(),
-            tokens: prompt,
-            computed: 0,
-            limit: if max_tokens.is_some() { whole } else { limit },
-            window,
-            announced: 0,
-            acknowledged: 0,
-        };
-        self.sequences.insert(id, sequence);
-        self.waiting.push(id);
+        let limit = if max_tokens.is_some() { whole } else { limit.min(room + 1) };
+        let scope = self.pool.digests().scope(&submission.scope);
+        self.sequences.insert(id, Sequence::new(submission, self.arrivals, limit, scope));
+        self.queue(id);
         Ok(())
     }
 
@@ -102,46 +124,57 @@ impl Scheduler {
         self.sequences.get(&id)
     }
 
-    /// Fills free places from the queue. A paused sequence gives its place to a waiting one.
-    pub fn admit(&mut self) -> Admission {
+    /// Fills free places from the queue, as far as there are blocks. A paused sequence gives its place to a waiting one.
+    pub fn admit(&mut self, now: Duration) -> Admission {
         let mut admission = Admission::default();
-        if self.crowded && self.running.iter().any(|id| !self.is_paused(*id)) {
-            return admission;
-        }
-        self.crowded = false;
+        self.expire(now, &mut admission);
         while let Some(id) = self.waiting.first().copied() {
-            if self.running.len() >= self.limits.max_sequences {
-                let Some(victim) = self.last_paused() else {
+            if !self.make_place(id, &mut admission) {
+                if !self.running.is_empty() {
                     break;
-                };
-                self.evict(victim);
-                admission.release.push(victim);
+                }
+                if self.regain() {
+                    continue;
+                }
+                let available = self.pool.capacity() * BLOCK;
+                let needed = self.remove(id).map_or(0, |sequence| sequence.tokens.len());
+                admission.failed.push((id, Error::KvFull { needed, available }));
+                continue;
             }
             self.waiting.remove(0);
             let at = self.place_in(&self.running, id);
             self.running.insert(at, id);
-            self.set_place(id, Place::Running);
-            admission.admitted.push(id);
+            if let Some(sequence) = self.sequences.get_mut(&id) {
+                sequence.enter(&mut self.pool);
+                admission.admitted.push((id, sequence.computed));
+            }
         }
         admission
     }
 
-    /// The executor holds the first `computed` tokens of a sequence just admitted already.
-    pub fn resume(&mut self, id: SeqId, computed: usize) {
-        if let Some(sequence) = self.sequences.get_mut(&id) {
-            sequence.computed = computed.min(sequence.tokens.len() - 1);
+    fn expire(&mut self, now: Duration, admission: &mut Admission) {
+        let expired = |id: &&SeqId| self.sequences.get(id).is_some_and(|sequence| sequence.expired(now));
+        let expired: Vec<SeqId> = self.waiting.iter().filter(expired).copied().collect();
+        for id in expired {
+            let waited = self.remove(id).map_or(Duration::ZERO, |sequence| now.saturating_sub(sequence.arrived));
+            admission.failed.push((id, Error::DeadlineExceeded { waited_ms: waited.as_millis() as u64 }));
         }
     }
 
-    /// Chooses the next step, of about `step_tokens` tokens, decoded ones and prompt chunks together. Empty when there
-    /// is nothing to compute until a command arrives.
-    pub fn plan(&self, step_tokens: usize) -> Vec<Row> {
-        let running = self.running.iter().filter_map(|id| self.sequences.get(id));
-        let demands: Vec<Demand> = running
-            .filter(|sequence| !sequence.paused())
-            .map(|sequence| Demand { id: sequence.id, start: sequence.computed, remaining: sequence.remaining() })
-            .collect();
-        share(&demands, step_tokens, self.limits.least_prompt_tokens.max(1))
+    /// Sees that there are a place and blocks for a waiting sequence, and besides a block for each one that runs.
+    fn make_place(&mut self, id: SeqId, admission: &mut Admission) -> bool {
+        loop {
+            let need = self.sequences.get(&id).map_or(0, |sequence| sequence.need(&self.pool));
+            let enough = need + self.running.len() <= self.pool.available();
+            if enough && self.running.len() < self.limits.max_sequences {
+                return true;
+            }
+            let Some(victim) = self.last_paused() else {
+                return false;
+            };
+            self.evict(victim);
+            admission.preempted += 1;
+        }
     }
 
     /// Whether a row planned before is still the next one of its sequence.
@@ -150,16 +183,32 @@ impl Scheduler {
         sequence.is_some_and(|sequence| sequence.place == Place::Running && sequence.computed == row.start)
     }
 
-    /// The tokens of a planned row.
+    /// Whether a stream waits for each step.
+    pub fn streams(&self) -> bool {
+        let running = self.running.iter().filter_map(|id| self.sequences.get(id));
+        running.filter(|sequence| !sequence.paused()).any(|sequence| sequence.remaining() == 1)
+    }
+
+    /// The tokens of a planned row, the guessed ones left out.
     pub fn tokens(&self, row: &Row) -> &[u32] {
         let tokens = self.sequences.get(&row.id).map_or(&[][..], |sequence| &sequence.tokens);
         tokens.get(row.start..row.start + row.len).unwrap_or_default()
     }
 
-    /// The executor has computed the row.
-    pub fn computed(&mut self, row: &Row) {
+    /// The blocks of a planned row.
+    pub fn blocks(&self, row: &Row) -> &[BlockId] {
+        let blocks = self.sequences.get(&row.id).map_or(&[][..], |sequence| &sequence.blocks);
+        &blocks[..blocks_for(row.end()).min(blocks.len())]
+    }
+
+    /// The executor has computed the row, and `right` of the guessed tokens were right; those that it sampled are pushed.
+    pub fn computed(&mut self, row: &Row, right: usize) {
+        self.proven = self.blocks(row).iter().fold(self.proven, |proven, id| proven.max(*id as usize + 1));
         if let Some(sequence) = self.sequences.get_mut(&row.id) {
-            sequence.computed = row.start + row.len;
+            sequence.advance(row.start + row.len + right, &mut self.pool);
+            if let Some(speculation) = sequence.speculation.as_mut().filter(|_| !row.guess.is_empty()) {
+                speculation.learn(row.guess.len(), right);
+            }
         }
     }
 
@@ -189,69 +238,96 @@ impl Scheduler {
         }
     }
 
-    /// Gives a sequence back that has ended or was cancelled.
+    /// Gives a sequence back that has ended or was cancelled. What its blocks hold can be found again.
     pub fn remove(&mut self, id: SeqId) -> Option<Sequence> {
-        let sequence = self.sequences.remove(&id)?;
+        self.take(id, false)
+    }
+
+    /// Gives a sequence back that failed: what its blocks hold is not to be trusted.
+    pub fn discard(&mut self, id: SeqId) -> Option<Sequence> {
+        self.take(id, true)
+    }
+
+    fn take(&mut self, id: SeqId, spoiled: bool) -> Option<Sequence> {
+        let mut sequence = self.sequences.remove(&id)?;
         match sequence.place {
             Place::Waiting => self.waiting.retain(|other| *other != id),
-            Place::Running => self.leave(id),
+            Place::Running => self.running.retain(|other| *other != id),
             Place::Parked => {}
+        }
+        sequence.leave(&mut self.pool, spoiled);
+        if self.sequences.is_empty() {
+            self.regain();
         }
         Some(sequence)
     }
 
-    /// The executor's memory is full: takes the place of one sequence, which the executor must release. Paused ones go
-    /// first, then the youngest; `None` when there is nobody to give way.
-    pub fn preempt(&mut self) -> Option<SeqId> {
-        let victim = self.last_paused().or_else(|| self.running.last().copied().filter(|_| self.running.len() > 1))?;
-        self.evict(victim);
-        self.crowded = true;
-        Some(victim)
+    /// The executor got no memory for a block of `rows`: goes on with those that have proven good. False if that helps
+    /// nobody; else the rows are to be planned again.
+    pub fn shrink(&mut self, rows: &[Row]) -> bool {
+        let good = rows.iter().flat_map(|row| self.blocks(row)).all(|id| (*id as usize) < self.proven);
+        let alone = self.running.len() == 1 && rows.iter().any(|row| self.blocks(row).len() > self.proven);
+        if good || alone || self.proven == 0 {
+            return false;
+        }
+        self.pool.shrink(self.proven);
+        let beyond = |id: &&SeqId| {
+            let blocks = self.sequences.get(id).map_or(&[][..], |sequence| &sequence.blocks);
+            blocks.iter().any(|block| *block as usize >= self.proven)
+        };
+        let victims: Vec<SeqId> = self.running.iter().filter(beyond).copied().collect();
+        victims.into_iter().for_each(|id| self.evict(id));
+        true
+    }
+
+    /// Allows the blocks again for which there was no memory: now there may be. False if there are no such.
+    fn regain(&mut self) -> bool {
+        let lost = self.pool.capacity() < self.limits.blocks;
+        self.pool.restore(self.limits.blocks);
+        lost
     }
 
     pub fn counts(&self) -> Counts {
         let paused = self.running.iter().filter(|id| self.is_paused(**id)).count();
         let (running, waiting) = (self.running.len(), self.waiting.len());
-        Counts { running, paused, waiting, parked: self.sequences.len() - running - waiting }
+        Counts {
+            running,
+            paused,
+            waiting,
+            parked: self.sequences.len() - running - waiting,
+            blocks_used: self.pool.used(),
+            blocks_kept: self.pool.idle(),
+            blocks: self.pool.capacity(),
+        }
     }
 
-    /// Takes a running sequence's place; all of it must be computed again.
+    /// Takes a running sequence's place. Its blocks stay known, so that most need not be computed again.
     fn evict(&mut self, id: SeqId) {
-        self.leave(id);
+        self.running.retain(|other| *other != id);
         if let Some(sequence) = self.sequences.get_mut(&id) {
-            sequence.computed = 0;
+            sequence.leave(&mut self.pool, false);
+            sequence.place = Place::Parked;
         }
-        if self.is_paused(id) {
-            self.set_place(id, Place::Parked);
-        } else {
+        if !self.is_paused(id) {
             self.queue(id);
         }
-    }
-
-    fn leave(&mut self, id: SeqId) {
-        self.running.retain(|other| *other != id);
-        self.crowded = false;
     }
 
     fn queue(&mut self, id: SeqId) {
         let at = self.place_in(&self.waiting, id);
         self.waiting.insert(at, id);
-        self.set_place(id, Place::Waiting);
-    }
-
-    fn set_place(&mut self, id: SeqId, place: Place) {
         if let Some(sequence) = self.sequences.get_mut(&id) {
-            sequence.place = place;
+            sequence.place = Place::Waiting;
         }
     }
 
-    /// Where `id` belongs in a list ordered by arrival.
+    /// Where `id` belongs in a list ordered by rank.
     fn place_in(&self, list: &[SeqId], id: SeqId) -> usize {
-        list.partition_point(|other| self.order(*other) < self.order(id))
+        list.partition_point(|other| self.rank(*other) < self.rank(id))
     }
 
-    fn order(&self, id: SeqId) -> u64 {
-        self.sequences.get(&id).map_or(u64::MAX, |sequence| sequence.order)
+    fn rank(&self, id: SeqId) -> Rank {
+        self.sequences.get(&id).map_or((i128::MAX, u64::MAX), |sequence| sequence.rank)
     }
 
     fn is_paused(&self, id: SeqId) -> bool {

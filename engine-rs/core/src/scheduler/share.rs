@@ -1,15 +1,30 @@
 //! How the tokens of one step are shared out: a pure function over plain values.
 
-use crate::executor::SeqId;
+use super::SeqId;
 
 /// Consecutive tokens of one sequence to compute in this step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     pub id: SeqId,
     pub start: usize,
+    /// Tokens of the sequence, the guessed ones not counted.
     pub len: usize,
     /// The row ends with the sequence's last token: its logits give the next one.
     pub samples: bool,
+    /// Guessed tokens to compute after it, each of which may be wrong. Only where it samples.
+    pub guess: Vec<u32>,
+}
+
+impl Row {
+    /// Where the sequence's positions that the row writes end.
+    pub fn end(&self) -> usize {
+        self.start + self.len + self.guess.len()
+    }
+
+    /// How many tokens are computed for it.
+    pub fn width(&self) -> usize {
+        self.len + self.guess.len()
+    }
 }
 
 /// A sequence that could be computed now.
@@ -21,8 +36,8 @@ pub struct Demand {
 }
 
 /// Every decoding sequence gets its token. What is left of `budget`, but at least `least_prompt`, goes to prompts: half
-/// to the oldest, so that none starves, the rest to the shortest, so that a short prompt does not wait for a long one;
-/// what they leave goes to the oldest again. `demands` are in the order of arrival.
+/// to the first, so that none starves, the rest to the shortest, so that a short prompt does not wait for a long one;
+/// what they leave goes to the first again. `demands` are in the order of rank.
 pub fn share(demands: &[Demand], budget: usize, least_prompt: usize) -> Vec<Row> {
     let (decoding, mut prompts): (Vec<&Demand>, Vec<&Demand>) =
         demands.iter().partition(|demand| demand.remaining == 1);
@@ -31,10 +46,10 @@ pub fn share(demands: &[Demand], budget: usize, least_prompt: usize) -> Vec<Row>
     if prompts.is_empty() {
         return rows;
     }
-    let oldest = prompts.remove(0);
-    let mut reserved = oldest.remaining.min(left.div_ceil(2));
+    let first = prompts.remove(0);
+    let mut reserved = first.remaining.min(left.div_ceil(2));
     left -= reserved;
-    // Stable: equals stay in the order of arrival.
+    // Stable: equals stay in the order of rank.
     prompts.sort_by_key(|demand| demand.remaining);
     let mut others = Vec::new();
     for demand in prompts {
@@ -45,14 +60,14 @@ pub fn share(demands: &[Demand], budget: usize, least_prompt: usize) -> Vec<Row>
         left -= len;
         others.push(row(demand, len));
     }
-    reserved += (oldest.remaining - reserved).min(left);
-    rows.push(row(oldest, reserved));
+    reserved += (first.remaining - reserved).min(left);
+    rows.push(row(first, reserved));
     rows.append(&mut others);
     rows
 }
 
 fn row(demand: &Demand, len: usize) -> Row {
-    Row { id: demand.id, start: demand.start, len, samples: len == demand.remaining }
+    Row { id: demand.id, start: demand.start, len, samples: len == demand.remaining, guess: Vec::new() }
 }
 
 #[cfg(test)]
@@ -97,7 +112,7 @@ mod tests {
     fn only_the_last_row_samples() {
         let demands = [Demand { id: 1, start: 0, remaining: 25 }, Demand { id: 2, start: 7, remaining: 1 }];
         let rows = share(&demands, 10, 4);
-        assert_eq!(rows[0], Row { id: 2, start: 7, len: 1, samples: true });
-        assert_eq!(rows[1], Row { id: 1, start: 0, len: 9, samples: false });
+        assert_eq!(rows[0], Row { id: 2, start: 7, len: 1, samples: true, guess: vec![] });
+        assert_eq!(rows[1], Row { id: 1, start: 0, len: 9, samples: false, guess: vec![] });
     }
 }

@@ -19,6 +19,35 @@ pub struct Tiny {
     pub tied: bool,
     pub biases: bool,
     pub head_norms: bool,
+    /// Norms after attention and after the feed-forward.
+    pub post_norms: bool,
+    /// One matrix for queries, keys and values, and one for gate and up.
+    pub fused: bool,
+    /// Elements of a head that rotate, where not all do.
+    pub rotated: Option<usize>,
+    /// Divisors of the rotation, under this name.
+    pub divisors: Option<&'static str>,
+    pub experts: Option<TinyExperts>,
+    /// More keys, written under the architecture's name.
+    pub keys: Vec<(&'static str, Setting)>,
+}
+
+/// Experts in place of the feed-forward, each as wide as `feed_forward`.
+#[derive(Debug, Clone, Copy)]
+pub struct TinyExperts {
+    pub count: usize,
+    pub used: usize,
+    /// Width of the one that all rows go through; 0 for none.
+    pub shared: usize,
+    pub shared_gate: bool,
+}
+
+/// The value of a key.
+#[derive(Debug, Clone, Copy)]
+pub enum Setting {
+    Count(u32),
+    Number(f32),
+    Name(&'static str),
 }
 
 impl Default for Tiny {
@@ -37,29 +66,21 @@ impl Default for Tiny {
             tied: false,
             biases: false,
             head_norms: false,
+            post_norms: false,
+            fused: false,
+            rotated: None,
+            divisors: None,
+            experts: None,
+            keys: Vec::new(),
         }
     }
 }
 
 impl Tiny {
-    /// Every supported architecture, and shapes whose rows fit every block type.
-    pub fn variety() -> Vec<Tiny> {
-        let wide = Tiny { width: 256, heads: 4, head_width: 64, feed_forward: 512, ..Tiny::default() };
-        vec![
-            Tiny::default(),
-            Tiny { architecture: "qwen2", tied: true, biases: true, ..Tiny::default() },
-            Tiny { architecture: "qwen3", head_norms: true, ..Tiny::default() },
-            Tiny { kind: BlockType::Q8_0, ..Tiny::default() },
-            Tiny { kind: BlockType::Q4_0, architecture: "qwen2", biases: true, ..Tiny::default() },
-            Tiny { kind: BlockType::Q4_K, tied: true, ..wide.clone() },
-            Tiny { kind: BlockType::Q6_K, architecture: "qwen3", head_norms: true, ..wide },
-        ]
-    }
-
     pub fn writer(&self) -> Writer {
         let mut writer = Writer::new(self.architecture);
-        self.keys(&mut writer);
-        self.tensors(&mut writer);
+        self.write_keys(&mut writer);
+        Tensors { tiny: self, noise: Noise::new(self.width as u64), writer: &mut writer }.write();
         writer
     }
 
@@ -68,8 +89,9 @@ impl Tiny {
         self.writer().finish()
     }
 
-    fn keys(&self, writer: &mut Writer) {
-        let sizes = [
+    fn write_keys(&self, writer: &mut Writer) {
+        let name = |key: &str| format!("{}.{key}", self.architecture);
+        let mut sizes = vec![
             ("context_length", self.context),
             ("embedding_length", self.width),
             ("block_count", self.layers),
@@ -79,58 +101,122 @@ impl Tiny {
             ("attention.key_length", self.head_width),
             ("attention.value_length", self.head_width),
         ];
+        sizes.extend(self.rotated.map(|rotated| ("rope.dimension_count", rotated)));
+        if let Some(TinyExperts { count, used, shared, .. }) = self.experts {
+            sizes.extend([("expert_count", count), ("expert_used_count", used)]);
+            sizes.push(("expert_feed_forward_length", self.feed_forward));
+            sizes.extend((shared > 0).then_some(("expert_shared_feed_forward_length", shared)));
+        }
         for (key, size) in sizes {
-            writer.u32(&format!("{}.{key}", self.architecture), size as u32);
+            writer.u32(&name(key), size as u32);
         }
-        writer.f32(&format!("{}.attention.layer_norm_rms_epsilon", self.architecture), 1e-5);
-        writer.f32(&format!("{}.rope.freq_base", self.architecture), 10_000.0);
-    }
-
-    fn tensors(&self, writer: &mut Writer) {
-        let mut noise = Noise::new(self.width as u64);
-        let (queries, keys) = (self.heads * self.head_width, self.kv_heads * self.head_width);
-        self.matrix(writer, &mut noise, "token_embd", self.vocab, self.width);
-        self.vector(writer, &mut noise, "output_norm.weight", self.width, 1.0);
-        if !self.tied {
-            self.matrix(writer, &mut noise, "output", self.vocab, self.width);
-        }
-        for layer in 0..self.layers {
-            let name = |part: &str| format!("blk.{layer}.{part}");
-            for (part, rows, columns) in [
-                ("attn_q", queries, self.width),
-                ("attn_k", keys, self.width),
-                ("attn_v", keys, self.width),
-                ("attn_output", self.width, queries),
-                ("ffn_gate", self.feed_forward, self.width),
-                ("ffn_up", self.feed_forward, self.width),
-                ("ffn_down", self.width, self.feed_forward),
-            ] {
-                self.matrix(writer, &mut noise, &name(part), rows, columns);
-            }
-            for part in ["attn_norm.weight", "ffn_norm.weight"] {
-                self.vector(writer, &mut noise, &name(part), self.width, 1.0);
-            }
-            if self.biases {
-                for (part, length) in [("attn_q.bias", queries), ("attn_k.bias", keys), ("attn_v.bias", keys)] {
-                    self.vector(writer, &mut noise, &name(part), length, 0.0);
-                }
-            }
-            if self.head_norms {
-                for part in ["attn_q_norm.weight", "attn_k_norm.weight"] {
-                    self.vector(writer, &mut noise, &name(part), self.head_width, 1.0);
-                }
-            }
+        writer.f32(&name("attention.layer_norm_rms_epsilon"), 1e-5);
+        writer.f32(&name("rope.freq_base"), 10_000.0);
+        for (key, setting) in &self.keys {
+            match setting {
+                Setting::Count(count) => writer.u32(&name(key), *count),
+                Setting::Number(number) => writer.f32(&name(key), *number),
+                Setting::Name(text) => writer.str(&name(key), text),
+            };
         }
     }
+}
 
-    fn matrix(&self, writer: &mut Writer, noise: &mut Noise, name: &str, rows: usize, columns: usize) {
+/// Writes the tensors, in an order that decides which random bits each gets.
+struct Tensors<'a> {
+    tiny: &'a Tiny,
+    noise: Noise,
+    writer: &'a mut Writer,
+}
+
+impl Tensors<'_> {
+    fn write(&mut self) {
+        let tiny = self.tiny;
+        self.matrix("token_embd", &[tiny.vocab, tiny.width]);
+        self.vector("output_norm.weight", tiny.width, 1.0);
+        if !tiny.tied {
+            self.matrix("output", &[tiny.vocab, tiny.width]);
+        }
+        if let Some(name) = tiny.divisors {
+            self.vector(name, tiny.rotated.unwrap_or(tiny.head_width) / 2, 2.0);
+        }
+        for layer in 0..tiny.layers {
+            self.attention(&format!("blk.{layer}"));
+            match tiny.experts {
+                Some(experts) => self.experts(&format!("blk.{layer}"), experts),
+                None => self.feed_forward(&format!("blk.{layer}")),
+            }
+        }
+    }
+
+    fn attention(&mut self, prefix: &str) {
+        let tiny = self.tiny;
+        let (queries, keys) = (tiny.heads * tiny.head_width, tiny.kv_heads * tiny.head_width);
+        if tiny.fused {
+            self.matrix(&format!("{prefix}.attn_qkv"), &[queries + 2 * keys, tiny.width]);
+        } else {
+            for (part, rows) in [("attn_q", queries), ("attn_k", keys), ("attn_v", keys)] {
+                self.matrix(&format!("{prefix}.{part}"), &[rows, tiny.width]);
+            }
+        }
+        self.matrix(&format!("{prefix}.attn_output"), &[tiny.width, queries]);
+        let post: &[&str] = if tiny.post_norms { &["post_attention_norm", "post_ffw_norm"] } else { &[] };
+        for part in ["attn_norm", "ffn_norm"].iter().chain(post) {
+            self.vector(&format!("{prefix}.{part}.weight"), tiny.width, 1.0);
+        }
+        if tiny.biases {
+            for (part, length) in [("attn_q", queries), ("attn_k", keys), ("attn_v", keys)] {
+                self.vector(&format!("{prefix}.{part}.bias"), length, 0.0);
+            }
+        }
+        if tiny.head_norms {
+            for part in ["attn_q_norm", "attn_k_norm"] {
+                self.vector(&format!("{prefix}.{part}.weight"), tiny.head_width, 1.0);
+            }
+        }
+    }
+
+    fn feed_forward(&mut self, prefix: &str) {
+        let Tiny { width, feed_forward, fused, .. } = *self.tiny;
+        if fused {
+            self.matrix(&format!("{prefix}.ffn_up"), &[2 * feed_forward, width]);
+        } else {
+            self.matrix(&format!("{prefix}.ffn_gate"), &[feed_forward, width]);
+            self.matrix(&format!("{prefix}.ffn_up"), &[feed_forward, width]);
+        }
+        self.matrix(&format!("{prefix}.ffn_down"), &[width, feed_forward]);
+    }
+
+    fn experts(&mut self, prefix: &str, experts: TinyExperts) {
+        let Tiny { width, feed_forward, .. } = *self.tiny;
+        let TinyExperts { count, shared, shared_gate, .. } = experts;
+        self.tensor(&format!("{prefix}.ffn_gate_inp"), BlockType::F32, &[count, width]);
+        self.matrix(&format!("{prefix}.ffn_gate_exps"), &[count, feed_forward, width]);
+        self.matrix(&format!("{prefix}.ffn_up_exps"), &[count, feed_forward, width]);
+        self.matrix(&format!("{prefix}.ffn_down_exps"), &[count, width, feed_forward]);
+        if shared > 0 {
+            self.matrix(&format!("{prefix}.ffn_gate_shexp"), &[shared, width]);
+            self.matrix(&format!("{prefix}.ffn_up_shexp"), &[shared, width]);
+            self.matrix(&format!("{prefix}.ffn_down_shexp"), &[width, shared]);
+        }
+        if shared_gate {
+            self.vector(&format!("{prefix}.ffn_gate_inp_shexp.weight"), width, 0.0);
+        }
+    }
+
+    fn matrix(&mut self, name: &str, dims: &[usize]) {
+        self.tensor(name, self.tiny.kind, dims);
+    }
+
+    fn tensor(&mut self, name: &str, kind: BlockType, dims: &[usize]) {
+        let columns = dims[dims.len() - 1];
         let scale = 1.7 / (columns as f32).sqrt();
-        let bytes = random_blocks(noise, self.kind, rows * columns, scale);
-        writer.tensor(&format!("{name}.weight"), self.kind, &[rows, columns], &bytes);
+        let bytes = random_blocks(&mut self.noise, kind, dims.iter().product(), scale);
+        self.writer.tensor(&format!("{name}.weight"), kind, dims, &bytes);
     }
 
-    fn vector(&self, writer: &mut Writer, noise: &mut Noise, name: &str, length: usize, centre: f32) {
-        let values: Vec<u8> = (0..length).flat_map(|_| (centre + noise.float() / 8.0).to_le_bytes()).collect();
-        writer.tensor(name, BlockType::F32, &[length], &values);
+    fn vector(&mut self, name: &str, length: usize, centre: f32) {
+        let values: Vec<u8> = (0..length).flat_map(|_| (centre + self.noise.float() / 8.0).to_le_bytes()).collect();
+        self.writer.tensor(name, BlockType::F32, &[length], &values);
     }
 }

@@ -77,6 +77,21 @@ impl Classes {
     }
 }
 
+/// Characters of one class that `Class` has no bit for: sorted ranges.
+pub struct CharacterSet(Vec<(char, char)>);
+
+impl CharacterSet {
+    /// `pattern` is a character class of a regular expression.
+    pub fn of(pattern: &str) -> Self {
+        CharacterSet(ranges(pattern))
+    }
+
+    pub fn contains(&self, character: char) -> bool {
+        let at = self.0.partition_point(|(first, _)| *first <= character);
+        at.checked_sub(1).is_some_and(|at| character <= self.0[at].1)
+    }
+}
+
 /// The ranges of a character class. A pattern is a constant of this file, so one that is not a class is a bug here.
 fn ranges(pattern: &str) -> Vec<(char, char)> {
     use regex_syntax::hir::{Class, HirKind};
@@ -126,6 +141,15 @@ mod tests {
         ];
         for (character, class) in cases {
             assert_eq!(Classes::get().of(character), class, "{character:?}");
+        }
+    }
+
+    #[test]
+    fn sets_hold_their_ranges() {
+        let marks = CharacterSet::of(r"\p{Mn}");
+        for (character, held) in [('\u{300}', true), ('\u{36f}', true), ('a', false), ('\0', false), ('\u{93e}', false)]
+        {
+            assert_eq!(marks.contains(character), held, "{character:?}");
         }
     }
 

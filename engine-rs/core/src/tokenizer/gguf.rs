@@ -7,12 +7,14 @@ use crate::error::Result;
 use crate::gguf::Gguf;
 
 /// Roles and the keys that name their token, newest first.
-const ROLES: [(&str, &[&str]); 11] = [
-    ("bos", &["bos_token_id"]),
+const ROLES: [(&str, &[&str]); 12] = [
+    ("bos", &["bos_token_id", "cls_token_id"]),
     ("eos", &["eos_token_id"]),
     ("eot", &["eot_token_id"]),
     ("eom", &["eom_token_id"]),
     ("unknown", &["unknown_token_id"]),
+    // Misspelt in every file there is.
+    ("sep", &["seperator_token_id", "separator_token_id"]),
     ("fim_pre", &["fim_pre_token_id", "prefix_token_id"]),
     ("fim_suf", &["fim_suf_token_id", "suffix_token_id"]),
     ("fim_mid", &["fim_mid_token_id", "middle_token_id"]),
@@ -41,8 +43,11 @@ impl Tokenizer {
             roles: roles(gguf)?,
             add_bos: gguf.opt_bool("tokenizer.ggml.add_bos_token")?,
             add_eos: gguf.opt_bool("tokenizer.ggml.add_eos_token")?,
+            add_sep: gguf.opt_bool("tokenizer.ggml.add_sep_token")?,
             add_space_prefix: gguf.opt_bool("tokenizer.ggml.add_space_prefix")?,
             remove_extra_whitespaces: gguf.opt_bool("tokenizer.ggml.remove_extra_whitespaces")?,
+            lowercase: gguf.opt_bool("tokenizer.ggml.normalizer.lowercase")?,
+            strip_accents: gguf.opt_bool("tokenizer.ggml.normalizer.strip_accents")?,
         };
         Tokenizer::new(&parts)
     }

@@ -1,6 +1,6 @@
 //! Text to tokens and back, from the vocabulary in a GGUF file. `Tokenizer` is the whole surface; each file below holds
-//! one step: `partition` finds special tokens, `pretokenize` splits words, `bpe` or `spm` merges, `vocabulary` and
-//! `roles` know what a token is, `stream` puts characters together again. Nothing here reads a file or a tensor.
+//! one step: `partition` finds special tokens, `pretokenize` splits words, `bpe`, `spm` or `wpm` makes tokens of them,
+//! `vocabulary` and `roles` know what a token is, `stream` puts characters together again. Nothing here reads a file or a tensor.
 
 mod alphabet;
 mod bpe;
@@ -15,6 +15,7 @@ mod spm;
 mod stream;
 mod strings;
 mod vocabulary;
+mod wpm;
 
 use std::collections::BTreeMap;
 
@@ -23,13 +24,14 @@ use partition::{Fragment, Partition};
 use spm::Spm;
 pub use stream::Utf8Stream;
 use vocabulary::{Kind, Spelling, Vocabulary, unsupported};
+use wpm::Wpm;
 
 use crate::error::Result;
 
 /// What a model file says of its tokenizer, not yet checked.
 #[derive(Default)]
 pub struct Parts<'a> {
-    /// `gpt2` (byte-level BPE) or `llama` (sentencepiece BPE).
+    /// `gpt2` (byte-level BPE), `llama` (sentencepiece BPE) or `bert` (WordPiece).
     pub model: &'a str,
     pub pre: Option<&'a str>,
     /// Name of the model.
@@ -40,32 +42,40 @@ pub struct Parts<'a> {
     /// Empty, or the type number of each token.
     pub kinds: Vec<i32>,
     pub merges: Vec<&'a [u8]>,
-    /// Tokens with a role: `bos`, `eos`, `eot`, `eom`, `unknown`, `fim_pre`...
+    /// Tokens with a role: `bos`, `eos`, `eot`, `eom`, `unknown`, `sep`, `fim_pre`...
     pub roles: BTreeMap<&'static str, u32>,
     pub add_bos: Option<bool>,
     pub add_eos: Option<bool>,
+    pub add_sep: Option<bool>,
     pub add_space_prefix: Option<bool>,
     pub remove_extra_whitespaces: Option<bool>,
+    /// What WordPiece does to text: both when the file does not say.
+    pub lowercase: Option<bool>,
+    pub strip_accents: Option<bool>,
 }
 
 impl Parts<'_> {
-    /// The token with a role. Sentencepiece files leave out the three that have usual numbers.
+    /// The token with a role. Sentencepiece and WordPiece files leave out those that have usual numbers.
     fn role(&self, role: &str) -> Option<u32> {
-        let usual = match role {
-            "unknown" => Some(0),
-            "bos" => Some(1),
-            "eos" => Some(2),
+        let usual = match (self.model, role) {
+            ("llama", "unknown") => Some(0),
+            ("llama", "bos") => Some(1),
+            ("llama", "eos") => Some(2),
+            ("bert", "unknown") => Some(100),
+            ("bert", "bos") => Some(101),
+            ("bert", "sep") => Some(102),
             _ => None,
         };
         let inside = |id: &u32| (*id as usize) < self.tokens.len();
         let named = self.roles.get(role).copied().filter(inside);
-        named.or(usual.filter(|id| self.model == "llama" && inside(id)))
+        named.or(usual.filter(inside))
     }
 }
 
 enum Method {
     Bpe(Box<Bpe>),
     Spm(Box<Spm>),
+    Wpm(Box<Wpm>),
 }
 
 /// The tokenizer of one model.
@@ -75,6 +85,7 @@ pub struct Tokenizer {
     method: Method,
     add_bos: bool,
     add_eos: bool,
+    add_sep: bool,
 }
 
 impl Tokenizer {
@@ -94,8 +105,12 @@ impl Tokenizer {
                 let spm = Spm::new(parts, &vocabulary);
                 (vocabulary, Method::Spm(Box::new(spm)), true)
             }
+            "bert" => {
+                let vocabulary = Vocabulary::new(parts, Spelling::Escaped)?;
+                (vocabulary, Method::Wpm(Box::new(Wpm::new(parts))), true)
+            }
             other => {
-                return Err(unsupported(format!("model `{other}` (supported: gpt2, llama)")));
+                return Err(unsupported(format!("model `{other}` (supported: gpt2, llama, bert)")));
             }
         };
         let partition = Partition::new(&vocabulary, strip_after(parts, &vocabulary))?;
@@ -105,10 +120,11 @@ impl Tokenizer {
             method,
             add_bos: parts.add_bos.unwrap_or(add_bos),
             add_eos: parts.add_eos.unwrap_or(false),
+            add_sep: parts.add_sep.unwrap_or(parts.model == "bert"),
         })
     }
 
-    /// The tokens of `text`. `add_special` adds the begin and end tokens that the model wants; `parse_special` takes
+    /// The tokens of `text`. `add_special` adds the begin, end and separator tokens that the model wants; `parse_special` takes
     /// the text of a control token for the token, as a rendered chat template needs and the text of a user does not.
     pub fn encode(&self, text: &str, add_special: bool, parse_special: bool) -> Vec<u32> {
         let mut tokens = Vec::with_capacity(text.len() / 3 + 2);
@@ -124,12 +140,14 @@ impl Tokenizer {
                     match &self.method {
                         Method::Bpe(bpe) => bpe.encode(&self.vocabulary, text, &mut tokens),
                         Method::Spm(spm) => spm.encode(&self.vocabulary, text, first, &mut tokens),
+                        Method::Wpm(wpm) => wpm.encode(&self.vocabulary, text, &mut tokens),
                     }
                     false
                 }
             }
         });
         tokens.extend(self.eos().filter(|_| add_special && self.add_eos));
+        tokens.extend(self.vocabulary.sep.filter(|_| add_special && self.add_sep));
         tokens
     }
 

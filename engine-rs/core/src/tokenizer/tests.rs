@@ -162,7 +162,7 @@ fn phi3_drops_blanks_after_special_tokens() {
 #[test]
 fn what_cannot_be_honoured_is_refused() {
     let cases: [(Parts<'_>, &str); 6] = [
-        (Parts { model: "bert", ..parts() }, "model `bert`"),
+        (Parts { model: "t5", ..parts() }, "model `t5`"),
         (Parts { pre: Some("no-such"), ..parts() }, "pre-tokenizer `no-such`"),
         (Parts { tokens: Vec::new(), ..parts() }, "0 tokens"),
         (Parts { kinds: vec![1], ..parts() }, "1 token types for 12 tokens"),

@@ -63,6 +63,7 @@ pub struct Vocabulary {
     pub bos: Option<u32>,
     pub eos: Option<u32>,
     pub unknown: Option<u32>,
+    pub sep: Option<u32>,
     ends: BTreeSet<u32>,
 }
 
@@ -86,6 +87,7 @@ impl Vocabulary {
             bos: parts.role("bos"),
             eos: parts.role("eos"),
             unknown: parts.role("unknown"),
+            sep: parts.role("sep"),
             ends,
         };
         for (id, text) in parts.tokens.iter().enumerate() {

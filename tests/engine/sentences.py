@@ -1,0 +1,28 @@
+"""Sentences for embeddings: short and long, of many scripts, tidy and not."""
+
+SENTENCES = (
+    "",
+    "a",
+    "Hello!",
+    "How do I register a server?",
+    "The cat sits on the mat.",
+    "A feline rests upon a rug.",
+    "Stock markets fell sharply today.",
+    "STOCK   MARKETS\tfell\nsharply today",
+    "caf\u00e9 cr\u00e8me br\u00fbl\u00e9e na\u00efve fa\u00e7ade",
+    "cafe\u0301 cre\u0300me",
+    "\u5fb7\u56fd\u548c\u65e5\u672c\u7684\u9996\u90fd",
+    "\u041f\u0440\u0438\u0432\u0435\u0442, \u043c\u0438\u0440! \u041a\u0430\u043a \u0434\u0435\u043b\u0430?",
+    "\u0928\u092e\u0938\u094d\u0924\u0947 \u0926\u0941\u0928\u093f\u092f\u093e",
+    "\ud55c\uad6d\uc5b4 \ubb38\uc7a5\uc785\ub2c8\ub2e4",
+    "\u0645\u0631\u062d\u0628\u0627 \u0628\u0627\u0644\u0639\u0627\u0644\u0645",
+    "emoji \U0001f600 and \U0001f468\u200d\U0001f469\u200d\U0001f467 families",
+    "x = [i ** 2 for i in range(10)]  # squares",
+    "https://example.com/a/very/long/path?with=query&and=more#fragment",
+    "$100.50 + 20% = #win @home",
+    "pneumonoultramicroscopicsilicovolcanoconiosis antidisestablishmentarianism",
+    "qzxqzx " * 3,
+    "z" * 120,
+    "The quick brown fox jumps over the lazy dog. " * 20,
+    "In the beginning there was a request, and the request was answered; then came many. " * 10,
+)
