@@ -10,6 +10,7 @@ use super::projection::Projection;
 use crate::error::{Error, Result};
 use crate::gguf::{BlockType, Gguf};
 use crate::linear::Weight;
+use crate::load_watch::LoadWatch;
 use crate::model::{DecoderSpec, ExpertSpec, Loader, Rope, SharedExpert as SharedSpec};
 
 #[derive(Debug)]
@@ -71,12 +72,12 @@ impl Weights {
     /// # Errors
     /// `MissingTensor`, `BadTensor` or `UnsupportedTensorType` with the tensor's name;
     /// `UnsupportedModel` for a tensor that the architecture has no place for; `OutOfMemory`.
-    pub fn open(file: &Arc<Gguf>, spec: DecoderSpec, context_length: usize) -> Result<Weights> {
+    pub fn open(file: &Arc<Gguf>, spec: DecoderSpec, context_length: usize, watch: &LoadWatch) -> Result<Weights> {
         let vocab = match file.tensor("token_embd.weight")?.info.dims[..] {
             [vocab, _] => vocab,
             _ => return Err(file.malformed("`token_embd.weight` is not a matrix")),
         };
-        let mut opener = Opener { loader: Loader::new(file), spec: &spec, isa: Isa::best() };
+        let mut opener = Opener { loader: Loader::new(file, watch), spec: &spec, isa: Isa::best() };
         let embedding = opener.loader.weight("token_embd.weight", vocab, spec.width)?;
         let tied = !opener.loader.has("output.weight");
         let output = if tied { "token_embd" } else { "output" };
