@@ -16,7 +16,7 @@ use quiver_core::request::GenerateRequest;
 use crate::errors::{raise, raise_forked, raise_load};
 use crate::evaluate::parse_kv;
 use crate::events::to_python;
-use crate::loading::{LoadProgress, parse_kv};
+use crate::loading::LoadProgress;
 use crate::wake::Wake;
 
 #[pyclass(frozen, get_all, module = "quiver._engine")]

@@ -2,14 +2,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use quiver_core::engine::{RunOptions, loading};
 use quiver_core::estimate::Estimate;
-use quiver_core::executor::{ExecutorOptions, KvType};
+use quiver_core::executor::ExecutorOptions;
 use quiver_core::load_watch::LoadWatch;
 
 use crate::errors::raise_load;
+use crate::evaluate::parse_kv;
 
 #[pyclass(frozen, module = "quiver._engine")]
 #[derive(Default)]
@@ -112,13 +112,4 @@ pub fn estimate_memory(
     let run = RunOptions { max_sequences, ..RunOptions::default() };
     let found = py.detach(|| loading::estimate(&path, &options, &run));
     found.map(MemoryEstimate::from).map_err(|error| raise_load(py, &error))
-}
-
-pub fn parse_kv(name: &str) -> PyResult<KvType> {
-    match name {
-        "f16" => Ok(KvType::F16),
-        "f32" => Ok(KvType::F32),
-        "q8_0" => Ok(KvType::Q8),
-        _ => Err(PyValueError::new_err(format!("kv_type must be \"f16\", \"f32\" or \"q8_0\", not {name:?}"))),
-    }
 }

@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::estimate::{Estimate, estimate as estimate_memory};
 use crate::executor::{Executor, ExecutorOptions, load_watched};
 use crate::gguf::Gguf;
-use std::collections::BTreeMap;
 use crate::load_watch::{LoadWatch, Stage};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 

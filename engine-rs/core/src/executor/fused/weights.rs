@@ -88,11 +88,6 @@ impl Weights {
         opener.loader.finish()?;
         Ok(Weights { vocab, embedding, layers, output_norm, output, ropes, spec })
     }
-
-    /// What the packed matrices take.
-    pub fn bytes(&self) -> usize {
-        self.layers.iter().map(Layer::bytes).sum::<usize>() + self.output.bytes()
-    }
 }
 
 impl Layer {
@@ -109,10 +104,6 @@ impl Layer {
             FeedForward::Experts(_) => None,
         };
         Closing { present: true, bias, norm: self.feed_forward_post_norm.as_deref() }
-    }
-
-    fn bytes(&self) -> usize {
-        self.qkv.bytes() + self.attention_output.bytes() + self.feed_forward.bytes()
     }
 }
 
@@ -131,17 +122,6 @@ impl FeedForward {
         match self {
             FeedForward::Dense(dense) => dense.gate_up.formats(),
             FeedForward::Experts(experts) => experts.formats(),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        let dense = |dense: &Dense| dense.gate_up.bytes() + dense.down.bytes();
-        match self {
-            FeedForward::Dense(part) => dense(part),
-            FeedForward::Experts(Experts { router, experts, shared, .. }) => {
-                let experts = experts.iter().chain(shared.iter().map(|shared| &shared.dense));
-                router.bytes() + experts.map(dense).sum::<usize>()
-            }
         }
     }
 }
