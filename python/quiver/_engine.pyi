@@ -18,6 +18,8 @@ __all__ = [
     "Finished",
     "HttpError",
     "InvalidRequest",
+    "LoadProgress",
+    "MemoryEstimate",
     "ModelInfo",
     "ModelLoadError",
     "RequestHead",
@@ -33,6 +35,7 @@ __all__ = [
     "encode_chunk",
     "encode_request",
     "encode_response",
+    "estimate_memory",
     "evaluate",
     "is_encoder",
     "render_chat",
@@ -743,6 +746,6 @@ def evaluate(path: str, tokens: list[int], *, kv_type: str = "f32", backend: str
     """The logits at every position of `tokens` as native-endian f32, position by position.
 
     `kv_type` is how keys and values are kept: `f32`, `f16` or `q8_0`. `backend` is `fused`, what serves, or `candle`, which
-    multiplies without rounding activations and knows plain decoders only. For parity tests and perplexity. Raises ValueError when the
-    file cannot be loaded, a token is unknown or there are more tokens than the model's context.
+    multiplies without rounding activations and knows plain decoders only. For parity tests and perplexity. Raises ValueError
+    when the file cannot be loaded, a token is unknown or there are more tokens than the model's context.
     """
