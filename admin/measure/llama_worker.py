@@ -149,13 +149,16 @@ class Peer:
         return {"gaps": gaps, "first": sum(gaps)}
 
     def compare(self, tokens: list[int], file: str) -> dict[str, float]:
-        """How far the logits in `file` (native f32, every position) are from those computed here."""
+        """How far the logits in `file` (native f32, every position) are from those computed here; `own`: how far those are from
+        what is computed here with flash attention.
+        """
         ours = np.fromfile(file, np.float32).reshape(len(tokens), -1).astype(np.float64)
         theirs = self._logits(tokens).astype(np.float64)
         if ours.shape != theirs.shape:
             raise RuntimeError(f"the logits are {ours.shape}, llama.cpp's {theirs.shape}")
-        wrong = float(((ours - theirs) ** 2).sum() / (theirs**2).sum())
-        return {"nmse": wrong, "top": float((ours.argmax(1) == theirs.argmax(1)).mean())}
+        flash = self._logits(tokens, flash=True).astype(np.float64)
+        wrong, own = (float(((logits - theirs) ** 2).sum() / (theirs**2).sum()) for logits in (ours, flash))
+        return {"nmse": wrong, "own": own, "top": float((ours.argmax(1) == theirs.argmax(1)).mean())}
 
     def shortfall(self, prompt: list[int], answer: list[int]) -> dict[str, float]:
         """How much less likely than the best an answer's tokens are, in standard deviations of the logits: the worst of them,
@@ -166,9 +169,9 @@ class Peer:
         behind = (logits.max(1) - taken) / logits.std(1)
         return {"worst": float(behind.max()), "same": float((behind == 0).mean())}
 
-    def _logits(self, tokens: list[int]) -> Any:
+    def _logits(self, tokens: list[int], flash: bool = False) -> Any:
         """At every position. Keys and values are kept as f16, as they are when serving."""
-        context = Context(self._model, self._threads, max(256, len(tokens)), 1, flash=False, unified=True)
+        context = Context(self._model, self._threads, max(256, len(tokens)), 1, flash, unified=True)
         try:
             context.step([(0, at, token, True) for at, token in enumerate(tokens)])
             return np.stack([context.scores(at) for at in range(len(tokens))])

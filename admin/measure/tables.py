@@ -55,7 +55,8 @@ def heading(report: Report) -> list[str]:
     if report.parity is not None:
         parity = report.parity
         lines.append(
-            f"same answers: NMSE {parity.nmse:.1e} and {parity.top:.0%} equal choices over {parity.positions} positions; "
+            f"same answers: NMSE {parity.nmse:.1e} (llama.cpp with and without flash attention: {parity.own:.1e}), "
+            f"{parity.top:.0%} equal choices over {parity.positions} positions; "
             f"{parity.same:.0%} of {parity.tokens} generated tokens are llama.cpp's choice, "
             f"the others at most {parity.shortfall:.3f} standard deviations behind it"
         )

@@ -82,8 +82,9 @@ impl Weights {
         let tied = !opener.loader.has("output.weight");
         let output = if tied { "token_embd" } else { "output" };
         let output = opener.projection(&[(output, vocab)], spec.width)?;
-        let ropes = opener.ropes(context_length)?;
         let layers = (0..spec.layers).map(|number| opener.layer(number)).collect::<Result<_>>()?;
+        // After the layers, whose tensors show that heads are as wide as the file claims.
+        let ropes = opener.ropes(context_length)?;
         let output_norm = opener.loader.vector("output_norm.weight", spec.width)?;
         opener.loader.finish()?;
         Ok(Weights { vocab, embedding, layers, output_norm, output, ropes, spec })
