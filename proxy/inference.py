@@ -65,6 +65,7 @@ class Inference:
         body = with_model(request.body, peek.model) if client.models else request.body
         longest = max(0, peek.max_completion_tokens or peek.max_tokens or 0)
         tokens = len(body) // BYTES_A_TOKEN + (longest or GUESSED_REPLY) * max(1, peek.n or 1)
+        priority = _priority(request, client)
         call = Call(
             endpoint,
             peek.model,
@@ -76,8 +77,9 @@ class Inference:
             tokens,
             longest,
             request.header(b"x-request-id") is None,
+            priority,
         )
-        job = Job(call, chain, client, _priority(request, client), self._affinity(request, peek))
+        job = Job(call, chain, client, priority, self._affinity(request, peek))
         reservation = client.tokens.reserve(call.tokens, watch.began) if client.tokens is not None else None
         refused = gone = False
         try:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Protocol
 
 import msgspec
-from quiver.schemas.config import Routing
+from quiver.schemas.config import Priority, Routing
 
 from .reply import Reply
 from .routing.load import Load
@@ -41,6 +41,7 @@ class Call(msgspec.Struct, frozen=True):
     tokens: int = 0
     reply_tokens: int = 0
     id_is_ours: bool = False
+    priority: Priority = "normal"
 
 
 class BackendStatus(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from .openai import ModelName
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Patience = Annotated[float, Meta(ge=0, le=3600)]
 ByteSize = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B$")]
-KvType = Literal["f16", "f32"]
+KvType = Literal["f16", "q8_0", "f32"]
 Priority = Literal["critical", "high", "normal", "low"]
 Policy = Literal["round_robin", "weighted", "least_in_flight", "peak_ewma", "prefix_affinity", "session_affinity"]
 ServerName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
@@ -189,7 +189,13 @@ class Engine(_Section, frozen=True):
     context_length: Annotated[
         Annotated[int, Meta(ge=16)] | None, said("tokens of prompt and answer; the model's own if unset")
     ] = None
-    kv: Annotated[KvType, said("how keys and values are kept")] = "f16"
+    kv: Annotated[KvType, said("how keys and values are kept: `q8_0` takes half the memory, `f32` twice")] = "f16"
+    kv_memory: Annotated[
+        ByteSize | None, said("what a model's keys and values may take; room for 4,096 tokens an answer if unset")
+    ] = None
+    speculate: Annotated[
+        bool, said("guess tokens from the text before and check them in one step; the answer stays the same")
+    ] = True
     idle_unload_s: Annotated[
         Annotated[float, Meta(ge=0)],
         said("a model is unloaded after so many seconds without a request, and loaded by the next. 0: never"),
@@ -207,6 +213,8 @@ class ModelOptions(_Section, frozen=True, kw_only=True):
     max_sequences: Annotated[Annotated[int, Meta(ge=1, le=1024)] | None, said("as in `[engine]`")] = None
     context_length: Annotated[Annotated[int, Meta(ge=16)] | None, said("as in `[engine]`")] = None
     kv: Annotated[KvType | None, said("as in `[engine]`")] = None
+    kv_memory: Annotated[ByteSize | None, said("as in `[engine]`")] = None
+    speculate: Annotated[bool | None, said("as in `[engine]`")] = None
     idle_unload_s: Annotated[Annotated[float, Meta(ge=0)] | None, said("as in `[engine]`")] = None
 
 

@@ -8,11 +8,13 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 import trio
+from msgspec.structs import replace
 from quiver.schemas import errors
 from quiver.schemas.engine import GenerateRequest
 from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import ChatRequest, CompletionRequest
 
+from ..admission.ticket import LEVELS
 from ..decoding import decode_body
 from ..native import EngineError, Failed, Finished, InvalidRequest, Started, Text
 from ..record import EngineTimings
@@ -32,6 +34,8 @@ CODES = {
     "chat_template": errors.INVALID_REQUEST,
     "grammar": errors.INVALID_REQUEST,
     "engine_stopped": errors.ENGINE_STOPPED,
+    "deadline_exceeded": errors.DEADLINE_EXCEEDED,
+    "kv_full": errors.CONTEXT_LENGTH_EXCEEDED,
 }
 
 _decode_chat = msgspec.json.Decoder(ChatRequest).decode
@@ -39,8 +43,10 @@ _decode_completion = msgspec.json.Decoder(CompletionRequest).decode
 _encode = msgspec.json.Encoder().encode
 
 
-async def answer(engine: LocalEngine, call: Call, reply: Reply, world: World, figures: SequenceFigures) -> None:
-    """Generate the reply to `call`, and note in `figures` how that went. Raises `ApiError`."""
+async def answer(
+    engine: LocalEngine, call: Call, reply: Reply, deadline: float, world: World, figures: SequenceFigures
+) -> None:
+    """Generate the reply to `call`, which has until `deadline`, and note in `figures` how that went. Raises `ApiError`."""
     created = int(world.wall_clock())
     writer: Writer
     if call.endpoint == "chat/completions":
@@ -57,6 +63,10 @@ async def answer(engine: LocalEngine, call: Call, reply: Reply, world: World, fi
         completion = decode_body(call.body, _decode_completion)
         requests = completion_requests(completion, call.scope)
         writer = TextWriter(reply, world.unique_id("cmpl-"), created, completion, len(requests))
+
+    left = max(1, round(1000 * (deadline - trio.current_time())))
+    priority = LEVELS["normal"] - LEVELS[call.priority]
+    requests = [replace(request, priority=priority, deadline_ms=left) for request in requests]
 
     async def take(index: int, event: Started | Text | Finished) -> None:
         if isinstance(event, Finished):

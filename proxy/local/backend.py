@@ -102,7 +102,7 @@ class EngineModel:
                 if isinstance(instance.engine, LocalEncoder):
                     await instance.engine.answer(call.body, reply)
                 else:
-                    await answer(instance.engine, call, reply, self._world, self._sequences)
+                    await answer(instance.engine, call, reply, watch.deadline, self._world, self._sequences)
             finally:
                 instance.leave()
                 self.make_room()

@@ -36,9 +36,9 @@ from quiver.schemas.openai import (
 from .. import native
 from ..native import Finished, Started, Text
 from ..reply import DONE, Reply
-from .answer import AnswerReader, Said, Thought
 from .calls import Call
 from .dialect import Dialect
+from .pieces import AnswerReader, Said, Thought
 from .tools import offered
 
 _encode = msgspec.json.Encoder().encode

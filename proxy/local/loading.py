@@ -14,6 +14,7 @@ import trio
 from quiver.schemas.admin import LoadReport, MemoryReport
 from quiver.schemas.config import OLLAMA, Engine, KvType, LocalModel, ModelOptions
 from quiver.schemas.errors import ApiError
+from quiver.schemas.sizes import bytes_of
 
 from ..native import LoadProgress, estimate_memory
 from ..seams import offload
@@ -30,6 +31,8 @@ class Settings(msgspec.Struct, frozen=True):
     context_length: int | None
     max_sequences: int
     kv: KvType
+    kv_memory: int | None
+    speculate: bool
     idle: float
 
 
@@ -104,9 +107,12 @@ class EngineLoader:
                 kv_type=settings.kv,
             )
         )
-        return MemoryReport(
-            weights=found.weights, kv=found.kv, kv_tokens=found.kv_tokens, scratch=found.scratch, total=found.total
-        )
+        kv, tokens = found.kv, found.kv_tokens
+        if settings.kv_memory is not None and settings.kv_memory < kv:
+            tokens = tokens * settings.kv_memory // kv
+            kv = settings.kv_memory
+        total = found.total - found.kv + kv
+        return MemoryReport(weights=found.weights, kv=kv, kv_tokens=tokens, scratch=found.scratch, total=total)
 
     async def available(self) -> int | None:
         return await offload(available_memory)
@@ -129,6 +135,8 @@ class EngineLoader:
             context_length=settings.context_length,
             max_sequences=settings.max_sequences,
             kv_type=settings.kv,
+            kv_bytes=settings.kv_memory,
+            speculate=settings.speculate,
             progress=progress,
         ) as engine:
             yield engine
@@ -184,8 +192,10 @@ def settings_of(options: ModelOptions, config: Engine) -> Settings:
         own = getattr(options, name)
         return getattr(config, name) if own is None else own
 
-    names = ("threads", "context_length", "max_sequences", "kv")
-    return msgspec.convert({**{name: chosen(name) for name in names}, "idle": chosen("idle_unload_s")}, Settings)
+    names = ("threads", "context_length", "max_sequences", "kv", "speculate")
+    memory = chosen("kv_memory")
+    others = {"kv_memory": bytes_of(memory) if isinstance(memory, str) else None, "idle": chosen("idle_unload_s")}
+    return msgspec.convert({**{name: chosen(name) for name in names}, **others}, Settings)
 
 
 def wanted_by(model: LocalModel, config: Engine) -> Wanted:

@@ -60,7 +60,7 @@ def test_plan_leaves_out_what_does_not_fit() -> None:
         "1 stream while 2,000 enter",
     ]
     assert [case.name for case in left_out] == ["1 stream at depth 8,192"]
-    assert [case.bar for case in fitting] == [2.5, 1.0, 3.0, 1.8, 1.0]
+    assert [case.bar for case in fitting] == [1.5, 1.0, 2.0, 1.3, 3.3]
     assert Plan(pause=0, depths=()).cases(4096)[1] == []
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 
 import pytest
-from quiver.proxy.local.answer import AnswerReader, Part, Said, Thought
 from quiver.proxy.local.calls import Call
 from quiver.proxy.local.dialect import (
     FORMATS,
@@ -18,6 +17,7 @@ from quiver.proxy.local.dialect import (
     CallFormat,
     read_dialect,
 )
+from quiver.proxy.local.pieces import AnswerReader, Part, Said, Thought
 
 THINK = REASONING[0]
 NAMES = ("f", "get_weather")
