@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import quiver
 import typer
-from quiver.schemas.openai import ModelList
 
 from . import bench_commands
 from .chat import Answer, Question
 from .client import DEFAULT_URL, Client, decoded
 from .console import print_json, print_table
 from .failures import failures_explained
+from .model_commands import models
 from .options import ApiKey, Json, Url
 from .report import COLUMNS, StatusReport, row, summary
 from .server_commands import deregister, register, servers
@@ -116,22 +116,6 @@ def chat(
 
 
 @app.command()
-def models(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
-    """List the models on offer.
-
-    \b
-    Example:
-      quiver models --json
-    """
-    with failures_explained():
-        found = decoded(Client(url, api_key, timeout=10).get("/v1/models"), ModelList)
-    if as_json:
-        print_json(found)
-    else:
-        print_table(("MODEL", "SERVER"), [(model.id, model.owned_by) for model in found.data])
-
-
-@app.command()
 def status(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
     """Show the gateway, its backends and their health.
 
@@ -148,6 +132,7 @@ def status(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False
     print_table(COLUMNS, [row(backend) for backend in report.backends])
 
 
+app.add_typer(models)
 app.command()(register)
 app.command()(deregister)
 app.command()(servers)

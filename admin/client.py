@@ -80,12 +80,13 @@ class Client:
         with self._response(method, path, body) as response:
             return response.read()
 
-    def stream(self, path: str, body: bytes) -> Iterator[bytes]:
-        """POST `body`; the data of each server-sent event as it arrives, without the closing `[DONE]`.
+    def stream(self, path: str, body: bytes, accept: str | None = None) -> Iterator[bytes]:
+        """POST `body`; the data of each server-sent event as it arrives, without the closing `[DONE]`. `accept`: where
+        events have to be asked for.
 
         Raises `ClientError`, also when the stream ends too early, and `RequestFailed`, also for an error inside it.
         """
-        with self._response("POST", path, body) as response:
+        with self._response("POST", path, body, accept) as response:
             while line := response.readline():
                 data = _event_data(line)
                 if data == b"[DONE]":
@@ -97,12 +98,15 @@ class Client:
         raise ClientError("the connection ended before the answer was complete")
 
     @contextmanager
-    def _response(self, method: str, path: str, body: bytes | None = None) -> Iterator[http.client.HTTPResponse]:
+    def _response(
+        self, method: str, path: str, body: bytes | None = None, accept: str | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=self._timeout)
         try:
             with self._translated():
                 headers = self._headers | ({"Content-Type": "application/json"} if body is not None else {})
+                headers |= {"Accept": accept} if accept is not None else {}
                 connection.request(method, self._base + path, body, headers)
                 response = connection.getresponse()
                 if response.status >= 300:

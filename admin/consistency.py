@@ -1,7 +1,5 @@
 """What only the whole configuration can get wrong: parts that contradict each other, names and keys that stand twice."""
 
-from pathlib import Path
-
 import msgspec
 from quiver.proxy.egress import operator_policy
 from quiver.proxy.remote.connections import Origin
@@ -95,7 +93,7 @@ def _refuse_model_twins(config: Config) -> None:
     """
     owners = {"bolt": "the built-in model"} if config.engine.bolt else {}
     for model in config.models:
-        name = model.id or Path(model.path).stem
+        name = model.name
         if name in owners:
             raise SettingsError(
                 f"`{model.path}` and {owners[name]} are both called `{name}`", "give it another `id` in quiver.toml"

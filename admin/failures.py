@@ -33,10 +33,16 @@ def _advice(failure: RequestFailed, credential: str) -> str | None:
             return f"give {credential}"
         case "check_failed":
             return "start the server first, and give its address as the gateway's machine sees it"
+        case "not_found" if "model" in failure.error.message:
+            return "`quiver models list` shows the engine's models, `quiver models available` what can be loaded"
         case "not_found":
             return "`quiver servers` lists what is registered"
         case "model_not_found":
             return "`quiver models` lists what is on offer"
+        case "insufficient_memory":
+            return "`quiver models list` shows what takes memory; `--unload-first` and `--force` are at your own risk"
+        case "model_loading":
+            return "`quiver models unload` cancels a load"
         case "no_healthy_backend" | "model_not_loaded":
             return "`quiver status` says which server is ill and why"
         case _:

@@ -60,7 +60,8 @@ def description(*, keys_required: bool, admin_key_required: bool) -> Json:
             {"name": "operation", "description": "What whoever runs the gateway looks at."},
             {
                 "name": "administration",
-                "description": "Servers, registered while the gateway runs. Takes `auth.admin_key`; when none is set it "
+                "description": "Servers and models, registered and loaded while the gateway runs. Takes `auth.admin_key`; "
+                "when none is set it "
                 "answers its own machine only, on a loopback address. What is registered here is gone after a restart.",
             },
         ],

@@ -1,4 +1,4 @@
-"""The admin API: servers are registered, looked at, checked and taken out while the gateway runs; and its figures."""
+"""The admin API: servers are registered, looked at, checked and taken out while the gateway runs; its models; its figures."""
 
 import trio
 from quart import Blueprint, Response, request
@@ -13,6 +13,7 @@ from . import registration
 from .answers import json_reply
 from .figures import figures
 from .lock import admit_operator
+from .models import add_models
 from .server_report import details, report
 
 
@@ -26,6 +27,7 @@ def admin_api(gateway: Gateway, began: float) -> Blueprint:
 
     _add_registration(api, gateway)
     _add_servers(api, gateway)
+    add_models(api, gateway)
 
     @api.get("/stats")
     async def stats() -> Response:

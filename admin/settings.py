@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from quiver.schemas.config import Config
+from quiver.schemas.config import OLLAMA, Config
 
 from .complaint import SettingsError, explain
 from .consistency import consistent
@@ -87,7 +87,8 @@ def _anchored(tree: Tree, folder: Path) -> Tree:
     named = [(tree.get("auth", {}), "keys_file")]
     named += [(tree.get("auth", {}), "admin_key_file")]
     named += [(key, "key_file") for key in tree.get("keys", ())]
-    named += [(model, "path") for model in tree.get("models", ())]
+    named += [(tree.get("engine", {}), "models_dir")]
+    named += [(model, "path") for model in tree.get("models", ()) if not str(model.get("path")).startswith(OLLAMA)]
     named += [(backend, "api_key_file") for backend in tree.get("backends", ())]
     for section, field in named:
         if field in section:

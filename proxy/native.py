@@ -15,6 +15,8 @@ from quiver._engine import (
     Finished,
     HttpError,
     InvalidRequest,
+    LoadProgress,
+    MemoryEstimate,
     ModelInfo,
     ModelLoadError,
     RequestHead,
@@ -28,6 +30,7 @@ from quiver._engine import (
     encode_chunk,
     encode_request,
     encode_response,
+    estimate_memory,
     evaluate,
     is_encoder,
 )
@@ -47,6 +50,8 @@ __all__ = [
     "Finished",
     "HttpError",
     "InvalidRequest",
+    "LoadProgress",
+    "MemoryEstimate",
     "ModelInfo",
     "ModelLoadError",
     "RequestHead",
@@ -60,6 +65,7 @@ __all__ = [
     "encode_chunk",
     "encode_request",
     "encode_response",
+    "estimate_memory",
     "evaluate",
     "is_encoder",
 ]

@@ -18,7 +18,7 @@ from typing import Literal
 import structlog
 import trio
 from hypercorn.typing import ASGIFramework
-from quiver.schemas.config import Config, LocalModel, RemoteBackend
+from quiver.schemas.config import Config, RemoteBackend
 
 from .access.keys import KeyRing
 from .accounting import Ledger, Sink
@@ -28,8 +28,11 @@ from .exchange import ExchangeHandler
 from .handover import HypercornControl
 from .inference import Inference
 from .listener import SWEEP, Listener
-from .local.backend import BOLT, EngineModel
+from .local.backend import EngineModel
+from .local.catalogue import Catalogue
 from .local.gpu import GpuFigures
+from .local.loading import EngineLoader, Loader
+from .local.models import LocalModels
 from .metrics import Figure, Metrics
 from .network import Acceptor, Wire
 from .registry import OUT_OF_SERVICE, Backend, BackendStatus, Registry
@@ -62,10 +65,12 @@ class Listening:
 
 class Gateway:
     """The parts of one running gateway, for the control plane to look at and to change. Raises `ValueError` when the
-    configuration contradicts itself.
+    configuration contradicts itself. `loader` stands in for the engine's own.
     """
 
-    def __init__(self, config: Config, world: World, sink: Sink, *, on_loopback: bool) -> None:
+    def __init__(
+        self, config: Config, world: World, sink: Sink, *, on_loopback: bool, loader: Loader | None = None
+    ) -> None:
         self.config, self.world = config, world
         self.state: State = "starting"
         self.metrics = Metrics()
@@ -73,14 +78,17 @@ class Gateway:
         self._egress = operator_policy(config.egress, on_loopback)
         self._checks: trio.Nursery | None = None
         self._checking: dict[str, trio.CancelScope] = {}
-        self.local = [EngineModel(model, config.engine, world) for model in _local_models(config)]
-        self.registry = Registry([*self.local, *map(self.candidate, config.backends)], config.routing)
+        catalogue = Catalogue(config.engine.models_dir)
+        self.models = LocalModels(config, world, catalogue, loader or EngineLoader(catalogue))
+        self.registry = Registry([*self.models, *map(self.candidate, config.backends)], config.routing)
         self.keys = KeyRing(config.keys, config.auth.keys, config.rate)
         self.admission: Admission[Backend] = Admission(
             config.admission, give_back=lambda backend: backend.load.returned()
         )
         self.registry.changed = self.admission.poke
         self.reuse = ReuseStore(config.reuse)
+        self.models.offer_in(self.registry)
+        self.models.changed = self._models_changed
         inference = Inference(self.registry, self.admission, self.reuse, config, world.random)
         self.exchanges = ExchangeHandler(self.registry, inference, self.keys, self.ledger, self.metrics, world)
         self._gpus = GpuFigures()
@@ -140,6 +148,11 @@ class Gateway:
                     self._watch(backend)
             await trio.sleep_forever()
 
+    def _models_changed(self, replaced: bool) -> None:
+        if replaced:  # what was kept of another file's answers is void
+            self.reuse.clear(trio.current_time())
+        self.registry.refresh()
+
     def _figures(self) -> Iterator[Figure]:
         """What other parts count, for the metrics page."""
         admission, reuse, ledger = self.admission.statistics(), self.reuse.statistics(), self.ledger
@@ -194,15 +207,16 @@ async def run(
     world: World | None = None,
     signals: AsyncIterator[int] | None = None,
     on_loopback: bool = True,
+    loader: Loader | None = None,
 ) -> int:
     """Serve until SIGINT or SIGTERM; the process's exit code (130 or 143).
 
     `sink` gets the records of finished requests, in batches, off the event loop. `signals` stands in for the process's
-    own. `on_loopback`: whether only this machine can reach the gateway. Raises `OSError` when the address cannot be bound,
-    `ValueError` when the configuration contradicts itself.
+    own, `loader` for the engine's. `on_loopback`: whether only this machine can reach the gateway. Raises `OSError` when the
+    address cannot be bound, `ValueError` when the configuration contradicts itself.
     """
     world = world or World()
-    gateway = Gateway(config, world, sink, on_loopback=on_loopback)
+    gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader)
     acceptors = await world.network.listen(config.server.host, config.server.port)
     if signals is not None:
         return 128 + await _run(gateway, acceptors, control(gateway), announce, signals)
@@ -231,13 +245,11 @@ async def _run(
 async def _resources(gateway: Gateway) -> AsyncIterator[None]:
     """The engine's models, loading beside each other, and the remote servers' connections."""
     async with trio.open_nursery() as nursery:
-        for model in gateway.local:
-            nursery.start_soon(model.run)
+        nursery.start_soon(gateway.models.run)
         try:
             yield
         finally:
-            for model in gateway.local:
-                model.stop()
+            gateway.models.close()
             for backend in gateway.registry:
                 if isinstance(backend, RemoteServer):
                     backend.close()
@@ -314,7 +326,3 @@ async def _stop_waiting_on_signal(signals: AsyncIterator[int], waiting: trio.Can
     """A second signal."""
     await anext(signals)
     waiting.cancel()
-
-
-def _local_models(config: Config) -> list[LocalModel]:
-    return [*([BOLT] if config.engine.bolt else []), *config.models]

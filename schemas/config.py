@@ -3,6 +3,7 @@
 Times are seconds, sizes bytes. Where values come from (file, environment, flags) is `admin.settings`' business.
 """
 
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 import msgspec
@@ -12,11 +13,17 @@ from .openai import ModelName
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Patience = Annotated[float, Meta(ge=0, le=3600)]
+ByteSize = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B$")]
+KvType = Literal["f16", "f32"]
 Priority = Literal["critical", "high", "normal", "low"]
 Policy = Literal["round_robin", "weighted", "least_in_flight", "peak_ewma", "prefix_affinity", "session_affinity"]
 ServerName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 ServedEndpoint = Annotated[str, Meta(pattern=r"^[a-z0-9_-]+(/[a-z0-9_-]+)*$", max_length=64)]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", max_length=2048)]
+
+
+# Ollama's store is named with this in front; anything else is a file.
+OLLAMA = "ollama:"
 
 
 def said(meaning: str) -> Meta:
@@ -182,14 +189,45 @@ class Engine(_Section, frozen=True):
     context_length: Annotated[
         Annotated[int, Meta(ge=16)] | None, said("tokens of prompt and answer; the model's own if unset")
     ] = None
-    kv: Annotated[Literal["f16", "f32"], said("how keys and values are kept")] = "f16"
+    kv: Annotated[KvType, said("how keys and values are kept")] = "f16"
+    idle_unload_s: Annotated[
+        Annotated[float, Meta(ge=0)],
+        said("a model is unloaded after so many seconds without a request, and loaded by the next. 0: never"),
+    ] = 0.0
+    memory_limit: Annotated[
+        ByteSize | None, said('what models may take in all, like `"8GiB"`; what the machine has free if unset')
+    ] = None
+    models_dir: Annotated[str | None, said("a folder of GGUF files that can be loaded by name")] = None
 
 
-class LocalModel(_Section, frozen=True):
-    """A GGUF file served by the built-in engine."""
+class ModelOptions(_Section, frozen=True, kw_only=True):
+    """How one model is run, where that differs from `[engine]`."""
 
-    path: Annotated[str, Meta(min_length=1), said("the file; relative to this configuration file")]
+    threads: Annotated[Annotated[int, Meta(ge=0, le=1024)] | None, said("as in `[engine]`")] = None
+    max_sequences: Annotated[Annotated[int, Meta(ge=1, le=1024)] | None, said("as in `[engine]`")] = None
+    context_length: Annotated[Annotated[int, Meta(ge=16)] | None, said("as in `[engine]`")] = None
+    kv: Annotated[KvType | None, said("as in `[engine]`")] = None
+    idle_unload_s: Annotated[Annotated[float, Meta(ge=0)] | None, said("as in `[engine]`")] = None
+
+
+class LocalModel(ModelOptions, frozen=True, kw_only=True):
+    """A GGUF file served by the built-in engine. What is not set here is as in `[engine]`."""
+
+    path: Annotated[
+        str, Meta(min_length=1), said("the file, relative to this one; or `ollama:NAME` for one that Ollama has pulled")
+    ]
     id: Annotated[ModelName | None, said("the model's name; the file's without its ending if unset")] = None
+    force: Annotated[bool, said("load it even if memory seems too small")] = False
+
+    @property
+    def name(self) -> str:
+        """What clients call it."""
+        return self.id or name_of(self.path)
+
+
+def name_of(source: str) -> str:
+    """What a model is called whose file or `ollama:NAME` this is, when nobody says otherwise."""
+    return source.removeprefix(OLLAMA) if source.startswith(OLLAMA) else PurePath(source).stem
 
 
 class Capabilities(_Section, frozen=True):

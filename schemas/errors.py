@@ -57,6 +57,12 @@ ADMIN_FORBIDDEN = ErrorKind(
 MODEL_NOT_FOUND = _client("model_not_found", 404, "No server offers this model.")
 NOT_FOUND = _client("not_found", 404, "No such path.")
 METHOD_NOT_ALLOWED = _client("method_not_allowed", 405, "The path exists, but not for this method.")
+MODEL_LOADING = _client("model_loading", 409, "The model is being loaded already.", retryable=True)
+LOAD_CANCELLED = _client("load_cancelled", 409, "The model was unloaded before it was loaded.")
+MODEL_UNUSABLE = _client("model_unusable", 422, "The file cannot be served as a model; the message says why.")
+INSUFFICIENT_MEMORY = _client(
+    "insufficient_memory", 507, "The model needs more memory than there is; the message says what to change."
+)
 REQUEST_TIMEOUT = _client("request_timeout", 408, "The request did not arrive in time.", retryable=True)
 BODY_TOO_LARGE = _client("body_too_large", 413, "The body is over the limit.")
 TARGET_TOO_LONG = _client("target_too_long", 414, "The request target is over the limit.")
@@ -85,7 +91,9 @@ NOT_IMPLEMENTED = _client("not_implemented", 501, "A method or transfer coding t
 VERSION_NOT_SUPPORTED = _client("version_not_supported", 505, "An HTTP version other than 1.0 and 1.1.")
 INTERNAL_ERROR = _gateway("internal_error", 500, "A fault of Quiver's own; the log has it under the request's id.")
 ENGINE_ERROR = _gateway("engine_error", 500, "The built-in engine failed on this request.")
-MODEL_NOT_LOADED = _gateway("model_not_loaded", 503, "The model's file could not be loaded; the log says why.")
+MODEL_NOT_LOADED = _gateway(
+    "model_not_loaded", 503, "The model is not loaded: its file could not be, or it was unloaded."
+)
 ENGINE_STOPPED = _gateway("engine_stopped", 503, "The built-in engine is shutting down.")
 NO_HEALTHY_BACKEND = _gateway("no_healthy_backend", 503, "Servers offer the model, but none can be reached.")
 CHECK_FAILED = _client(

@@ -14,6 +14,7 @@ from functools import partial
 import msgspec
 import trio
 from quiver.schemas import errors
+from quiver.schemas.admin import ModelDescription
 from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import Embedding, EmbeddingRequest, EmbeddingUsage, Usage
 
@@ -65,6 +66,24 @@ class LocalEncoder:
     @property
     def info(self) -> EncoderInfo:
         return self._native.info
+
+    @property
+    def description(self) -> ModelDescription:
+        """What the file says of itself, for operators."""
+        info = self.info
+        return ModelDescription(
+            architecture=info.architecture,
+            name=info.name,
+            parameters=info.parameters,
+            context_length=info.context_length,
+            size_bytes=info.size_bytes,
+            file_type="unknown",
+        )
+
+    @property
+    def kv_bytes(self) -> int:
+        """Encoders keep nothing."""
+        return 0
 
     async def embed(self, inputs: list[Input], dimensions: int | None = None) -> Embedded:
         """A vector for each text or list of tokens; of its numbers the first `dimensions`.

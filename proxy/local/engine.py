@@ -4,23 +4,27 @@ Nothing here waits for the model except a request's own iterator, and whoever le
 reason, has cancelled the sequence in the engine.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cached_property, partial
 
 import msgspec
 import trio
+from quiver.schemas.admin import ModelDescription
 
 from ..native import (
     Engine,
     EngineStatistics,
     Failed,
     Finished,
+    LoadProgress,
     ModelInfo,
+    ModelLoadError,
     Started,
     Text,
 )
 from ..seams import offload
+from .dialect import Dialect, dialect_of
 
 Event = Started | Text | Finished | Failed
 
@@ -83,6 +87,29 @@ class LocalEngine:
     def info(self) -> ModelInfo:
         return self._native.info
 
+    @cached_property
+    def dialect(self) -> Dialect:
+        """How the model writes calls of tools and its reasoning."""
+        return dialect_of(self.info)
+
+    @property
+    def description(self) -> ModelDescription:
+        """What the file says of itself, for operators."""
+        info = self.info
+        return ModelDescription(
+            architecture=info.architecture,
+            name=info.name,
+            parameters=info.parameters,
+            context_length=info.context_length,
+            size_bytes=info.size_bytes,
+            file_type=info.file_type,
+        )
+
+    @property
+    def kv_bytes(self) -> int:
+        """Memory of the sequences' keys and values, as of the last step."""
+        return self._native.statistics().kv_bytes
+
     def statistics(self) -> EngineStatistics:
         """Figures as of the last step."""
         return self._native.statistics()
@@ -141,15 +168,18 @@ async def open_local_engine(
     kv_type: str = "f16",
     kv_bytes: int | None = None,
     speculate: bool = True,
+    progress: LoadProgress | None = None,
 ) -> AsyncIterator[LocalEngine]:
     """A model file, loaded and running. `threads` 0 means one per processor; `context_length` None the model's own;
-    `kv_bytes`, the most memory of the key-value cache, None enough for `max_sequences` of 4,096 tokens.
+    `kv_bytes`, the most memory of the key-value cache, None enough for `max_sequences` of 4,096 tokens. `progress` is told
+    how far the load is; cancelling the caller ends it at its next tensor.
 
     Error handling: raises `ModelLoadError` when the file cannot be loaded.
 
     Resource handling: at the end requests that are still open get `Failed`, and the model is freed.
     """
-    native = await offload(
+    progress = progress or LoadProgress()
+    native = await _loaded(
         partial(
             Engine,
             path,
@@ -159,7 +189,9 @@ async def open_local_engine(
             kv_type=kv_type,
             kv_bytes=kv_bytes,
             speculate=speculate,
-        )
+            progress=progress,
+        ),
+        progress,
     )
     engine = LocalEngine(native)
     try:
@@ -169,3 +201,25 @@ async def open_local_engine(
             nursery.cancel_scope.cancel()
     finally:
         await engine.close()
+
+
+async def _loaded(load: Callable[[], Engine], progress: LoadProgress) -> Engine:
+    """What `load` makes on a thread of its own. Who is cancelled meanwhile cancels the load, and waits for its end."""
+    native: Engine | ModelLoadError
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_cancel_on_departure, progress)
+        try:
+            native = await offload(load)
+        except ModelLoadError as error:  # raised below, outside the nursery, so that it is not wrapped in a group
+            native = error
+        nursery.cancel_scope.cancel()
+    if isinstance(native, ModelLoadError):
+        raise native
+    return native
+
+
+async def _cancel_on_departure(progress: LoadProgress) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        progress.cancel()

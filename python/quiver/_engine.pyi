@@ -18,6 +18,8 @@ __all__ = [
     "Finished",
     "HttpError",
     "InvalidRequest",
+    "LoadProgress",
+    "MemoryEstimate",
     "ModelInfo",
     "ModelLoadError",
     "RequestHead",
@@ -33,6 +35,7 @@ __all__ = [
     "encode_chunk",
     "encode_request",
     "encode_response",
+    "estimate_memory",
     "evaluate",
     "is_encoder",
     "render_chat",
@@ -557,11 +560,12 @@ class Engine:
         kv_type: str = "f16",
         kv_bytes: int | None = None,
         speculate: bool = True,
+        progress: LoadProgress | None = None,
     ) -> Engine:
         """Loads the model, which takes long, without the GIL. `threads` 0: one per processor; `context_length` None:
         the model's own. `kv_bytes`: the most memory of the key-value cache, taken as it is needed; None: enough for
         `max_sequences` of 4,096 tokens. `speculate`: guess tokens from the text before, where the request does not say.
-        Raises ModelLoadError.
+        `progress` is told how far the load is, and can cancel it. Raises ModelLoadError.
         """
     @property
     def fd(self) -> int:
@@ -586,6 +590,57 @@ class Engine:
         """Ends the threads after the step under way, without the GIL. Open requests get Failed with `engine_stopped`,
         which `drain` still returns.
         """
+
+# --- Loading ---
+
+@final
+class LoadProgress:
+    """How far one load is. Every method may be called from any thread and returns at once."""
+
+    def __new__(cls) -> LoadProgress: ...
+    @property
+    def stage(self) -> str:
+        """`header`, `vocabulary`, `weights` or `start`."""
+    @property
+    def done(self) -> int:
+        """Bytes of weights in place."""
+    @property
+    def total(self) -> int:
+        """Bytes of all weights; 0 while that is not known."""
+    @property
+    def fraction(self) -> float:
+        """Of the weights, from 0 to 1."""
+    @property
+    def cancelled(self) -> bool: ...
+    def cancel(self) -> None:
+        """Ends the load at its next look, with a ModelLoadError of the code `load_cancelled`."""
+
+@final
+class MemoryEstimate:
+    """Bytes that a model takes once it runs."""
+
+    @property
+    def weights(self) -> int: ...
+    @property
+    def kv(self) -> int:
+        """Keys and values of `kv_tokens` tokens."""
+    @property
+    def kv_tokens(self) -> int: ...
+    @property
+    def scratch(self) -> int:
+        """Activations, logits and the vocabulary."""
+    @property
+    def total(self) -> int: ...
+    @property
+    def trained_context(self) -> int:
+        """Tokens the model was trained for; 0 for models without a cache."""
+
+def estimate_memory(
+    path: str, *, context_length: int | None = None, max_sequences: int = 16, kv_type: str = "f16"
+) -> MemoryEstimate:
+    """What loading the file so would take, from its header. Without a `context_length` the cache counts with 8,192
+    tokens at most, over all sequences. Raises ModelLoadError.
+    """
 
 # --- Encoder ---
 # Embeddings from models of the BERT family. A request does everything in `wait`, on the caller's thread and the model's
@@ -691,6 +746,6 @@ def evaluate(path: str, tokens: list[int], *, kv_type: str = "f32", backend: str
     """The logits at every position of `tokens` as native-endian f32, position by position.
 
     `kv_type` is how keys and values are kept: `f32`, `f16` or `q8_0`. `backend` is `fused`, what serves, or `candle`, which
-    multiplies without rounding activations and knows plain decoders only. For parity tests and perplexity. Raises ValueError when the
-    file cannot be loaded, a token is unknown or there are more tokens than the model's context.
+    multiplies without rounding activations and knows plain decoders only. For parity tests and perplexity. Raises ValueError
+    when the file cannot be loaded, a token is unknown or there are more tokens than the model's context.
     """

@@ -254,7 +254,7 @@ async def test_described_paths_exist(build_gateway: BuildGateway) -> None:
     _, document, _ = await get(app, "/openapi.json")
     assert set(document["paths"]) == {operation.path for operation in OPERATIONS}
     served = {
-        (rule.rule.replace("<id>", "{id}"), method)
+        (rule.rule.replace("<path:id>", "<id>").replace("<id>", "{id}"), method)
         for rule in app.url_map.iter_rules()
         for method in rule.methods or ()
     }

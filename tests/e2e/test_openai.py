@@ -110,8 +110,6 @@ def test_logprobs(client: openai.OpenAI) -> None:
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
             "messages[0].content[0]",
         ),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
     ],
 )
 def test_bad_parameters_are_named(client: openai.OpenAI, change: dict[str, object], param: str) -> None:

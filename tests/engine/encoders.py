@@ -9,7 +9,8 @@ from typing import Final
 import gguf
 import numpy as np
 
-from .fixtures import BLOCKS, BlockType, Noise, random_blocks
+from .families import BlockType
+from .fixtures import BLOCKS, Noise, random_blocks
 from .sentences import SENTENCES
 from .vocabularies import add_word_piece, word_piece, word_piece_agrees
 

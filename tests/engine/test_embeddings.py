@@ -22,7 +22,7 @@ from quiver.schemas.errors import ApiError
 
 from . import minilm
 from .encoders import BLOCK_TYPES, CONTEXT, SHAPES, TEXTS, Shape, write_encoder
-from .fixtures import BlockType
+from .families import BlockType
 from .sentences import SENTENCES
 
 GOLDENS: Final = Path(__file__).parent / "goldens"

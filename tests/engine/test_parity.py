@@ -88,7 +88,7 @@ def test_what_cannot_be_computed_is_a_value_error(tmp_path: Path) -> None:
         (tmp_path, [1], "f32", "not a regular file"),
         (path, [97], "f32", "token 97 is not in the vocabulary of 97"),
         (path, [0] * 513, "f32", "exceed the context of 512 tokens"),
-        (path, [1], "q8_0", "`kv_type` should be f16 or f32, is q8_0"),
+        (path, [1], "q4_0", "`kv_type` should be f16, f32 or q8_0, is q4_0"),
     ]
     for model, sequence, kv_type, message in table:
         with pytest.raises(ValueError, match=message):

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import trio
 from hypercorn.typing import ASGIFramework
+from quiver.proxy.local.loading import Loader
 from quiver.proxy.network import Address, Wire
 from quiver.proxy.record import Record
 from quiver.proxy.seams import World, offload_runner
@@ -36,8 +37,8 @@ FAREWELL = 1.0
 class Running:
     """A gateway that runs: send it signals, ask it something, and look at what it leaves."""
 
-    def __init__(self, network: SimulatedNetwork, *, on_loopback: bool = True) -> None:
-        self.network, self._on_loopback = network, on_loopback
+    def __init__(self, network: SimulatedNetwork, *, on_loopback: bool = True, loader: Loader | None = None) -> None:
+        self.network, self._on_loopback, self._loader = network, on_loopback, loader
         self.records: list[Record] = []
         self.listening: Listening | None = None
         self.code: int | None = None
@@ -64,6 +65,7 @@ class Running:
             world=world,
             signals=self._signals,
             on_loopback=self._on_loopback,
+            loader=self._loader,
         )
         self.ended_at = trio.current_time()
 
@@ -98,12 +100,17 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    farm: Farm, backends: Sequence[RemoteBackend], *, on_loopback: bool = True, **sections: Any
+    farm: Farm,
+    backends: Sequence[RemoteBackend],
+    *,
+    on_loopback: bool = True,
+    loader: Loader | None = None,
+    **sections: Any,
 ) -> AsyncIterator[Running]:
     """The gateway must have ended by itself, leaving nothing open, some time after the block."""
     offload_runner.set(at_once)
     config = Config(engine=Engine(bolt=False), server=Server(port=GATEWAY.port), backends=tuple(backends), drain=DRAIN)
-    gateway = Running(farm.network, on_loopback=on_loopback)
+    gateway = Running(farm.network, on_loopback=on_loopback, loader=loader)
     async with trio.open_nursery() as nursery:
         await nursery.start(gateway.run, msgspec.structs.replace(config, **sections))
         await trio.sleep(1)

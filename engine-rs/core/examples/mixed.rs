@@ -38,6 +38,10 @@ impl Language for Letters {
         false
     }
 
+    fn controls(&self) -> Vec<(u32, &[u8])> {
+        Vec::new()
+    }
+
     fn size(&self) -> usize {
         self.0
     }

@@ -75,6 +75,9 @@ pub enum Error {
     #[error("no token can follow: the logits hold no usable number")]
     NoFiniteLogits,
 
+    #[error("the load was cancelled")]
+    LoadCancelled,
+
     #[error("the engine has stopped")]
     Stopped,
 
@@ -117,6 +120,7 @@ impl Error {
             Error::KvFull { .. } => "kv_full",
             Error::DeadlineExceeded { .. } => "deadline_exceeded",
             Error::NoFiniteLogits => "no_finite_logits",
+            Error::LoadCancelled => "load_cancelled",
             Error::Stopped => "engine_stopped",
             Error::Internal(_) => "engine_internal",
             Error::Candle(_) => "engine_tensor",

@@ -3,12 +3,14 @@
 pub mod encoder;
 pub mod engine;
 pub mod error;
+pub mod estimate;
 pub mod event;
 pub mod executor;
 pub mod gguf;
 pub mod grammar;
 pub mod kv;
 pub mod linear;
+pub mod load_watch;
 pub mod model;
 pub mod request;
 pub mod sampler;

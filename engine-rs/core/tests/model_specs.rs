@@ -52,6 +52,7 @@ fn plain_decoders_are_told_apart() {
     }
 }
 
+#[allow(clippy::type_complexity, reason = "a table")]
 #[test]
 fn windows_follow_the_pattern() {
     let window = ("attention.sliding_window", Count(9));
@@ -176,6 +177,7 @@ fn experts_follow_the_name() {
     assert_eq!(read(&tiny("llama", &[])).experts, None);
 }
 
+#[allow(clippy::type_complexity, reason = "a table")]
 #[test]
 fn what_is_not_computed_is_named() {
     let text = |key, value| (key, Name(value));

@@ -6,17 +6,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use quiver_core::engine as core;
 use quiver_core::engine::loading;
 use quiver_core::error::Result;
-use quiver_core::executor::{ExecutorOptions, KvType};
+use quiver_core::executor::ExecutorOptions;
 use quiver_core::request::GenerateRequest;
 
 use crate::errors::{raise, raise_forked, raise_load};
 use crate::evaluate::parse_kv;
 use crate::events::to_python;
+use crate::loading::LoadProgress;
 use crate::wake::Wake;
 
 #[pyclass(frozen, get_all, module = "quiver._engine")]
@@ -141,7 +141,7 @@ pub struct Engine {
 impl Engine {
     #[new]
     #[pyo3(signature = (path, *, threads = 0, context_length = None, max_sequences = 16, kv_type = "f16",
-        kv_bytes = None, speculate = true))]
+        kv_bytes = None, speculate = true, progress = None))]
     #[allow(clippy::too_many_arguments)] // one for each option
     fn new(
         py: Python<'_>,
@@ -152,14 +152,16 @@ impl Engine {
         kv_type: &str,
         kv_bytes: Option<usize>,
         speculate: bool,
+        progress: Option<&LoadProgress>,
     ) -> PyResult<Self> {
         let loading = ExecutorOptions { threads, context_length, kv: parse_kv(kv_type)?, ..ExecutorOptions::default() };
         let options =
             core::RunOptions { max_sequences, kv_bytes, speculate, seed: entropy(), ..core::RunOptions::default() };
+        let watch = progress.map_or_else(Arc::default, LoadProgress::watch);
         let wake = Arc::new(Wake::new()?);
         let signal = Arc::clone(&wake);
         let start = || -> Result<(core::Engine, ModelInfo)> {
-            let model = loading::open(&path, &loading)?;
+            let model = loading::open(&path, &loading, &watch)?;
             let wake = Box::new(move || signal.signal());
             let engine = core::Engine::start(model.executor, model.language, options, wake)?;
             Ok((engine, model.info.into()))

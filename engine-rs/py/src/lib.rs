@@ -7,6 +7,7 @@ mod errors;
 mod evaluate;
 mod events;
 mod http;
+mod loading;
 mod tokenize;
 mod wake;
 
@@ -30,6 +31,9 @@ mod _engine {
 
     #[pymodule_export]
     use super::evaluate::evaluate;
+
+    #[pymodule_export]
+    use super::loading::{LoadProgress, MemoryEstimate, estimate_memory};
 
     #[pymodule_export]
     use super::tokenize::{detokenize, render_chat, tokenize};

@@ -47,7 +47,8 @@ pub struct Encoder {
 #[derive(Debug)]
 enum Inputs {
     Fused(Projection),
-    Split { query: Projection, key: Projection, value: Projection },
+    /// Queries, keys and values.
+    Split(Box<[Projection; 3]>),
 }
 
 #[derive(Debug)]
@@ -68,11 +69,8 @@ impl Layer {
         let inputs = if loader.has(&name("attn_qkv.weight")) {
             Inputs::Fused(loader.projection(&name("attn_qkv"), 3 * width, width)?)
         } else {
-            Inputs::Split {
-                query: loader.projection(&name("attn_q"), width, width)?,
-                key: loader.projection(&name("attn_k"), width, width)?,
-                value: loader.projection(&name("attn_v"), width, width)?,
-            }
+            let mut part = |part| loader.projection(&name(part), width, width);
+            Inputs::Split(Box::new([part("attn_q")?, part("attn_k")?, part("attn_v")?]))
         };
         let gated = spec.rope_base.is_some();
         Ok(Layer {
@@ -196,8 +194,8 @@ impl Encoder {
                 let values = &fused.forward(self.isa, hidden);
                 run([0, 1, 2].map(|part| Rows { values, stride: 3 * width, offset: part * width }))
             }
-            Inputs::Split { query, key, value } => {
-                let parts = [query, key, value].map(|part| part.forward(self.isa, hidden));
+            Inputs::Split(parts) => {
+                let parts = parts.each_ref().map(|part| part.forward(self.isa, hidden));
                 run(parts.each_ref().map(|values| Rows { values, stride: width, offset: 0 }))
             }
         }

@@ -1,10 +1,14 @@
 //! From a GGUF file to the parts that the engine runs, and what can be said of the model.
 
+use super::RunOptions;
+use super::compute::guarded;
 use super::language::Language;
 use super::model_language::ModelLanguage;
 use crate::error::Result;
-use crate::executor::{Executor, ExecutorOptions, load as load_executor};
+use crate::estimate::{Estimate, estimate as estimate_memory};
+use crate::executor::{Executor, ExecutorOptions, load_watched};
 use crate::gguf::Gguf;
+use crate::load_watch::{LoadWatch, Stage};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,11 +39,31 @@ pub struct Model {
     pub info: ModelInfo,
 }
 
-/// Opens a model for generation.
-pub fn open(path: &Path, options: &ExecutorOptions) -> Result<Model> {
+/// Opens a model for generation. `watch` hears how far it is, and may cancel.
+///
+/// # Errors
+/// What the file is refused for, `LoadCancelled`, and `Internal` for a panic on the way: a file must not end the process.
+pub fn open(path: &Path, options: &ExecutorOptions, watch: &LoadWatch) -> Result<Model> {
+    guarded(|| open_file(path, options, watch))
+}
+
+/// The memory that `open` and a run under `run` would take.
+///
+/// # Errors
+/// What the file's header is refused for.
+pub fn estimate(path: &Path, options: &ExecutorOptions, run: &RunOptions) -> Result<Estimate> {
+    guarded(|| estimate_memory(&Gguf::open(path)?, options, run.max_sequences, run.step_tokens))
+}
+
+fn open_file(path: &Path, options: &ExecutorOptions, watch: &LoadWatch) -> Result<Model> {
+    watch.enter(Stage::Header)?;
     let gguf = Arc::new(Gguf::open(path)?);
+    watch.expect(gguf.tensors().map(|tensor| tensor.data.len() as u64).sum());
+    watch.enter(Stage::Vocabulary)?;
     let language = ModelLanguage::open(&gguf)?;
-    let executor = load_executor(Arc::clone(&gguf), options)?;
+    watch.enter(Stage::Weights)?;
+    let executor = load_watched(Arc::clone(&gguf), options, watch)?;
+    watch.enter(Stage::Start)?;
     let info = describe(&gguf, &language, executor.context_length())?;
     Ok(Model { executor, language: Arc::new(language), info })
 }

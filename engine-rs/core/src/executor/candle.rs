@@ -9,6 +9,7 @@ use super::{Chunk, Executor, ExecutorOptions, Logits, context_length, kv_layout,
 use crate::error::Result;
 use crate::gguf::Gguf;
 use crate::kv::KvCache;
+use crate::load_watch::LoadWatch;
 use crate::model::{Batch, Decoder};
 
 pub struct CandleExecutor {
@@ -19,8 +20,8 @@ pub struct CandleExecutor {
 }
 
 impl CandleExecutor {
-    pub fn new(gguf: Arc<Gguf>, options: &ExecutorOptions) -> Result<CandleExecutor> {
-        let decoder = Decoder::open(&gguf)?;
+    pub fn new(gguf: Arc<Gguf>, options: &ExecutorOptions, watch: &LoadWatch) -> Result<CandleExecutor> {
+        let decoder = Decoder::open_watched(&gguf, watch)?;
         let layout = kv_layout(&decoder.spec, options.kv)?;
         Ok(CandleExecutor {
             kv: KvCache::new(layout),

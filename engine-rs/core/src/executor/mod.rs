@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::kv::KvLayout;
 pub use crate::kv::{BLOCK, BlockId, KvType};
+use crate::load_watch::LoadWatch;
 use crate::model::DecoderSpec;
 
 /// Which rows of a chunk need logits.
@@ -87,9 +88,14 @@ pub struct ExecutorOptions {
 /// Whatever the file's architecture, keys or tensors are refused for (see `DecoderSpec::read`), and `InvalidRequest` for a
 /// context longer than the model's.
 pub fn load(gguf: Arc<Gguf>, options: &ExecutorOptions) -> Result<Box<dyn Executor>> {
+    load_watched(gguf, options, &LoadWatch::default())
+}
+
+/// As `load`; `watch` hears of every tensor, and may end the load with `LoadCancelled`.
+pub fn load_watched(gguf: Arc<Gguf>, options: &ExecutorOptions, watch: &LoadWatch) -> Result<Box<dyn Executor>> {
     Ok(match options.backend {
-        Backend::Fused => Box::new(FusedExecutor::new(&gguf, options)?),
-        Backend::Candle => Box::new(CandleExecutor::new(gguf, options)?),
+        Backend::Fused => Box::new(FusedExecutor::new(&gguf, options, watch)?),
+        Backend::Candle => Box::new(CandleExecutor::new(gguf, options, watch)?),
     })
 }
 

@@ -77,7 +77,7 @@ impl Kind {
 pub struct Array {
     pub kind: Kind,
     pub len: usize,
-    pub(super) bytes: Range<usize>,
+    pub(crate) bytes: Range<usize>,
 }
 
 /// One metadata value. A string that is not UTF-8 is held with U+FFFD in place of what is not.

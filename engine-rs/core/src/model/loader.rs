@@ -10,15 +10,17 @@ use super::spec::RopeSpec;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorView};
 use crate::linear::{Linear, Weight, open_tensor, open_vector};
+use crate::load_watch::LoadWatch;
 
 pub struct Loader<'a> {
     pub file: &'a Arc<Gguf>,
     opened: HashSet<String>,
+    watch: &'a LoadWatch,
 }
 
 impl<'a> Loader<'a> {
-    pub fn new(file: &'a Arc<Gguf>) -> Loader<'a> {
-        Loader { file, opened: HashSet::new() }
+    pub fn new(file: &'a Arc<Gguf>, watch: &'a LoadWatch) -> Loader<'a> {
+        Loader { file, opened: HashSet::new(), watch }
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -26,18 +28,18 @@ impl<'a> Loader<'a> {
     }
 
     pub fn weight(&mut self, name: &str, rows: usize, columns: usize) -> Result<Weight> {
-        self.opened.insert(name.to_owned());
+        self.count(name)?;
         Weight::open(self.file, name, rows, columns)
     }
 
     /// The tensor of these dimensions, outermost first, as blocks that the kernels can read.
     pub fn tensor(&mut self, name: &str, dims: &[usize]) -> Result<TensorView<'a>> {
-        self.opened.insert(name.to_owned());
+        self.count(name)?;
         open_tensor(self.file, name, dims)
     }
 
     pub fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>> {
-        self.opened.insert(name.to_owned());
+        self.count(name)?;
         open_vector(self.file, name, length)
     }
 
@@ -66,6 +68,17 @@ impl<'a> Loader<'a> {
 
     pub fn opt_norm(&mut self, name: &str, width: usize) -> Result<Option<Tensor>> {
         self.has(&format!("{name}.weight")).then(|| self.norm(name, width)).transpose()
+    }
+
+    /// A tensor is about to be opened: a moment to tell of it, and to stop.
+    fn count(&mut self, name: &str) -> Result<()> {
+        self.watch.check()?;
+        if self.opened.insert(name.to_owned())
+            && let Some(tensor) = self.file.opt_tensor(name)
+        {
+            self.watch.advance(tensor.data.len() as u64);
+        }
+        Ok(())
     }
 
     /// # Errors

@@ -31,6 +31,7 @@ use crate::gguf::Gguf;
 use crate::kernels::attention::Head;
 use crate::kv::KvCache;
 use crate::linear::{Linear, Weight};
+use crate::load_watch::LoadWatch;
 use elementwise::{gated, sum};
 use rotary::Angles;
 
@@ -86,12 +87,17 @@ impl Decoder {
     /// Those of `DecoderSpec::read`; `MissingTensor`, `BadTensor` or `UnsupportedTensorType` with the tensor's name; and
     /// `UnsupportedModel` for a tensor that the architecture has no place for.
     pub fn open(file: &Arc<Gguf>) -> Result<Decoder> {
+        Decoder::open_watched(file, &LoadWatch::default())
+    }
+
+    /// As `open`; `watch` hears of every tensor and may cancel (`LoadCancelled`).
+    pub fn open_watched(file: &Arc<Gguf>, watch: &LoadWatch) -> Result<Decoder> {
         let spec = DecoderSpec::read(file)?;
         if let Some(feature) = spec.beyond_plain() {
             let what = format!("{feature} (`{}`) needs the fused executor", spec.architecture);
             return Err(Error::UnsupportedModel { what });
         }
-        let mut loader = Loader::new(file);
+        let mut loader = Loader::new(file, watch);
         let vocab = match file.tensor("token_embd.weight")?.info.dims[..] {
             [vocab, _] => vocab,
             _ => return Err(file.malformed("`token_embd.weight` is not a matrix")),

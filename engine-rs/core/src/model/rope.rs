@@ -82,6 +82,7 @@ mod tests {
         cosines.iter().zip(&sines).map(|(cosine, sine)| sine.atan2(*cosine)).collect()
     }
 
+    #[allow(clippy::type_complexity, reason = "a table")]
     #[test]
     fn scaling_slows_pairs() {
         // Within 1000 positions: 32 turns happen at pair 8 ln(1000 / (32 tau)) / (2 ln 10000) = 0.697, one at 2.202; so the

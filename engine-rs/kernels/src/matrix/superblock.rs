@@ -1,10 +1,12 @@
 //! K-quants: 256 columns share a scale, and each 16 or 32 of them a factor. Sixteen rows of such a block are one tile:
 //!
-//!     factors  16 per sub-block, one byte for each row
-//!     minima   [pair of sub-blocks][row][2] bytes, where the type has them
-//!     scale    f16 for each row; then the minima's, where the type has them
-//!     values   for each 32 columns: 256 bytes of nibbles, [8 columns][row][4], columns 0-3 low and 4-7 high; then 64
-//!              bytes for each bit above the nibble, [row][4]
+//! ```text
+//! factors  16 per sub-block, one byte for each row
+//! minima   [pair of sub-blocks][row][2] bytes, where the type has them
+//! scale    f16 for each row; then the minima's, where the type has them
+//! values   for each 32 columns: 256 bytes of nibbles, [8 columns][row][4], columns 0-3 low and 4-7 high; then 64
+//!          bytes for each bit above the nibble, [row][4]
+//! ```
 //!
 //! A tile is read from front to back, which is what the processor foresees best.
 //!

@@ -18,6 +18,7 @@ use super::{Chunk, Executor, ExecutorOptions, Logits, context_length, kv_layout}
 use crate::error::Result;
 use crate::gguf::Gguf;
 use crate::kv::BlockStore;
+use crate::load_watch::LoadWatch;
 use crate::model::{Batch, DecoderSpec};
 use forward::{Buffers, Forward};
 use weights::Weights;
@@ -34,13 +35,13 @@ pub struct FusedExecutor {
 impl FusedExecutor {
     /// # Errors
     /// Those of opening the weights, and `InvalidRequest` for a context longer than the model's.
-    pub fn new(gguf: &Arc<Gguf>, options: &ExecutorOptions) -> Result<FusedExecutor> {
+    pub fn new(gguf: &Arc<Gguf>, options: &ExecutorOptions, watch: &LoadWatch) -> Result<FusedExecutor> {
         let spec = DecoderSpec::read(gguf)?;
         let context_length = context_length(&spec, options)?;
         let layout = kv_layout(&spec, options.kv)?;
         let pool = Pool::new(options.threads)?;
         Ok(FusedExecutor {
-            weights: Weights::open(gguf, spec, context_length)?,
+            weights: Weights::open(gguf, spec, context_length, watch)?,
             store: BlockStore::new(Some(layout.block_bytes())),
             buffers: Buffers::new(pool.threads()),
             context_length,

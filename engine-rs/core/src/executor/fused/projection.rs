@@ -60,10 +60,6 @@ impl Projection {
         self.parts.iter().fold(Formats::default(), |all, part| all.union(part.matrix.format().into()))
     }
 
-    pub fn bytes(&self) -> usize {
-        self.parts.iter().map(|part| part.matrix.bytes()).sum()
-    }
-
     /// Products of `rows` of the inputs into the same rows of `out`; see `forward_all`.
     pub fn forward(&self, workshop: &mut Workshop<'_>, inputs: &Inputs, rows: Range<usize>, out: &mut [f32]) {
         forward_all(&[(self, rows)], workshop, inputs, out);

@@ -10,6 +10,7 @@ use super::projection::Projection;
 use crate::error::{Error, Result};
 use crate::gguf::{BlockType, Gguf};
 use crate::linear::Weight;
+use crate::load_watch::LoadWatch;
 use crate::model::{DecoderSpec, ExpertSpec, Loader, Rope, SharedExpert as SharedSpec};
 
 #[derive(Debug)]
@@ -71,12 +72,12 @@ impl Weights {
     /// # Errors
     /// `MissingTensor`, `BadTensor` or `UnsupportedTensorType` with the tensor's name;
     /// `UnsupportedModel` for a tensor that the architecture has no place for; `OutOfMemory`.
-    pub fn open(file: &Arc<Gguf>, spec: DecoderSpec, context_length: usize) -> Result<Weights> {
+    pub fn open(file: &Arc<Gguf>, spec: DecoderSpec, context_length: usize, watch: &LoadWatch) -> Result<Weights> {
         let vocab = match file.tensor("token_embd.weight")?.info.dims[..] {
             [vocab, _] => vocab,
             _ => return Err(file.malformed("`token_embd.weight` is not a matrix")),
         };
-        let mut opener = Opener { loader: Loader::new(file), spec: &spec, isa: Isa::best() };
+        let mut opener = Opener { loader: Loader::new(file, watch), spec: &spec, isa: Isa::best() };
         let embedding = opener.loader.weight("token_embd.weight", vocab, spec.width)?;
         let tied = !opener.loader.has("output.weight");
         let output = if tied { "token_embd" } else { "output" };
@@ -87,11 +88,6 @@ impl Weights {
         let output_norm = opener.loader.vector("output_norm.weight", spec.width)?;
         opener.loader.finish()?;
         Ok(Weights { vocab, embedding, layers, output_norm, output, ropes, spec })
-    }
-
-    /// What the packed matrices take.
-    pub fn bytes(&self) -> usize {
-        self.layers.iter().map(Layer::bytes).sum::<usize>() + self.output.bytes()
     }
 }
 
@@ -110,10 +106,6 @@ impl Layer {
         };
         Closing { present: true, bias, norm: self.feed_forward_post_norm.as_deref() }
     }
-
-    fn bytes(&self) -> usize {
-        self.qkv.bytes() + self.attention_output.bytes() + self.feed_forward.bytes()
-    }
 }
 
 impl Experts {
@@ -131,17 +123,6 @@ impl FeedForward {
         match self {
             FeedForward::Dense(dense) => dense.gate_up.formats(),
             FeedForward::Experts(experts) => experts.formats(),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        let dense = |dense: &Dense| dense.gate_up.bytes() + dense.down.bytes();
-        match self {
-            FeedForward::Dense(part) => dense(part),
-            FeedForward::Experts(Experts { router, experts, shared, .. }) => {
-                let experts = experts.iter().chain(shared.iter().map(|shared| &shared.dense));
-                router.bytes() + experts.map(dense).sum::<usize>()
-            }
         }
     }
 }

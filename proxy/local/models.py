@@ -1,0 +1,181 @@
+"""The models of the built-in engine: which there are, and loading, swapping, unloading and removing them while serving."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVarTuple
+
+import msgspec
+import trio
+from quiver.schemas import errors
+from quiver.schemas.admin import EstimateReport, ModelLoad, ModelSource
+from quiver.schemas.config import OLLAMA, Config, name_of
+from quiver.schemas.errors import ApiError
+from quiver.schemas.openai import ModelName
+from quiver.schemas.sizes import bytes_of
+
+from ..native import ModelLoadError
+from ..registry import Registry
+from ..seams import World, offload
+from .backend import BOLT, EngineModel
+from .budget import Budget, Claim
+from .catalogue import Catalogue
+from .embedding import makes_embeddings
+from .loading import Loader, Loading, Wanted, settings_of, wanted_by
+from .ollama import SourceError
+from .residency import Residency, as_api_error
+
+Ts = TypeVarTuple("Ts")
+
+
+class LocalModels:
+    """Every model of the engine. `run` holds them; `changed` is called when one of them answers differently from now on.
+
+    Raises `ValueError` when two are called the same.
+    """
+
+    def __init__(self, config: Config, world: World, catalogue: Catalogue, loader: Loader) -> None:
+        self.catalogue = catalogue
+        self.changed: Callable[[bool], None] = lambda replaced: None
+        self._config, self._world, self._loader = config.engine, world, loader
+        self._drain = config.drain.timeout
+        limit = config.engine.memory_limit
+        self._budget = Budget(None if limit is None else bytes_of(limit), self._claims)
+        self._registry: Registry | None = None
+        self._nursery: trio.Nursery | None = None
+        self._stopped = trio.Event()
+        self._models: dict[str, EngineModel] = {}
+        for model in [*([BOLT] if config.engine.bolt else []), *config.models]:
+            if model.name in self._models:
+                raise ValueError(f"two models are called `{model.name}`; give one of them another `id`")
+            found = self._models[model.name] = self._model(model.name, wanted_by(model, config.engine))
+            # Known from the start, so that the first request finds the right paths served.
+            found.residency.encodes = not model.path.startswith(OLLAMA) and makes_embeddings(model.path)
+
+    def __repr__(self) -> str:
+        return f"<LocalModels: {', '.join(f'{name} {self.state(name)}' for name in self._models) or 'none'}>"
+
+    def __iter__(self) -> Iterator[EngineModel]:
+        return iter(list(self._models.values()))
+
+    def state(self, id: str) -> str:
+        """How the model stands."""
+        return self._models[id].residency.state
+
+    def get(self, id: str) -> EngineModel:
+        """Raises `ApiError` (404)."""
+        try:
+            return self._models[id]
+        except KeyError:
+            raise ApiError(
+                errors.NOT_FOUND, f"The engine has no model `{id[:64]}`; `GET /admin/models` lists them"
+            ) from None
+
+    def offer_in(self, registry: Registry) -> None:
+        """From now on models come and go in `registry`."""
+        self._registry = registry
+
+    async def run(self) -> None:
+        """Load the configured models beside each other, and hold all models until `close`."""
+        async with trio.open_nursery() as self._nursery:
+            for model in self:
+                model.residency.load(model.residency.wanted, self._spawn)
+            await self._stopped.wait()
+            for model in self:
+                model.residency.close()
+
+    def close(self) -> None:
+        """Free all models, and let `run` return."""
+        self._stopped.set()
+
+    async def load(self, asked: ModelLoad) -> tuple[EngineModel, Loading]:
+        """Begin to load what is `asked`, as a new model or in the place of one. Raises `ApiError`: 404, 409, 422."""
+        source = await self._source(asked)
+        id = asked.id or _model_name(name_of(source))
+        wanted = Wanted(source, settings_of(asked.options, self._config), asked.force)
+        model = self._models.get(id)
+        if model is not None:
+            return model, model.residency.load(wanted, self._spawn, first=asked.replace == "unload_first")
+        assert self._registry is not None
+        model = self._models[id] = self._model(id, wanted)
+        loading = model.residency.load(wanted, self._spawn)
+        try:
+            self._registry.add(model)
+        except ValueError as error:
+            raise ApiError(errors.INVALID_REQUEST, str(error), param="id") from None
+        self._spawn(self._remove_if_failed, model, loading)
+        return model, loading
+
+    async def unload(self, id: str) -> EngineModel:
+        """Free the model's memory once its requests are over or had their time. Raises `ApiError` (404)."""
+        model = self.get(id)
+        await model.residency.unload()
+        return model
+
+    def remove(self, id: str) -> None:
+        """Offer the model no more; requests on it go on, for as long as they do when it is unloaded. Raises `ApiError`."""
+        model = self.get(id)
+        del self._models[id]
+        if self._registry is not None:
+            self._registry.remove(model.id)
+        self._spawn(model.residency.unload)
+
+    async def estimate(self, asked: ModelSource) -> EstimateReport:
+        """What loading it would take, and whether there is so much. Raises `ApiError`: 404, 422."""
+        source = await self._source(asked)
+        try:
+            file = await self._loader.find(source)
+            memory = await self._loader.estimate(file.path, settings_of(asked.options, self._config))
+        except (SourceError, ModelLoadError) as error:
+            raise as_api_error(error) from None
+        left = self._budget.left(await self._loader.available())
+        return EstimateReport(
+            source=source,
+            file=file.path,
+            memory=memory,
+            available=left,
+            fits=left is None or memory.total <= left,
+            notes=list(file.notes),
+        )
+
+    async def _source(self, asked: ModelSource) -> str:
+        if (asked.path is None) == (asked.name is None):
+            raise ApiError(errors.INVALID_REQUEST, "Give `path` or `name`: one of them", param="path")
+        if asked.path is not None:
+            return asked.path
+        try:
+            return await offload(self.catalogue.source, asked.name or "")
+        except SourceError as error:
+            raise ApiError(errors.NOT_FOUND, str(error), param="name") from None
+
+    async def _remove_if_failed(self, model: EngineModel, loading: Loading) -> None:
+        """What never ran leaves nothing behind."""
+        await loading.ended.wait()
+        if loading.error is not None and self._models.get(model.model) is model and model.residency.loading is None:
+            self.remove(model.model)
+
+    def _model(self, id: str, wanted: Wanted) -> EngineModel:
+        residency = Residency(
+            id, wanted, self._loader, self._budget, lambda replaced: self._moved(id, replaced), self._drain
+        )
+        return EngineModel(residency, self._spawn, self._world)
+
+    def _moved(self, id: str, replaced: bool) -> None:
+        if (model := self._models.get(id)) is not None:
+            model.make_room()
+        self.changed(replaced)
+
+    def _claims(self) -> list[Claim]:
+        return [claim for model in self for claim in model.residency.claims()]
+
+    def _spawn(self, task: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
+        assert self._nursery is not None, "no model loads before `run`"
+        self._nursery.start_soon(task, *args)
+
+
+def _model_name(name: str) -> str:
+    """Raises `ApiError` (400) when no client could ask for it."""
+    try:
+        return msgspec.convert(name, ModelName)
+    except msgspec.ValidationError:
+        raise ApiError(
+            errors.INVALID_REQUEST, f"`{name}` makes no model name; give an `id` without blanks", param="id"
+        ) from None
