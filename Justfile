@@ -60,7 +60,7 @@ demo: build
 # Print where the documentation starts and check that it agrees with the code
 docs: build
     pytest tests/docs
-    @echo "docs/design.md  docs/simulation.md  docs/performance.md  docs/configuration.md  docs/errors.md  docs/bolt.md; the API page is /docs of a running gateway"
+    @echo "docs/design.md  docs/simulation.md  docs/performance.md  docs/engine.md  docs/configuration.md  docs/errors.md  docs/bolt.md; the API page is /docs of a running gateway"
 
 # Make the built-in model again: corpus, vocabulary, training, evaluation (about 15 minutes on 2 cores)
 bolt:

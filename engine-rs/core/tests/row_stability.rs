@@ -16,6 +16,11 @@ fn open(tiny: &Tiny, threads: usize, kv: KvType) -> Box<dyn Executor> {
     load(Arc::new(Gguf::open(&path).unwrap()), &options).unwrap()
 }
 
+/// Every block type that is packed, and every feature of a decoder.
+fn shapes() -> Vec<Tiny> {
+    Tiny::variety().into_iter().chain(Tiny::features()).collect()
+}
+
 fn tokens(seed: u64, count: usize, vocab: usize) -> Vec<u32> {
     let mut noise = Noise::new(seed);
     (0..count).map(|_| noise.below(vocab as u32)).collect()
@@ -45,7 +50,7 @@ fn run(model: &mut dyn Executor, seq: u32, mut start: usize, tokens: &[u32], len
 
 #[test]
 fn chunks_do_not_change_logits() {
-    for tiny in Tiny::variety() {
+    for tiny in shapes() {
         for kv in [KvType::F16, KvType::F32] {
             let mut model = open(&tiny, 2, kv);
             let tokens = tokens(1, 75, tiny.vocab);
@@ -60,7 +65,7 @@ fn chunks_do_not_change_logits() {
 
 #[test]
 fn companions_do_not_change_logits() {
-    for tiny in Tiny::variety() {
+    for tiny in shapes() {
         let mut model = open(&tiny, 2, KvType::F16);
         let prompts: Vec<Vec<u32>> = (0..5).map(|seq| tokens(seq, 3 + 11 * seq as usize, tiny.vocab)).collect();
         let alone: Vec<Vec<u32>> =
@@ -86,7 +91,7 @@ fn companions_do_not_change_logits() {
 
 #[test]
 fn threads_do_not_change_logits() {
-    for tiny in Tiny::variety() {
+    for tiny in shapes() {
         let tokens = tokens(2, 40, tiny.vocab);
         let [one, three] = [1, 3].map(|threads| run(open(&tiny, threads, KvType::F16).as_mut(), 1, 0, &tokens, &[40]));
         assert!(one == three, "{tiny:?}");

@@ -1,13 +1,14 @@
 //! A batch through the layers. Every pass over rows treats a row alone and the same way in any batch, and so does every
 //! kernel below; that is why a row's logits never depend on its company.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
-use quiver_kernels::attention::{AttendScratch, Cached, Head, Queries, attend_rows};
+use quiver_kernels::attention::{AttendScratch, Head};
 use quiver_kernels::rows::{gelu_gate, rms_norm, rotate_halves, rotate_interleaved, softcap};
-use quiver_kernels::{Formats, Inputs, Isa, KvLayout, MatrixScratch, Output, add, gate};
+use quiver_kernels::{Formats, Inputs, Isa, KvLayout, MatrixScratch, add, gate};
 
-use super::attention::{AttendTask, split};
+use super::attend::{Attention, SharedBlocks};
+use super::attention::{AttendTask, parts, split};
 use super::closing::Closing;
 use super::projection::Workshop;
 use super::rows::{SharedRows, for_each_row};
@@ -32,6 +33,8 @@ pub struct Buffers {
     pub branch: Vec<f32>,
     pub matrix: Vec<Mutex<MatrixScratch>>,
     attend: Vec<Mutex<AttendScratch>>,
+    /// Results of segments that are still to be merged.
+    partial: Vec<f32>,
 }
 
 impl Buffers {
@@ -208,7 +211,7 @@ impl<'a> Forward<'a> {
     }
 
     fn attend(&mut self, layer: &Layer, number: usize) {
-        let (isa, spec, layout) = (self.isa, &self.weights.spec, self.layout);
+        let (spec, layout) = (&self.weights.spec, self.layout);
         let head = Head {
             key_width: spec.key_width,
             value_width: spec.value_width,
@@ -217,24 +220,22 @@ impl<'a> Forward<'a> {
             softcap: spec.attention_softcap,
             window: spec.layer[number].window,
         };
-        let (stride, width) = (layer.qkv.width, spec.heads * spec.value_width);
-        let Buffers { qkv, attended, attend, .. } = &mut *self.buffers;
-        let queries = SharedRows::new(qkv, stride);
-        let out = SharedRows::new(attended, width);
-        let (tasks, blocks, spans) = (&self.tasks, SharedBlocks(&self.blocks), &self.batch.spans);
-        self.pool.run(tasks.len(), &|task, thread| {
-            let AttendTask { span, rows, head: at } = &tasks[task];
-            let mut scratch = attend[thread].lock().unwrap_or_else(PoisonError::into_inner);
-            let first = spans[*span].position_of(rows.start);
-            let cached = Cached { layout, place: layout.offsets(number, *at), blocks: blocks.of(*span) };
-            // SAFETY: rows and heads of a task are its own; the cache was written in the pass before and is only read.
-            unsafe {
-                let queries = queries.row(rows.start)[at * head.group * head.key_width..].as_ptr();
-                let out = out.row(rows.start)[at * head.group * head.value_width..].as_mut_ptr();
-                let (queries, out) = (Queries { start: queries, stride }, Output::new(out, width));
-                attend_rows(isa, &head, first, rows.len(), queries, &cached, &mut scratch, out);
-            }
-        });
+        let Buffers { qkv, attended, attend, partial, .. } = &mut *self.buffers;
+        let parts = parts(&self.tasks, &head, self.pool.threads());
+        grow(partial, parts.last().map_or(0, |part| part.partial.end));
+        let work = Attention {
+            isa: self.isa,
+            queries: SharedRows::new(qkv, layer.qkv.width),
+            out: SharedRows::new(attended, spec.heads * spec.value_width),
+            stride: (layer.qkv.width, spec.heads * spec.value_width),
+            tasks: &self.tasks,
+            parts: &parts,
+            layout,
+            number,
+            blocks: SharedBlocks(&self.blocks),
+            head,
+        };
+        work.run(self.pool, attend, partial);
     }
 
     /// The inputs through a gated feed-forward into the branch.
@@ -311,28 +312,6 @@ impl<'a> Forward<'a> {
             // SAFETY: no other thread is at work.
             unsafe { inputs.set_row(isa, at, &normed[..width]) };
         }
-    }
-}
-
-/// The blocks of every span, for tasks on all threads.
-#[derive(Clone, Copy)]
-struct SharedBlocks<'a>(&'a [Vec<*mut u8>]);
-
-// SAFETY: writes go to slots of rows that only one task has; reads follow in a later job.
-unsafe impl Sync for SharedBlocks<'_> {}
-
-impl SharedBlocks<'_> {
-    /// Where a row's keys and values go: the block and the slot in it.
-    fn place_of(&self, batch: &Batch, row: usize) -> (*mut u8, usize) {
-        let at = batch.spans.partition_point(|span| span.rows.end <= row);
-        let position = batch.positions[row];
-        (self.0[at][position / quiver_kernels::BLOCK], position % quiver_kernels::BLOCK)
-    }
-
-    fn of(&self, span: usize) -> &[*const u8] {
-        let blocks = &self.0[span];
-        // SAFETY: `*const u8` and `*mut u8` have one layout.
-        unsafe { std::slice::from_raw_parts(blocks.as_ptr().cast(), blocks.len()) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The executor for this machine's processors: weights packed at load, a few fused passes for each layer over memory that
 //! is kept from step to step, on threads of its own. What a pass computes is in `forward`; how, in the kernels.
 
+mod attend;
 mod attention;
 mod closing;
 mod experts;

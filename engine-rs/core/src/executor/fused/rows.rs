@@ -25,13 +25,18 @@ impl SharedRows {
         SharedRows { start: values.as_mut_ptr(), stride, rows: values.len() / stride }
     }
 
+    /// Where a row begins, for tasks that share it and use columns of their own.
+    pub fn start(&self, row: usize) -> *mut f32 {
+        assert!(row < self.rows);
+        self.start.wrapping_add(row * self.stride)
+    }
+
     /// # Safety
     /// While the slice lives nobody else uses this row, and the values that `new` was given still live.
     #[allow(clippy::mut_from_ref, reason = "that is what it is for: see the safety rule")]
     pub unsafe fn row(&self, row: usize) -> &mut [f32] {
-        assert!(row < self.rows);
         // SAFETY: inside the values of `new`, and alone by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.stride), self.stride) }
+        unsafe { std::slice::from_raw_parts_mut(self.start(row), self.stride) }
     }
 }
 
