@@ -89,6 +89,24 @@ fn companions_do_not_change_logits() {
     }
 }
 
+/// With one key-value head there is one task a step, which is cut along the context where there are threads for it.
+#[test]
+fn cuts_along_the_context_do_not_change_logits() {
+    let tiny = Tiny { kv_heads: 1, context: 1100, ..Tiny::default() };
+    let tokens = tokens(5, 1000, tiny.vocab);
+    let blocks = (0..1024 / 32).collect::<Vec<BlockId>>();
+    let [one, four] = [1, 4].map(|threads| {
+        let mut model = open(&tiny, threads, KvType::F16);
+        model.step(&[Chunk { start: 0, tokens: &tokens[..990], want: Want::Nothing, blocks: &blocks }]).unwrap();
+        let steps = (990..1000).map(|start| {
+            let tokens = &tokens[start..=start];
+            model.step(&[Chunk { start, tokens, want: Want::Last, blocks: &blocks }]).unwrap().rows
+        });
+        steps.flatten().map(f32::to_bits).collect::<Vec<u32>>()
+    });
+    assert!(one == four);
+}
+
 #[test]
 fn threads_do_not_change_logits() {
     for tiny in shapes() {
