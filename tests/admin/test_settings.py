@@ -21,7 +21,7 @@ WRONG_FILES: list[tuple[str, str, str | None]] = [
     ("[server]\nhost = 1", "quiver.toml: `server.host`: expected text, got a whole number", None),
     ("[drain]\ntimeout = -1", "quiver.toml: `drain.timeout`: expected a number >= 0.0", None),
     ("[engine]\nbolt = 'no'", "quiver.toml: `engine.bolt`: expected true or false, got text", None),
-    ("[engine]\nkv = 'f8'", "quiver.toml: `engine.kv`: expected one of f16, f32", None),
+    ("[engine]\nkv = 'f8'", "quiver.toml: `engine.kv`: expected one of f16, f32, q8_0", None),
     ("server = 1", "quiver.toml: `server`: expected a section, got a whole number", None),
     ("[[models]]\nid = 'm'", "quiver.toml: `models[0].path` is required", None),
     (
