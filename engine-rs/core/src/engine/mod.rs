@@ -26,7 +26,7 @@ pub mod threads;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::executor::Executor;
-use crate::executor::threads::block_signals;
+use crate::executor::threads::{block_signals, stand_back};
 use crate::request::GenerateRequest;
 use language::{Language, check};
 use machine::Machine;
@@ -79,7 +79,11 @@ impl Engine {
         };
         let (reading, answers) = (Arc::clone(&language), commands.clone());
         let threads = vec![
-            spawn("quiver-engine", move || worker.run())?,
+            spawn("quiver-engine", move || {
+                // It computes as one of the executor's threads.
+                stand_back();
+                worker.run();
+            })?,
             spawn("quiver-reader", move || read_prompts(&*reading, &requests, &answers))?,
         ];
         Ok(Self {

@@ -38,7 +38,7 @@ pub(crate) fn block_signals() {
 pub(crate) fn block_signals() {}
 
 #[cfg(unix)]
-pub(super) fn stand_back() {
+pub(crate) fn stand_back() {
     block_signals();
     #[cfg(target_os = "linux")]
     // SAFETY: plain system call; on Linux id 0 is the calling thread. Failing to be nice is no failure.
@@ -49,4 +49,4 @@ pub(super) fn stand_back() {
 }
 
 #[cfg(not(unix))]
-pub(super) fn stand_back() {}
+pub(crate) fn stand_back() {}
