@@ -70,7 +70,7 @@ impl Attention<'_> {
         let Some(first) = own.next() else {
             return;
         };
-        let whole = first.start..own.last().map_or(first.end, |last| last.end);
+        let whole = first.start..own.next_back().map_or(first.end, |last| last.end);
         let task = &self.tasks[task];
         // SAFETY: rows and heads of a task are its own.
         unsafe { merge(self.isa, &self.head, task.rows.len(), &partial[whole], scratch, self.out_of(task)) };
