@@ -6,7 +6,7 @@
 //! On Linux the time is that of the processor, so that other processes on the machine disturb little.
 
 use quiver_kernels::testing::{Noise, random_blocks};
-use quiver_kernels::{BlockType, Inputs, Isa, Matrix, MatrixScratch, Output, SUPPORTED, Store};
+use quiver_kernels::{BlockType, Inputs, Isa, Matrix, MatrixScratch, Output, SUPPORTED};
 use std::time::Duration;
 
 const ROWS: usize = 4096;
@@ -93,7 +93,7 @@ fn pass(matrices: &[Matrix], inputs: &Inputs, threads: usize) -> Duration {
                         let share = |of: usize| matrix.strips() * of / threads;
                         let strips = share(worker)..share(worker + 1);
                         // SAFETY: each thread has strips of its own.
-                        unsafe { matrix.multiply(strips, inputs, 0..inputs.rows(), out, Store::Set, &mut scratch) };
+                        unsafe { matrix.multiply(strips, inputs, 0..inputs.rows(), out, &mut scratch) };
                     }
                     now().saturating_sub(start)
                 })

@@ -25,5 +25,5 @@ pub use isa::Isa;
 pub use kv::{BLOCK, KvLayout, KvPlace, KvType};
 pub use logits::{largest, weigh};
 pub use matrix::{Format, Formats, Inputs, Matrix, MatrixScratch, NoMemory};
-pub use output::{Output, Store};
+pub use output::Output;
 pub use rows::{gelu, layer_norm, softmax};

@@ -12,14 +12,6 @@ unsafe impl Send for Output {}
 // SAFETY: as above.
 unsafe impl Sync for Output {}
 
-/// What becomes of the value that is already there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Store {
-    Set,
-    /// `out += product`: one addition, of the finished product.
-    Add,
-}
-
 impl Output {
     /// # Safety
     /// Every row and column that is later written through it must lie in valid memory, and no two threads may write the
@@ -48,17 +40,8 @@ impl Output {
     /// # Safety
     /// As for `new`.
     #[inline(always)]
-    pub(crate) unsafe fn write(self, row: usize, column: usize, values: &[f32], store: Store) {
-        // SAFETY: the caller vouches for the place.
-        let out = unsafe { self.start.add(row * self.stride + column) };
-        for (at, value) in values.iter().enumerate() {
-            // SAFETY: as above.
-            unsafe {
-                match store {
-                    Store::Set => *out.add(at) = *value,
-                    Store::Add => *out.add(at) += *value,
-                }
-            }
-        }
+    pub(crate) unsafe fn write(self, row: usize, column: usize, values: &[f32]) {
+        // SAFETY: the caller vouches for the place, which is not `values`.
+        unsafe { self.row(row).add(column).copy_from_nonoverlapping(values.as_ptr(), values.len()) }
     }
 }

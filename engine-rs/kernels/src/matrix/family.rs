@@ -5,7 +5,7 @@
 use super::inputs::{Format, Inputs};
 use super::machine::Machine;
 use super::scratch::MatrixScratch;
-use crate::output::{Output, Store};
+use crate::output::Output;
 use std::ops::Range;
 
 /// Weight rows of a strip.
@@ -76,7 +76,6 @@ pub(super) struct Task<'a> {
     pub(super) columns: usize,
     pub(super) inputs: &'a Inputs,
     pub(super) out: Output,
-    pub(super) store: Store,
 }
 
 /// At most this many input rows go straight from the packed strips.
@@ -261,6 +260,6 @@ impl Task<'_> {
         let column = strip * STRIP;
         let values = &totals.0[..STRIP.min(self.height - column)];
         // SAFETY: the caller's.
-        unsafe { self.out.write(row, column, values, self.store) }
+        unsafe { self.out.write(row, column, values) }
     }
 }

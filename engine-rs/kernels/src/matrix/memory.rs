@@ -63,12 +63,15 @@ pub(super) struct Buffer(Option<Aligned>);
 
 impl Buffer {
     /// Room for at least `bytes`; what was there is lost if it has to grow.
+    ///
+    /// # Panics
+    /// Where there is no memory: an abort would end every request, a panic ends the step.
     pub(super) fn reserve(&mut self, bytes: usize) {
         if self.0.as_ref().is_none_or(|held| held.bytes() < bytes) {
             self.0 = None;
             match Aligned::zeroed(bytes) {
                 Ok(grown) => self.0 = Some(grown),
-                Err(_) => std::alloc::handle_alloc_error(Layout::new::<[u8; LINE]>()),
+                Err(_) => panic!("no memory for {bytes} bytes of inputs"),
             }
         }
     }

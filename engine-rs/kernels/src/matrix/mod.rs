@@ -31,7 +31,7 @@ use family::{Family, STRIP, Task};
 use memory::Aligned;
 use std::ops::Range;
 
-use crate::output::{Output, Store};
+use crate::output::Output;
 
 /// Weights `[rows, columns]`, packed.
 #[derive(Debug)]
@@ -126,14 +126,13 @@ impl Matrix {
     ///
     /// # Panics
     /// If there are no such strips or rows, or `inputs` are not of this matrix's columns and format.
-    #[allow(clippy::too_many_arguments, reason = "what is multiplied, where it goes and how")]
+    #[allow(clippy::too_many_arguments, reason = "what is multiplied and where it goes")]
     pub unsafe fn multiply(
         &self,
         strips: Range<usize>,
         inputs: &Inputs,
         rows: Range<usize>,
         out: Output,
-        store: Store,
         scratch: &mut MatrixScratch,
     ) {
         assert!(
@@ -155,7 +154,6 @@ impl Matrix {
             columns: self.columns,
             inputs,
             out,
-            store,
         };
         // SAFETY: `isa` was detected; the matrix is packed as its family packs, the inputs were checked, and the caller
         // vouches for `out`.

@@ -182,11 +182,13 @@ impl<'a> Forward<'a> {
             let (queries, rest) = values.split_at_mut(query_end);
             let (keys, values) = rest.split_at_mut(key_end - query_end);
             let temperature = spec.temperature.map_or(1.0, |temperature| temperature.at(batch.positions[row]));
+            let mut room = Vec::new();
             for (heads, norm) in [(&mut *queries, &layer.query_norm), (&mut *keys, &layer.key_norm)] {
                 for head in heads.chunks_exact_mut(spec.key_width) {
                     if let Some(norm) = norm {
-                        let from = head.to_vec();
-                        rms_norm(isa, &from, norm, spec.norm_epsilon, head);
+                        room.clear();
+                        room.extend_from_slice(head);
+                        rms_norm(isa, &room, norm, spec.norm_epsilon, head);
                     }
                     if let Some((angles, rope)) = rope {
                         let pairs = row * rope.rotated / 2..(row + 1) * rope.rotated / 2;
@@ -277,7 +279,8 @@ impl<'a> Forward<'a> {
     fn logits(mut self, closing: &Closing<'_>) -> Vec<f32> {
         let weights = self.weights;
         let (spec, vocab, wanted) = (&weights.spec, weights.vocab, &self.batch.wanted);
-        let mut logits = vec![0.0; wanted.len() * vocab];
+        let mut logits = Vec::new();
+        grow(&mut logits, wanted.len() * vocab);
         if wanted.is_empty() {
             return logits;
         }
@@ -316,6 +319,11 @@ impl<'a> Forward<'a> {
 }
 
 /// Makes the buffer exactly so long; what it holds does not matter.
+///
+/// # Panics
+/// Where there is no memory: an abort would end every request, a panic ends the step.
 pub fn grow(buffer: &mut Vec<f32>, length: usize) {
+    let missing = length.saturating_sub(buffer.len());
+    assert!(buffer.try_reserve(missing).is_ok(), "no memory for {length} numbers of a step");
     buffer.resize(length, 0.0);
 }

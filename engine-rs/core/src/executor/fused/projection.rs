@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use quiver_kernels::{Formats, Inputs, Matrix, MatrixScratch, Output, Store};
+use quiver_kernels::{Formats, Inputs, Matrix, MatrixScratch, Output};
 
 use crate::executor::pool::Pool;
 
@@ -103,7 +103,7 @@ pub fn forward_all(
         // SAFETY: as above; the part's columns follow those of the parts before it.
         unsafe {
             let out = output.offset(part.at);
-            part.matrix.multiply(strips.clone(), inputs, rows.clone(), out, Store::Set, &mut scratch);
+            part.matrix.multiply(strips.clone(), inputs, rows.clone(), out, &mut scratch);
         }
     });
 }
