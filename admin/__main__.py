@@ -1,5 +1,5 @@
 """`python -m quiver.admin` is `quiver`."""
 
-from .cli import main
+from .cli.app import main
 
 main()

@@ -13,8 +13,8 @@ from quiver.proxy import server
 from quiver.schemas.config import Config
 
 from . import logging
-from .app import create_app
-from .console import fail, print_json
+from .api.app import create_app
+from .cli.console import fail, print_json
 from .loopback import is_loopback
 
 

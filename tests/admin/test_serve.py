@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from quiver.admin.cli import app
+from quiver.admin.cli.app import app
 from quiver.admin.serve import access, reachable_url, welcome, why_not_bound
 from quiver.proxy.server import Listening
 from quiver.schemas.config import Config, Server

@@ -6,7 +6,7 @@ from typing import Annotated, get_args, get_origin
 
 import msgspec
 import pytest
-from quiver.admin.cli import app
+from quiver.admin.cli.app import app
 from quiver.schemas import config, errors
 from typer.testing import CliRunner
 

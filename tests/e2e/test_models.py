@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from quiver.admin.cli import app
+from quiver.admin.cli.app import app
 from quiver.proxy.local.backend import BOLT
 from typer.testing import CliRunner
 

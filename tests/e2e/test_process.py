@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from quiver.admin.cli import app
+from quiver.admin.cli.app import app
 from quiver.proxy.local.backend import BOLT
 from typer.testing import CliRunner
 

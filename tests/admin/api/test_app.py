@@ -7,18 +7,18 @@ from typing import Any
 
 import msgspec
 import pytest
-import quiver.admin
+import quiver.admin.api
 import trio.testing
 from quart_trio import QuartTrio
-from quiver.admin.app import create_app, kind_of
-from quiver.admin.operations import OPERATIONS
+from quiver.admin.api.app import create_app, kind_of
+from quiver.admin.api.operations import OPERATIONS
 from quiver.proxy.registry import BackendStatus
 from quiver.proxy.server import Gateway
 from quiver.schemas import errors
 
-from .conftest import KEY, BuildGateway
+from ..conftest import KEY, BuildGateway
 
-STATIC = Path(quiver.admin.__file__).parent / "static"
+STATIC = Path(quiver.admin.api.__file__).parent / "static"
 
 
 async def get(app: QuartTrio, path: str, **headers: str) -> tuple[int, Any, Any]:

@@ -6,8 +6,8 @@ from quiver.proxy.remote.connections import Origin
 from quiver.schemas.config import Config, Routing
 from quiver.schemas.openai import ModelName
 
+from ..loopback import is_loopback
 from .complaint import SettingsError
-from .loopback import is_loopback
 
 
 def consistent(config: Config) -> Config:

@@ -10,15 +10,15 @@ from typing import Annotated, Any
 import quiver
 import typer
 
-from . import bench_commands
+from ..api.report import COLUMNS, StatusReport, row, summary
+from . import bench as bench_commands
 from .chat import Answer, Question
 from .client import DEFAULT_URL, Client, decoded
 from .console import print_json, print_table
 from .failures import failures_explained
-from .model_commands import models
+from .models import models
 from .options import ApiKey, Json, Url
-from .report import COLUMNS, StatusReport, row, summary
-from .server_commands import deregister, register, servers
+from .servers import deregister, register, servers
 
 app = typer.Typer(
     name="quiver",
@@ -71,8 +71,8 @@ def serve(
     Example:
       quiver serve --port 9000 --model models/qwen3-0.6b.gguf
     """
-    from .serve import serve as run
-    from .settings import load
+    from ..configuration.settings import load
+    from ..serve import serve as run
 
     with failures_explained():
         flags = _flags(host, port, log_level)

@@ -13,7 +13,7 @@ from quiver.schemas import errors
 from quiver.schemas.config import Config
 from quiver.schemas.errors import ApiError
 
-from .loopback import is_loopback
+from ..loopback import is_loopback
 
 SETTING = "set `auth.admin_key` or `auth.admin_key_file`"
 

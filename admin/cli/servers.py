@@ -16,9 +16,9 @@ from quiver.schemas.admin import (
     ServerReport,
 )
 
+from ..configuration.credentials import key_in
 from .client import DEFAULT_URL, Client, decoded
 from .console import print_json, print_table
-from .credentials import key_in
 from .failures import failures_explained
 from .options import AdminKey, Json, Url
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import quiver
-from quiver.admin.cli import app
-from quiver.admin.report import duration
+from quiver.admin.api.report import duration
+from quiver.admin.cli.app import app
 from typer.testing import CliRunner, Result
 
-from .conftest import Speak, events, reply
+from ..conftest import Speak, events, reply
 
 CHUNKS = (
     b'{"model": "bolt", "choices": [{"delta": {"role": "assistant", "content": "One "}}]}',

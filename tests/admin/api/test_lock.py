@@ -2,9 +2,9 @@
 
 import pytest
 from quart_trio import QuartTrio
-from quiver.admin.app import create_app
+from quiver.admin.api.app import create_app
 
-from .conftest import KEY, BuildGateway
+from ..conftest import KEY, BuildGateway
 
 ADMIN = "quiver-admin-key"
 HERE, ELSEWHERE = "127.0.0.1", "192.168.1.9"

@@ -18,10 +18,10 @@ from quiver.schemas import errors
 from quiver.schemas.errors import ApiError, ErrorKind
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from ..loopback import is_loopback
 from . import openapi
 from .answers import json_reply
 from .lock import header_lookup
-from .loopback import is_loopback
 from .report import HealthReport, VersionReport, report_on
 from .servers import admin_api
 
@@ -35,7 +35,7 @@ DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 def create_app(gateway: Gateway) -> QuartTrio:
     """The application for `gateway`. Call it inside `trio.run`: uptime counts from here, on Trio's clock."""
-    app = QuartTrio("quiver.admin", static_folder="static", template_folder=None)
+    app = QuartTrio("quiver.admin.api", static_folder="static", template_folder=None)
     # File names carry no version, so browsers ask each time whether theirs is still the right one.
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 0
     _add_health(app, gateway)

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from quiver.admin.openapi import description
-from quiver.admin.operations import OPERATIONS
+from quiver.admin.api.openapi import description
+from quiver.admin.api.operations import OPERATIONS
 from quiver.schemas import errors
 
 DOCUMENT = msgspec.json.decode(msgspec.json.encode(description(keys_required=False, admin_key_required=False)))

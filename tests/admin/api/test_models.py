@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import trio
-from quiver.admin.app import create_app
-from quiver.admin.cli import app
+from quiver.admin.api.app import create_app
+from quiver.admin.cli.app import app
 from quiver.proxy import server
 from quiver.proxy.server import Gateway, Listening
 from quiver.proxy.testing.models import GIB, ScriptedFile, ScriptedLoader

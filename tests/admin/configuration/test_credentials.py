@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from quiver.admin.complaint import SettingsError
-from quiver.admin.settings import load
+from quiver.admin.configuration.complaint import SettingsError
+from quiver.admin.configuration.settings import load
 
 EXPECTED = "expected one key of 8 to 256 printable characters"
 BACKEND_EXPECTED = "`backends[0].api_key_file`: expected one key of printable ASCII characters without blanks"

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quiver.admin.complaint import SettingsError
-from quiver.admin.settings import Tree, load
+from quiver.admin.configuration.complaint import SettingsError
+from quiver.admin.configuration.settings import Tree, load
 from quiver.schemas.config import Capabilities, Key
 
 SECRET = "s3cr3t-value-1234"

@@ -4,9 +4,9 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from quiver.admin.client import Client, ClientError, RequestFailed
+from quiver.admin.cli.client import Client, ClientError, RequestFailed
 
-from .conftest import Speak, events, reply
+from ..conftest import Speak, events, reply
 
 ENVELOPE = b'{"error": {"message": "No server offers `x`", "type": "invalid_request_error", "code": "model_not_found"}}'
 

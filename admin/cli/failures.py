@@ -6,8 +6,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..configuration.complaint import SettingsError
 from .client import ClientError, RequestFailed
-from .complaint import SettingsError
 from .console import fail
 
 

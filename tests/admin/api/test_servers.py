@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 import pytest
 import trio
-from quiver.admin.app import create_app
+from quiver.admin.api.app import create_app
 from quiver.proxy import server
 from quiver.proxy.server import Gateway, Listening
 from quiver.schemas.config import Auth, Config, Engine, Health, RemoteBackend, Server
 
-from .conftest import Speak, Speaker, reply
+from ..conftest import Speak, Speaker, reply
 
 SECRET = "sk-planted-0123456789"
 MODELS = reply("200 OK", b'{"object": "list", "data": [{"id": "qwen3"}, {"id": "gemma3"}]}')

@@ -1,0 +1,31 @@
+"""One operation of the API: what a method of a path takes and gives, as types, and what can go wrong, as statuses."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+from quiver.schemas import errors
+
+EVERY_STATUS = tuple(sorted({kind.status for kind in errors.CATALOGUE}))
+# What any operation of the admin API may answer.
+ADMIN_FAILURES = (401, 403, 500)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one path. `stream`: the type of its server-sent events, when it can stream; `lock`: whose key it takes;
+    `successes`: the statuses of its replies and what they say.
+    """
+
+    id: str
+    method: Literal["get", "post", "put", "delete"]
+    path: str
+    summary: str
+    tag: Literal["inference", "operation", "administration"]
+    reply: type[msgspec.Struct] | str  # a content type for what is not JSON
+    request: type[msgspec.Struct] | None = None
+    stream: type[msgspec.Struct] | None = None
+    failures: tuple[int, ...] = (500,)
+    lock: Literal["none", "client", "operator"] = "none"
+    example: object = None
+    successes: dict[int, str] = field(default_factory=lambda: {200: "OK"})
