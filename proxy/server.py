@@ -24,6 +24,7 @@ from .access.keys import KeyRing
 from .accounting import Ledger, Sink
 from .admission.admission import Admission
 from .egress import open_wire, operator_policy
+from .events import Journal
 from .exchange import ExchangeHandler
 from .handover import HypercornControl
 from .inference import Inference
@@ -74,6 +75,7 @@ class Gateway:
         self.config, self.world = config, world
         self.state: State = "starting"
         self.metrics = Metrics()
+        self.journal = Journal(world)
         self.ledger = Ledger(self.metrics, sink)
         self._egress = operator_policy(config.egress, on_loopback)
         self._checks: trio.Nursery | None = None
