@@ -83,7 +83,15 @@ class Gateway:
         catalogue = Catalogue(config.engine.models_dir)
         self.models = LocalModels(config, world, catalogue, loader or EngineLoader(catalogue))
         self.registry = Registry([*self.models, *map(self.candidate, config.backends)], config.routing)
-        self.keys = KeyRing(config.keys, config.auth.keys, config.rate)
+        self.keys = KeyRing(
+            config.keys,
+            config.auth.keys,
+            config.rate,
+            auth=config.auth,
+            closed=not on_loopback,
+            wall_clock=world.wall_clock,
+            note=self._note_failures,
+        )
         self.admission: Admission[Backend] = Admission(
             config.admission, give_back=lambda backend: backend.load.returned()
         )
@@ -166,6 +174,9 @@ class Gateway:
         yield Figure("counter", "quiver_cache_hits", "Requests answered from memory", reuse.hits)
         yield Figure("counter", "quiver_cache_shared", "Requests that shared another's answer", reuse.shared)
         yield Figure("counter", "quiver_cache_misses", "Repeatable requests with no answer yet", reuse.misses)
+        for why, count in self.keys.refused.items():
+            label = ("reason", why)
+            yield Figure("counter", "quiver_auth_failures", "Requests refused for their key", count, label)
         yield Figure("gauge", "quiver_records_waiting", "Records not yet written", ledger.waiting)
         yield Figure("counter", "quiver_records_dropped", "Records that could not be written", ledger.dropped)
         for backend in self.registry:
@@ -176,6 +187,9 @@ class Gateway:
             if isinstance(backend, EngineModel):
                 yield from backend.figures()
         yield from self._gpus.figures()
+
+    def _note_failures(self, address: str, count: int) -> None:
+        self.journal.note("auth.refused", address, failures=count)
 
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await open_wire(self.world.network, self._egress, host, port)

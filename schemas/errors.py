@@ -43,6 +43,17 @@ CONTEXT_LENGTH_EXCEEDED = _client("context_length_exceeded", 400, "Prompt and re
 INVALID_API_KEY = ErrorKind(
     "invalid_api_key", 401, "authentication_error", "client", False, "The key is missing or not known here."
 )
+EXPIRED_API_KEY = ErrorKind(
+    "expired_api_key",
+    401,
+    "authentication_error",
+    "client",
+    False,
+    "The key was known here, until a moment that is past.",
+)
+REVOKED_API_KEY = ErrorKind(
+    "revoked_api_key", 401, "authentication_error", "client", False, "The key was revoked, or another took its place."
+)
 MODEL_NOT_ALLOWED = ErrorKind(
     "model_not_allowed", 403, "permission_error", "client", False, "The key may not use this model."
 )
@@ -83,6 +94,25 @@ TOKENS_LIMITED = ErrorKind(
     "client",
     True,
     "Too many tokens in a minute; `Retry-After` says when.",
+)
+BUDGET_EXCEEDED = ErrorKind(
+    "budget_exceeded",
+    429,
+    "rate_limit_error",
+    "client",
+    True,
+    "The key's tokens for the day, week or month are spent; `Retry-After` says when the next begins.",
+)
+BUDGET_EXHAUSTED = ErrorKind(
+    "budget_exhausted", 403, "permission_error", "client", False, "The key's tokens are spent, once and for all."
+)
+AUTHENTICATION_LIMITED = ErrorKind(
+    "authentication_limited",
+    429,
+    "rate_limit_error",
+    "client",
+    True,
+    "Too many wrong keys came from the address; `Retry-After` says when it may try again.",
 )
 QUEUE_FULL = ErrorKind(
     "queue_full", 429, "rate_limit_error", "gateway", True, "All servers are busy, and so many wait already."
