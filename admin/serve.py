@@ -4,12 +4,16 @@ import errno
 import gc
 import os
 import socket
+import time
 
 import structlog
 import trio
 import typer
 from hypercorn.typing import ASGIFramework
 from quiver.proxy import server
+from quiver.proxy.store.failure import StoreError
+from quiver.proxy.store.folder import data_folder
+from quiver.proxy.store.store import Store
 from quiver.schemas.config import Config
 
 from . import logging
@@ -23,7 +27,10 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
     logging.configure(config.log)
     startup = Startup(config, announce_json=announce_json)
     try:
-        return trio.run(_run, config, startup)
+        store = Store.open(data_folder(config.store.data_dir), config.store, time.time)
+        return trio.run(_run, config, startup, store)
+    except StoreError as error:
+        fail(error.message, error.hint)
     except OSError as error:
         fail(*why_not_bound(config, error))
     except ValueError as error:
@@ -37,7 +44,7 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
 
 
-async def _run(config: Config, startup: "Startup") -> int:
+async def _run(config: Config, startup: "Startup", store: Store) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -47,6 +54,7 @@ async def _run(config: Config, startup: "Startup") -> int:
         announce=startup.announce,
         sink=logging.RecordLog(config.log),
         on_loopback=is_loopback(config.server.host),
+        store=store,
     )
 
 

@@ -1,6 +1,7 @@
 """Starting a gateway as its own process, the way a user does, and stopping it: shared by the demo, benchmarks and tests."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -33,7 +34,7 @@ class Running:
 
 @contextmanager
 def gateway(config: str = "", options: Sequence[str] = ()) -> Iterator[Running]:
-    """`quiver serve` on a free port with `config` as its file; killed at the end if it still runs.
+    """`quiver serve` on a free port with `config` as its file and a data folder of its own; killed at the end if it still runs.
 
     Raises `NotStarted` with its log when it does not come up.
     """
@@ -42,7 +43,10 @@ def gateway(config: str = "", options: Sequence[str] = ()) -> Iterator[Running]:
         log = Path(folder) / "log"
         command = [sys.executable, "-m", "quiver.admin", "serve", "--port", "0", "--json", *options]
         with log.open("w") as stderr:
-            process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=stderr, text=True)
+            environ = os.environ | {"QUIVER_DATA_DIR": str(Path(folder) / "data")}
+            process = subprocess.Popen(
+                command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=stderr, text=True
+            )
         try:
             assert process.stdout is not None
             line = process.stdout.readline()

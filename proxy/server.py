@@ -1,6 +1,6 @@
 """The gateway as one structured program: nested scopes, opened from the root and closed from the leaf.
 
-    telemetry    the ledger's writer                                  closes last
+    telemetry    the ledger's writer, the store's                     closes last
       resources  the engine's models, connections to remote servers
         control  health checks, one task for each server
           serving  listener, a session per connection, the exchanges' guards     closes first
@@ -42,6 +42,7 @@ from .remote.backend import RemoteServer
 from .reuse.store import ReuseStore
 from .seams import World
 from .session import LAST_CALL
+from .store.store import Store
 
 State = Literal["starting", "ready", "draining"]
 # What cancelled work may take to close its sockets once everything was told to stop.
@@ -66,15 +67,24 @@ class Listening:
 
 class Gateway:
     """The parts of one running gateway, for the control plane to look at and to change. Raises `ValueError` when the
-    configuration contradicts itself. `loader` stands in for the engine's own.
+    configuration contradicts itself. `loader` stands in for the engine's own. Without a `store` everything is kept in
+    memory.
     """
 
     def __init__(
-        self, config: Config, world: World, sink: Sink, *, on_loopback: bool, loader: Loader | None = None
+        self,
+        config: Config,
+        world: World,
+        sink: Sink,
+        *,
+        on_loopback: bool,
+        loader: Loader | None = None,
+        store: Store | None = None,
     ) -> None:
         self.config, self.world = config, world
         self.state: State = "starting"
         self.metrics = Metrics()
+        self.store = store or Store.open(None, config.store, world.wall_clock)
         self.journal = Journal(world)
         self.ledger = Ledger(self.metrics, sink)
         self._egress = operator_policy(config.egress, on_loopback)
@@ -210,15 +220,17 @@ async def run(
     signals: AsyncIterator[int] | None = None,
     on_loopback: bool = True,
     loader: Loader | None = None,
+    store: Store | None = None,
 ) -> int:
     """Serve until SIGINT or SIGTERM; the process's exit code (130 or 143).
 
     `sink` gets the records of finished requests, in batches, off the event loop. `signals` stands in for the process's
-    own, `loader` for the engine's. `on_loopback`: whether only this machine can reach the gateway. Raises `OSError` when the
+    own, `loader` for the engine's. `on_loopback`: whether only this machine can reach the gateway. `store` is closed at
+    the end; without one everything is kept in memory. Raises `OSError` when the
     address cannot be bound, `ValueError` when the configuration contradicts itself.
     """
     world = world or World()
-    gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader)
+    gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader, store=store)
     acceptors = await world.network.listen(config.server.host, config.server.port)
     if signals is not None:
         return 128 + await _run(gateway, acceptors, control(gateway), announce, signals)
@@ -234,13 +246,20 @@ async def _run(
     signals: AsyncIterator[int],
 ) -> int:
     async with trio.open_nursery() as telemetry:
-        telemetry.start_soon(gateway.ledger.write_records)
+        telemetry.start_soon(gateway.store.write)
+        telemetry.start_soon(_write_records, gateway)
         async with _resources(gateway), trio.open_nursery() as scope:
             scope.start_soon(gateway.check_servers)
             received = await _serve(gateway, acceptors, app, announce, signals)
             scope.cancel_scope.cancel()
         gateway.ledger.close()
     return received
+
+
+async def _write_records(gateway: Gateway) -> None:
+    """The ledger's writer; when it is done, nothing more comes for the store."""
+    await gateway.ledger.write_records()
+    gateway.store.close()
 
 
 @asynccontextmanager

@@ -99,6 +99,11 @@ NO_HEALTHY_BACKEND = _gateway("no_healthy_backend", 503, "Servers offer the mode
 CHECK_FAILED = _client(
     "check_failed", 503, "The server to be registered failed its first check; nothing was stored.", retryable=True
 )
+STORE_UNAVAILABLE = _gateway(
+    "store_unavailable",
+    503,
+    "The change could not be written to the disk, so it was not made; `GET /admin/stats` says why.",
+)
 QUEUE_TIMEOUT = _gateway("queue_timeout", 503, "No server became free in time.")
 SHUTTING_DOWN = _gateway("shutting_down", 503, "The gateway is draining and takes no new requests.")
 UPSTREAM_UNREACHABLE = _upstream("upstream_unreachable", 502, "The server could not be connected to.")
