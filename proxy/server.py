@@ -13,6 +13,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 import structlog
@@ -22,6 +23,7 @@ from quiver.schemas.config import Config, RemoteBackend
 from quiver.schemas.servers import Entry
 
 from .access.keys import KeyRing
+from .access.spending import restore_budgets
 from .accounting import Ledger, Sink
 from .admission.admission import Admission
 from .egress import open_wire, operator_policy
@@ -98,7 +100,6 @@ class Gateway:
         self.models = LocalModels(config, world, catalogue, loader or EngineLoader(catalogue))
         self.registry = Registry([*self.models, *map(self._configured, config.backends)], config.routing)
         self.modes = Modes(self.registry, self.store, self.journal, self.changes, world)
-        self._restore()
         self.keys = KeyRing(
             config.keys,
             config.auth.keys,
@@ -109,6 +110,7 @@ class Gateway:
             wall_clock=world.wall_clock,
             note=self._note_failures,
         )
+        self._restore()
         self.admission: Admission[Backend] = Admission(
             config.admission, give_back=lambda backend: backend.load.returned()
         )
@@ -190,6 +192,11 @@ class Gateway:
         for id, state in saved.states.items():
             if isinstance(server := self.registry.get(id), RemoteServer):
                 server.mode = "serving" if state.mode == "serving" else "paused"
+        for key in saved.keys:
+            self.keys.put(key, -inf)
+        admin_key = self.config.auth.admin_key
+        if admin_key is not None and (owner := self.keys.owner(self.keys.digest_of(admin_key))) is not None:
+            raise ValueError(f"`auth.admin_key` is also the client key of `{owner.name}`")
 
     def _models_changed(self, replaced: bool) -> None:
         if replaced:  # what was kept of another file's answers is void
@@ -287,6 +294,7 @@ async def _run(
         telemetry.start_soon(_write_records, gateway)
         async with _resources(gateway), trio.open_nursery() as scope:
             scope.start_soon(gateway.check_servers)
+            await restore_budgets(gateway.keys, gateway.store.history, gateway.world.wall_clock)
             received = await _serve(gateway, acceptors, app, announce, signals)
             scope.cancel_scope.cancel()
         gateway.ledger.close()

@@ -73,6 +73,11 @@ LOAD_CANCELLED = _client("load_cancelled", 409, "The model was unloaded before i
 CONFIGURED_SERVER = _client(
     "configured_server", 409, "The server is written in the configuration file, and is changed or removed there."
 )
+CONFIGURED_KEY = _client(
+    "configured_key", 409, "The key is written in the configuration file, which is where it is changed."
+)
+KEY_EXISTS = _client("key_exists", 409, "A key in use has this name, or the key is known here already.")
+KEY_REVOKED = _client("key_revoked", 409, "The key is revoked, which is for good.")
 VERSION_MISMATCH = _client(
     "version_mismatch", 412, "What was to be changed is not what `If-Match` names any more; read it again."
 )

@@ -107,11 +107,14 @@ class KeyRing:
         """The key with this id that was made while the gateway ran."""
         return self._issued.get(id)
 
+    def in_use(self, name: str) -> Issued | None:
+        """The same by its name, if it is not revoked."""
+        named = (issued for issued in self._issued.values() if issued.key.name == name and issued.key.revoked is None)
+        return next(named, None)
+
     def named(self, name: str) -> bool:
-        """Whether a key in use has this name."""
-        return name in self._digests or any(
-            issued.key.name == name and issued.key.revoked is None for issued in self._issued.values()
-        )
+        """Whether a key in use has this name, wherever it comes from."""
+        return name in self._digests or self.in_use(name) is not None
 
     def add(self, key: Key) -> Client:
         """Let a key in, with its limits unused. Raises `ValueError` when it is empty, or its name or itself is known."""
@@ -120,7 +123,7 @@ class KeyRing:
         digest = self._digest(key.key.encode())
         if self.named(key.name):
             raise ValueError(f"two keys are named `{key.name}`")
-        if (other := self.owner(digest)) is not None:
+        if (other := self._owner(digest)) is not None:
             raise ValueError(f"`{key.name}` and `{other.name}` have the same key")
         client = Client(key.name, digest.hex())
         client.change(terms_of(key), self._wall_clock, -inf)
@@ -141,7 +144,7 @@ class KeyRing:
         digests = {key.name: self._digest(str(key.key).encode()) for key in wanted}
         for issued in self._issued.values():
             if issued.key.revoked is None and issued.key.name in digests:
-                raise ValueError(f"two keys are named `{issued.key.name}`")
+                raise ValueError(f"two keys are named `{issued.key.name}`, one of which was made while the gateway ran")
         for name, digest in digests.items():
             if digest in self._ending or (digest in self._clients and self._clients[digest].name not in self._digests):
                 raise ValueError(f"`{name}` has the same key as one that was made while the gateway ran")
@@ -163,9 +166,9 @@ class KeyRing:
         """
         before = self._issued.get(key.id)
         digest = bytes.fromhex(key.digest)
-        if key.revoked is None and (before is None or before.key.revoked is not None) and self.named(key.name):
-            raise ValueError(f"two keys are named `{key.name}`")
-        owner = self.owner(digest)
+        if before is None and key.revoked is None and self.named(key.name):
+            raise ValueError(f"two keys are named `{key.name}`, one of which was made while the gateway ran")
+        owner = self._owner(digest)
         if owner is not None and (before is None or owner is not before.client):
             raise ValueError(f"`{key.name}` and `{owner.name}` have the same key")
         client = before.client if before is not None else Client(key.name, key.id)
@@ -181,10 +184,9 @@ class KeyRing:
         """What is saved of a key, in hexadecimal."""
         return self._digest(key.encode()).hex()
 
-    def owner(self, digest: bytes) -> Client | None:
-        """Whom a key stands for, or stood for, by its digest."""
-        ending = self._ending.get(digest)
-        return self._clients.get(digest) if ending is None else ending.client
+    def owner(self, digest: str) -> Client | None:
+        """Whom a key stands for, or stood for, by `digest_of` it."""
+        return self._owner(bytes.fromhex(digest))
 
     def authenticate(self, header: HeaderLookup, peer: str, now: float) -> Client:
         """Who sent a request from the IP address `peer`: the owner of its key, or the address where none is required.
@@ -214,6 +216,10 @@ class KeyRing:
 
     def statistics(self) -> Statistics:
         return Statistics(keys=len(self._digests) + len(self._issued), addresses=len(self._addresses))
+
+    def _owner(self, digest: bytes) -> Client | None:
+        ending = self._ending.get(digest)
+        return self._clients.get(digest) if ending is None else ending.client
 
     def _before_end(self, ending: Ending | None, peer: str, key: bytes, now: float) -> Client:
         """The client of a key that has an end, before that. Raises `ApiError`."""
