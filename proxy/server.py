@@ -22,6 +22,8 @@ from hypercorn.typing import ASGIFramework
 from quiver.schemas.config import Config, RemoteBackend
 from quiver.schemas.servers import Entry
 
+from .access.cors import CrossOrigin
+from .access.forwarding import Proxies
 from .access.keys import KeyRing
 from .access.spending import restore_budgets
 from .accounting import Ledger, Sink
@@ -119,7 +121,18 @@ class Gateway:
         self.models.offer_in(self.registry)
         self.models.changed = self._models_changed
         inference = Inference(self.registry, self.admission, self.reuse, config, world.random)
-        self.exchanges = ExchangeHandler(self.registry, inference, self.keys, self.ledger, self.metrics, world)
+        self.cors = CrossOrigin(config.cors) if config.cors.origins else None
+        self.proxies = Proxies(config.server.trusted_proxies) if config.server.trusted_proxies else None
+        self.exchanges = ExchangeHandler(
+            self.registry,
+            inference,
+            self.keys,
+            self.ledger,
+            self.metrics,
+            world,
+            cors=self.cors,
+            proxies=self.proxies,
+        )
         self._gpus = GpuFigures()
         self.metrics.figures = self._figures
 
