@@ -104,6 +104,9 @@ STORE_UNAVAILABLE = _gateway(
     503,
     "The change could not be written to the disk, so it was not made; `GET /admin/stats` says why.",
 )
+QUERY_TIMEOUT = _gateway(
+    "query_timeout", 503, "A question to the history took too long; ask for less time.", retryable=False
+)
 QUEUE_TIMEOUT = _gateway("queue_timeout", 503, "No server became free in time.")
 SHUTTING_DOWN = _gateway("shutting_down", 503, "The gateway is draining and takes no new requests.")
 UPSTREAM_UNREACHABLE = _upstream("upstream_unreachable", 502, "The server could not be connected to.")
