@@ -13,6 +13,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import structlog
@@ -35,7 +36,7 @@ from .local.gpu import GpuFigures
 from .local.loading import EngineLoader, Loader
 from .local.models import LocalModels
 from .metrics import Figure, Metrics
-from .network import Acceptor, Wire
+from .network import Acceptor, Wire, listen_locally
 from .registry import OUT_OF_SERVICE, Backend, BackendStatus, Registry
 from .remote import health
 from .remote.backend import RemoteServer
@@ -207,18 +208,21 @@ async def run(
     on_loopback: bool = True,
     loader: Loader | None = None,
     stopping: Callable[[float], None] = lambda seconds: None,
+    local_socket: Path | None = None,
 ) -> int:
     """Serve until SIGINT or SIGTERM; the process's exit code (130 or 143).
 
     `sink` gets the records of finished requests, in batches, off the event loop. `signals` stands in for the process's
-    own, `loader` for the engine's. `on_loopback`: whether only this machine can reach the gateway. `stopping` is told how
-    many seconds the shutdown may take, once it begins. The exit code is 1 when that was not enough, or a part of the
-    gateway failed to stop. Raises `OSError` when the address cannot be bound, `ValueError` when the configuration
-    contradicts itself.
+    own, `loader` for the engine's. `on_loopback`: whether only this machine can reach the gateway. `local_socket`: where to
+    listen for this user's own programs, too. `stopping` is told how many seconds the shutdown may take, once it begins; the
+    exit code is 1 when that was not enough, or a part of the gateway failed to stop. Raises `OSError` when the address
+    cannot be bound, `ValueError` when the configuration contradicts itself.
     """
     world = world or World()
     gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader)
     acceptors = await world.network.listen(config.server.host, config.server.port)
+    if local_socket is not None:
+        acceptors += _local_acceptors(local_socket)
     shutdown = Shutdown(gateway.config.drain, stopping)
     with contextlib.ExitStack() as stack:
         if signals is None:
@@ -231,6 +235,16 @@ async def run(
                 raise
             shutdown.failed()
         return shutdown.exit_code()
+
+
+def _local_acceptors(path: Path) -> list[Acceptor]:
+    """The Unix socket, if there can be one: the gateway is of use without."""
+    try:
+        return [listen_locally(path)]
+    except OSError as error:
+        log = structlog.get_logger(component="server")
+        log.warning("no local socket: use the address and a key instead", path=str(path), reason=str(error))
+        return []
 
 
 async def _run(
