@@ -20,6 +20,7 @@ import structlog
 import trio
 from hypercorn.typing import ASGIFramework
 from quiver.schemas.config import Config, RemoteBackend
+from quiver.schemas.servers import Entry
 
 from .access.keys import KeyRing
 from .accounting import Ledger, Sink
@@ -40,6 +41,7 @@ from .network import Acceptor, Wire, listen_locally
 from .registry import OUT_OF_SERVICE, Backend, BackendStatus, Registry
 from .remote import health
 from .remote.backend import RemoteServer
+from .remote.modes import Modes, entry_of
 from .reuse.store import ReuseStore
 from .seams import World
 from .shutdown import Shutdown
@@ -85,11 +87,15 @@ class Gateway:
         self.journal = Journal(world)
         self.ledger = Ledger(self.metrics, sink)
         self._egress = operator_policy(config.egress, on_loopback)
+        # Held from the last look at the registry to the change of it, as saving takes time in between.
+        self.changes = trio.Lock()
         self._checks: trio.Nursery | None = None
         self._checking: dict[str, trio.CancelScope] = {}
         catalogue = Catalogue(config.engine.models_dir)
         self.models = LocalModels(config, world, catalogue, loader or EngineLoader(catalogue))
-        self.registry = Registry([*self.models, *map(self.candidate, config.backends)], config.routing)
+        self.registry = Registry([*self.models, *map(self._configured, config.backends)], config.routing)
+        self.modes = Modes(self.registry, self.store, self.journal, self.changes, world)
+        self._restore()
         self.keys = KeyRing(config.keys, config.auth.keys, config.rate)
         self.admission: Admission[Backend] = Admission(
             config.admission, give_back=lambda backend: backend.load.returned()
@@ -110,17 +116,18 @@ class Gateway:
         """The state of every backend."""
         return [backend.status() for backend in self.registry]
 
-    def candidate(self, backend: RemoteBackend) -> RemoteServer:
+    def candidate(self, backend: RemoteBackend, entry: Entry) -> RemoteServer:
         """A server that gets no requests yet, to check first and then `adopt`, or `close`. Raises `ValueError` when its
         URL cannot be used.
         """
-        server = RemoteServer(backend, self.config.limits, self.config.health, self.world, self._open_wire)
+        server = RemoteServer(backend, self.config.limits, self.config.health, self.world, self._open_wire, entry)
         server.found = lambda: self.registry.refresh()
         return server
 
     def register(self, backend: RemoteBackend) -> RemoteServer:
         """`adopt` a server that nobody has checked. Raises `ValueError` as `candidate` and `adopt` do."""
-        server = self.candidate(backend)
+        now = self.world.wall_clock()
+        server = self.candidate(backend, Entry(origin="registered", created=now, changed=now))
         self.adopt(server)
         return server
 
@@ -136,6 +143,7 @@ class Gateway:
             server.succeed(before)
             self._let_go(before)
         self.registry.replace(server)
+        self.modes.settle(server)
         self.reuse.clear(trio.current_time())
         self._watch(server)
 
@@ -156,6 +164,20 @@ class Gateway:
                 if isinstance(backend, RemoteServer):
                     self._watch(backend)
             await trio.sleep_forever()
+
+    def _configured(self, backend: RemoteBackend) -> RemoteServer:
+        now = self.world.wall_clock()
+        return self.candidate(backend, Entry(created=now, changed=now))
+
+    def _restore(self) -> None:
+        """What was registered before the last stop, and which servers were paused then."""
+        saved = self.store.saved
+        for known in saved.servers:
+            if self.registry.get(known.id) is None:
+                self.registry.add(self.candidate(known.backend, entry_of(known)))
+        for id, state in saved.states.items():
+            if isinstance(server := self.registry.get(id), RemoteServer):
+                server.mode = "serving" if state.mode == "serving" else "paused"
 
     def _models_changed(self, replaced: bool) -> None:
         if replaced:  # what was kept of another file's answers is void
