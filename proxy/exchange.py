@@ -47,7 +47,7 @@ class ExchangeHandler:
         self.ledger, self.metrics, self.world = ledger, metrics, world
         self.draining = False
         self._time = inference.limits.request
-        self._running: dict[Watch, None] = {}
+        self._running: dict[Watch, Reply] = {}
         self._young: dict[Watch, tuple[Departure, Reply]] = {}
         self._born, self._idle = trio.Event(), trio.Event()
         self._log = structlog.get_logger(component="exchange")
@@ -103,7 +103,7 @@ class ExchangeHandler:
         progress = Progress("none", watch.began)
         progress.error, progress.outcome = error.kind.code, "failed"
         reply = Reply(downstream, self.world.request_id())
-        self._running[watch] = None
+        self._running[watch] = reply
         try:
             await reply.fail(error)
         finally:
@@ -114,6 +114,10 @@ class ExchangeHandler:
         while self._running:
             self._idle = trio.Event()
             await self._idle.wait()
+
+    def request_ids(self) -> list[str]:
+        """The ids of the requests that are being worked on."""
+        return [reply.request_id for reply in self._running.values()]
 
     def stop_all(self) -> None:
         """End every running exchange; each client is told that the gateway is shutting down."""
@@ -183,7 +187,7 @@ class ExchangeHandler:
         return self.world.request_id()
 
     def _began(self, watch: Watch, peer: Departure, reply: Reply) -> None:
-        self._running[watch] = None
+        self._running[watch] = reply
         if not self._young:
             self._born.set()
         self._young[watch] = (peer, reply)

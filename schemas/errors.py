@@ -59,6 +59,13 @@ NOT_FOUND = _client("not_found", 404, "No such path.")
 METHOD_NOT_ALLOWED = _client("method_not_allowed", 405, "The path exists, but not for this method.")
 MODEL_LOADING = _client("model_loading", 409, "The model is being loaded already.", retryable=True)
 LOAD_CANCELLED = _client("load_cancelled", 409, "The model was unloaded before it was loaded.")
+CONFIGURED_SERVER = _client(
+    "configured_server", 409, "The server is written in the configuration file, and is changed or removed there."
+)
+VERSION_MISMATCH = _client(
+    "version_mismatch", 412, "What was to be changed is not what `If-Match` names any more; read it again."
+)
+UNSUPPORTED_MEDIA_TYPE = _client("unsupported_media_type", 415, "The body is not declared as JSON.")
 MODEL_UNUSABLE = _client("model_unusable", 422, "The file cannot be served as a model; the message says why.")
 INSUFFICIENT_MEMORY = _client(
     "insufficient_memory", 507, "The model needs more memory than there is; the message says what to change."
@@ -96,6 +103,9 @@ MODEL_NOT_LOADED = _gateway(
 )
 ENGINE_STOPPED = _gateway("engine_stopped", 503, "The built-in engine is shutting down.")
 NO_HEALTHY_BACKEND = _gateway("no_healthy_backend", 503, "Servers offer the model, but none can be reached.")
+SERVERS_PAUSED = _gateway(
+    "servers_paused", 503, "Every server that offers the model is paused or being drained by its operator."
+)
 CHECK_FAILED = _client(
     "check_failed", 503, "The server to be registered failed its first check; nothing was stored.", retryable=True
 )
@@ -136,6 +146,7 @@ BY_STATUS: dict[int, ErrorKind] = {
     408: REQUEST_TIMEOUT,
     413: BODY_TOO_LARGE,
     414: TARGET_TOO_LONG,
+    415: UNSUPPORTED_MEDIA_TYPE,
     417: UNKNOWN_EXPECTATION,
     431: HEADERS_TOO_LARGE,
     501: NOT_IMPLEMENTED,
