@@ -302,7 +302,8 @@ async def test_page_is_open_metrics_when_asked(build: Build) -> None:
     )
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     assert page.endswith(b"# EOF\n")
-    families = {family.name: family for family in openmetrics_families(page.decode())}
+    parsed = openmetrics_families(page.decode())  # type: ignore[no-untyped-call] # it has no annotations
+    families = {family.name: family for family in parsed}
     assert families["quiver_requests"].type == "counter"
     assert families["quiver_state"].type == "stateset"
     assert families["quiver_build"].type == "info"
