@@ -16,20 +16,24 @@ from . import logging
 from .api.app import create_app
 from .cli.console import fail, print_json
 from .loopback import is_loopback
+from .watchdog import Watchdog
 
 
 def serve(config: Config, *, announce_json: bool = False) -> int:
     """Run until a signal; the exit code. With `announce_json` one line on stdout says where it listens."""
     logging.configure(config.log)
     startup = Startup(config, announce_json=announce_json)
+    watchdog = Watchdog()
     try:
-        return trio.run(_run, config, startup)
+        return trio.run(_run, config, startup, watchdog)
     except OSError as error:
         fail(*why_not_bound(config, error))
     except ValueError as error:
         fail(str(error), code=2)
     except KeyboardInterrupt:  # before the gateway minds its signals
         return 130
+    finally:
+        watchdog.disarm()
 
 
 # Requests leave nothing behind that only the garbage collector could find, so it need not look often; a walk over
@@ -37,7 +41,7 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
 
 
-async def _run(config: Config, startup: "Startup") -> int:
+async def _run(config: Config, startup: "Startup", watchdog: Watchdog) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -47,6 +51,7 @@ async def _run(config: Config, startup: "Startup") -> int:
         announce=startup.announce,
         sink=logging.RecordLog(config.log),
         on_loopback=is_loopback(config.server.host),
+        stopping=watchdog.arm,
     )
 
 

@@ -83,6 +83,7 @@ class Drain(_Section, frozen=True):
     delay: Annotated[Patience, said("on SIGTERM, how long `/readyz` says 503 while work is still accepted")] = 0.0
     timeout: Annotated[Patience, said("what open requests then get")] = 30.0
     interrupt_timeout: Annotated[Patience, said("the same after Ctrl-C, where a person waits")] = 2.0
+    total: Annotated[Seconds, said("the whole shutdown; what still runs then is stopped by force")] = 60.0
 
 
 class Auth(_Section, frozen=True):
