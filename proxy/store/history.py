@@ -138,4 +138,4 @@ def _meaning(code: str) -> ErrorMeaning:
     kind = errors.BY_CODE.get(code)
     if kind is None:
         return ErrorMeaning(code, "unknown", "A code of another version.")
-    return ErrorMeaning(code, kind.fault, kind.meaning)
+    return ErrorMeaning(code, kind.category, kind.meaning)
