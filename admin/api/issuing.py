@@ -177,7 +177,7 @@ async def _put(gateway: Gateway, key: SavedKey) -> Issued:
     spent = 0
     counts = None if before is None or before.key.budget_tokens is None else before.key.budget_period
     if key.budget_tokens is not None and key.budget_period != counts:
-        spent = await spent_by(key, gateway.store.history, gateway.world.wall_clock)
+        spent = await spent_by(key, gateway.store, gateway.world.wall_clock())
     with trio.CancelScope(shield=True):
         await gateway.store.save_key(key)
     gateway.keys.put(key, trio.current_time(), spent)

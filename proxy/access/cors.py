@@ -88,4 +88,3 @@ class CrossOrigin:
             return origin
         # A page without an origin of its own, such as a local file, is none of the pages that `*` stands for.
         return ANY.encode() if self._any and origin != b"null" else None
-
