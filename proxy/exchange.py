@@ -253,6 +253,7 @@ class ExchangeHandler:
                 estimated=reply.estimated,
                 engine=reply.engine if progress.source == "server" else None,
                 failures=progress.failures,
+                charged=progress.charged,
             )
         )
 

@@ -61,10 +61,10 @@ class Reply:
 
     `started`: the head, which has `status`, is out. `committed`: content is out, so no other backend may answer. `refused`: the
     content is an error. `gone`: the client is not there any more, which was noticed at `left_at`. `gaps` counts the times
-    between pieces of a stream. `usage`: what it cost, set by the backend as soon as that
-    is known, or `estimated`. `engine`: where the built-in engine's time went. `extra`: headers that come on top. `limits`:
-    whose limits the headers tell of. `cors`: headers for pages of other origins. `beat_due`: when silence has to be broken, on Trio's clock; `inf` until `beats` was
-    called.
+    between pieces of a stream. `usage`: what it cost, set by the backend as soon as that is known, or `estimated`. `engine`:
+    where the built-in engine's time went. `extra`: headers that come on top. `limits`: whose limits the headers tell of.
+    `cors`: headers for pages of other origins. `beat_due`: when silence has to be broken, on Trio's clock; `inf` until
+    `beats` was called.
     """
 
     # Most replies never change these: they stand here once instead of being set for each.

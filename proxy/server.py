@@ -208,7 +208,8 @@ class Gateway:
             if isinstance(server := self.registry.get(id), RemoteServer):
                 server.mode = "serving" if state.mode == "serving" else "paused"
         for key in saved.keys:
-            self.keys.put(key, -inf, spent_before(key, self.store, self.world.wall_clock()))
+            client = self.keys.put(key, -inf, spent_before(key, self.store, self.world.wall_clock()))
+            client.used_before = self.store.last_used(key.name)
         admin_key = self.config.auth.admin_key
         if admin_key is not None and (owner := self.keys.owner(self.keys.digest_of(admin_key))) is not None:
             raise ValueError(f"`auth.admin_key` is also the client key of `{owner.name}`")
