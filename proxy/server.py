@@ -24,6 +24,7 @@ from hypercorn.typing import ASGIFramework
 from quiver.schemas.config import Config, RemoteBackend
 from quiver.schemas.servers import Entry
 
+from . import upkeep
 from .access.cors import CrossOrigin
 from .access.forwarding import Proxies
 from .access.keys import KeyRing
@@ -93,7 +94,9 @@ class Gateway:
         self.metrics = Metrics()
         self.store = store or Store.open(None, config.store, world.wall_clock)
         self.journal = Journal(world)
-        self.ledger = Ledger(self.metrics, sink)
+        self.journal.keep = self.store.keep_event
+        self.store.told = self._store_changed
+        self.ledger = Ledger(self.metrics, sink, self.store.keep_records)
         self._egress = operator_policy(config.egress, on_loopback)
         # Held from the last look at the registry to the change of it, as saving takes time in between.
         self.changes = trio.Lock()
@@ -134,8 +137,8 @@ class Gateway:
             cors=self.cors,
             proxies=self.proxies,
         )
-        gpus = GpuFigures()
-        self.metrics.figures = lambda: chain(gateway_figures(self), gpus.figures())
+        self.gpus = GpuFigures()
+        self.metrics.figures = lambda: chain(gateway_figures(self), self.gpus.figures())
         self.page = Page(self.metrics)
 
     def __repr__(self) -> str:
@@ -221,6 +224,12 @@ class Gateway:
 
     def _note_failures(self, address: str, count: int) -> None:
         self.journal.note("auth.refused", address, failures=count)
+
+    def _store_changed(self, reason: str | None) -> None:
+        if reason is None:
+            self.journal.note("store.recovered", "store", dropped=self.store.statistics().dropped)
+        else:
+            self.journal.note("store.degraded", "store", reason=reason)
 
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await open_wire(self.world.network, self._egress, host, port)
@@ -310,6 +319,8 @@ async def _run(
         telemetry.start_soon(_write_records, gateway)
         async with _resources(gateway), trio.open_nursery() as scope:
             scope.start_soon(watch_lag, gateway.metrics.loop_lag)
+            scope.start_soon(upkeep.take_samples, gateway)
+            scope.start_soon(upkeep.tidy_store, gateway.store)
             scope.start_soon(gateway.check_servers)
             await _serve(gateway, acceptors, app, announce, signals, shutdown)
             scope.cancel_scope.cancel()
