@@ -15,6 +15,7 @@ from . import bench as bench_commands
 from .chat import Answer, Question
 from .client import DEFAULT_URL, Client, decoded
 from .console import print_json, print_table
+from .db import db
 from .failures import failures_explained
 from .models import models
 from .options import ApiKey, Json, Url
@@ -133,6 +134,7 @@ def status(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False
 
 
 app.add_typer(models)
+app.add_typer(db)
 app.command()(register)
 app.command()(deregister)
 app.command()(servers)

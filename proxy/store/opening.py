@@ -52,26 +52,36 @@ def open_folder(path: Path, now: float) -> Opened:
     folder.prepare()
     folder.lock()
     try:
-        return _opened(folder, now)
-    except (sqlite3.Error, OSError) as error:
-        folder.release()
-        raise StoreError(f"`{folder.database}` cannot be used: {reason_of(error)}") from error
+        return open_locked(folder, now)
     except BaseException:
         folder.release()
         raise
 
 
-def examine(database: sqlite3.Connection, *, whole: bool) -> None:
-    """Look through the file, or the registry's part of it. Raises `Damaged` with the first fault, `sqlite3.Error`."""
+def open_locked(folder: Folder, now: float) -> Opened:
+    """The database in a folder that this process has. Raises `StoreError`."""
+    try:
+        return _opened(folder, now)
+    except (sqlite3.Error, OSError) as error:
+        hint = "free some space on its disk" if "full" in reason_of(error) else None
+        raise StoreError(f"`{folder.database}` cannot be used: {reason_of(error)}", hint) from error
+
+
+def examine(database: sqlite3.Connection, *, whole: bool, thorough: bool = False) -> None:
+    """Look through the whole file, or the registry's part of it; `thorough`: whether indexes fit their tables, too. Raises
+    `Damaged` with the first fault, `sqlite3.Error`.
+    """
     if whole:
-        found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise Damaged(str(found))
+        check = "integrity_check" if thorough else "quick_check"
+        _require_ok(database.execute(f"PRAGMA {check}(1)").fetchone()[0])
     present = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     for table in sorted(REGISTRY_TABLES & present):
-        found = database.execute(f"PRAGMA integrity_check({table})").fetchone()[0]
-        if found != "ok":
-            raise Damaged(f"table `{table}`: {found}")
+        _require_ok(database.execute(f"PRAGMA integrity_check({table})").fetchone()[0])
+
+
+def _require_ok(found: str) -> None:
+    if found != "ok":
+        raise Damaged(found.rpartition("***\n")[2].partition("\n")[0])
 
 
 def copy_beside(folder: Folder) -> Picture | None:
@@ -109,8 +119,7 @@ def _opened(folder: Folder, now: float) -> Opened:
     except (Damaged, sqlite3.Error) as error:
         if not is_damage(error):
             raise
-        reason = str(error) if isinstance(error, Damaged) else reason_of(error)
-        recovery = recover(folder, beside, reason, now)
+        recovery = recover(folder, beside, reason_of(error), now)
         database = _up_to_date(folder.database)
     folder.suspect.unlink(missing_ok=True)
     _tidy(database)

@@ -30,11 +30,14 @@ RETRY_AFTER = 5
 
 
 class Store:
-    """`saved` is what was there at start; `secret`, made once, keys the hashes of clients' keys."""
+    """`saved` is what was there at start; `secret`, made once, keys the hashes of clients' keys. `recovery`: what had to be
+    done about a damaged database, if so.
+    """
 
     def __init__(self, opened: Opened, config: config.Store, wall_clock: Callable[[], float]) -> None:
         self.saved: Saved = opened.saved
         self.secret = opened.secret
+        self.recovery = opened.recovery
         self._opened = opened
         self._connection = Connection(opened.database)
         self._writer = Writer(self._connection, config)
