@@ -10,10 +10,11 @@ How it ends is `shutdown`'s business.
 
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,8 @@ from .admission.admission import Admission
 from .egress import open_wire, operator_policy
 from .events import Journal
 from .exchange import ExchangeHandler
+from .exposition import Page
+from .figures import gateway_figures
 from .handover import HypercornControl
 from .inference import Inference
 from .listener import Listener
@@ -38,9 +41,10 @@ from .local.catalogue import Catalogue
 from .local.gpu import GpuFigures
 from .local.loading import EngineLoader, Loader
 from .local.models import LocalModels
-from .metrics import Figure, Metrics
+from .loop_lag import watch_lag
+from .metrics import Metrics
 from .network import Acceptor, Wire, listen_locally
-from .registry import OUT_OF_SERVICE, Backend, BackendStatus, Registry
+from .registry import Backend, BackendStatus, Registry
 from .remote import health
 from .remote.backend import RemoteServer
 from .remote.modes import Modes, entry_of
@@ -111,10 +115,11 @@ class Gateway:
         self.reuse = ReuseStore(config.reuse)
         self.models.offer_in(self.registry)
         self.models.changed = self._models_changed
-        inference = Inference(self.registry, self.admission, self.reuse, config, world.random)
+        inference = Inference(self.registry, self.admission, self.reuse, config, world.random, self.metrics)
         self.exchanges = ExchangeHandler(self.registry, inference, self.keys, self.ledger, self.metrics, world)
-        self._gpus = GpuFigures()
-        self.metrics.figures = self._figures
+        gpus = GpuFigures()
+        self.metrics.figures = lambda: chain(gateway_figures(self), gpus.figures())
+        self.page = Page(self.metrics)
 
     def __repr__(self) -> str:
         return f"<Gateway: {self.state}, {self.exchanges!r}, {self.registry!r}>"
@@ -197,28 +202,6 @@ class Gateway:
             self.reuse.clear(trio.current_time())
         self.registry.refresh()
 
-    def _figures(self) -> Iterator[Figure]:
-        """What other parts count, for the metrics page."""
-        admission, reuse, ledger = self.admission.statistics(), self.reuse.statistics(), self.ledger
-        yield Figure("gauge", "quiver_queue_waiting", "Requests that wait for a free server", admission.queue.waiting)
-        yield Figure("counter", "quiver_queue_full", "Requests refused because too many waited", admission.full)
-        yield Figure("counter", "quiver_queue_timeouts", "Requests that waited too long", admission.timed_out)
-        yield Figure("gauge", "quiver_cache_bytes", "Memory taken by kept answers", reuse.bytes)
-        yield Figure("gauge", "quiver_cache_answers", "Answers kept", reuse.kept)
-        yield Figure("counter", "quiver_cache_hits", "Requests answered from memory", reuse.hits)
-        yield Figure("counter", "quiver_cache_shared", "Requests that shared another's answer", reuse.shared)
-        yield Figure("counter", "quiver_cache_misses", "Repeatable requests with no answer yet", reuse.misses)
-        yield Figure("gauge", "quiver_records_waiting", "Records not yet written", ledger.waiting)
-        yield Figure("counter", "quiver_records_dropped", "Records that could not be written", ledger.dropped)
-        for backend in self.registry:
-            label = ("server", backend.id)
-            tier, load = backend.tier(trio.current_time()), backend.load
-            yield Figure("gauge", "quiver_server_up", "Whether a server is in service", tier < OUT_OF_SERVICE, label)
-            yield Figure("gauge", "quiver_server_in_flight", "Requests on a server", load.in_flight, label)
-            if isinstance(backend, EngineModel):
-                yield from backend.figures()
-        yield from self._gpus.figures()
-
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await open_wire(self.world.network, self._egress, host, port)
 
@@ -259,8 +242,8 @@ async def run(
     """Serve until SIGINT or SIGTERM; the process's exit code (130 or 143).
 
     `sink` gets the records of finished requests, in batches, off the event loop. `signals` stands in for the process's
-    own, `loader` for the engine's. `on_loopback`: whether only this machine can reach the gateway. `store` is closed at the
-    end; without one everything is kept in memory. `local_socket`: where to listen for this user's own programs, too.
+    own, `loader` for the engine's. `on_loopback`: whether only this machine can reach the gateway. `local_socket`: where to
+    listen for this user's own programs, too. `store` keeps what lasts and is closed at the end; without one nothing lasts.
     `stopping` is told how many seconds the shutdown may take, once it begins; the exit code is 1 when that was not enough,
     or a part of the gateway failed to stop. Raises `OSError` when the address cannot be bound, `ValueError` when the
     configuration contradicts itself.
@@ -306,6 +289,7 @@ async def _run(
         telemetry.start_soon(gateway.store.write)
         telemetry.start_soon(_write_records, gateway)
         async with _resources(gateway), trio.open_nursery() as scope:
+            scope.start_soon(watch_lag, gateway.metrics.loop_lag)
             scope.start_soon(gateway.check_servers)
             await _serve(gateway, acceptors, app, announce, signals, shutdown)
             scope.cancel_scope.cancel()
