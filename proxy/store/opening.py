@@ -2,13 +2,14 @@
 what it holds.
 """
 
+import contextlib
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import structlog
-from quiver.schemas.saved import Saved
+from quiver.schemas.saved import CheckResult, Saved
 
 from . import export, registry
 from .connection import connect, connect_to_read, transaction
@@ -20,6 +21,8 @@ from .recovery import REGISTRY_TABLES, Recovery, finish, put_back, recover
 
 # Larger files are not read as a whole at every start; what must never be lost is, and so is a file that has shown damage.
 CHECKED_WHOLE = 256 * 1024 * 1024
+# Results of each server that are brought back: as many as a server remembers.
+CHECKS = 100
 # Pages that are given back to the disk at a start.
 VACUUMED = 25_000
 
@@ -32,10 +35,18 @@ class Opened:
     def __init__(self, folder: Folder | None, database: sqlite3.Connection, recovery: Recovery | None = None) -> None:
         self.folder, self.database, self.recovery = folder, database, recovery
         self.secret: bytes = registry.meta(database, "secret")
-        self.saved: Saved = registry.saved(database)
+        self.saved: Saved = msgspec.structs.replace(registry.saved(database), checks=_last_checks(database))
 
     def __repr__(self) -> str:
         return f"<Opened {self.folder or 'in memory'}>"
+
+    def suspect(self) -> None:
+        """The database turns out to be damaged: the next start looks through all of it."""
+        log = structlog.get_logger(component="store")
+        log.critical("the database is damaged; restart the gateway to have it rebuilt", folder=str(self.folder))
+        if self.folder is not None:
+            with contextlib.suppress(OSError):
+                self.folder.suspect.touch()
 
 
 def open_in_memory() -> Opened:
@@ -103,6 +114,24 @@ def renew_copy(folder: Folder, database: sqlite3.Connection) -> None:
     except (sqlite3.Error, OSError, Damaged, msgspec.DecodeError) as error:
         log = structlog.get_logger(component="store")
         log.error("the export of the registrations is not renewed", file=str(folder.export), reason=reason_of(error))
+
+
+def _last_checks(database: sqlite3.Connection) -> dict[str, tuple[CheckResult, ...]]:
+    """Each server's last results, oldest first."""
+    found: dict[str, list[CheckResult]] = {}
+    rows = database.execute(
+        """
+        SELECT server, at, ok, seconds, reason, source
+        FROM (SELECT *, row_number() OVER (PARTITION BY server ORDER BY id DESC) AS place FROM checks)
+        WHERE place <= ? ORDER BY id
+        """,
+        (CHECKS,),
+    )
+    for server, *values in rows:
+        with contextlib.suppress(msgspec.ValidationError):  # what a damaged row says
+            result = dict(zip(CheckResult.__struct_fields__, values, strict=True))
+            found.setdefault(server, []).append(msgspec.convert(result, CheckResult, strict=False))
+    return {server: tuple(results) for server, results in found.items()}
 
 
 def _opened(folder: Folder, now: float) -> Opened:

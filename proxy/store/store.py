@@ -43,7 +43,7 @@ class Store:
         self.secret = opened.secret
         self.recovery = opened.recovery
         self._opened, self._wall_clock = opened, wall_clock
-        self._connection = Connection(opened.database)
+        self._connection = Connection(opened.database, opened.suspect)
         self._writer = Writer(self._connection, config)
         path = None if opened.folder is None else opened.folder.database
         self._reader = Reader(path, self._connection)
