@@ -13,11 +13,13 @@ import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from math import inf
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import structlog
 import trio
 from hypercorn.typing import ASGIFramework
@@ -51,6 +53,7 @@ from .registry import Backend, BackendStatus, Registry
 from .remote import health
 from .remote.backend import RemoteServer
 from .remote.modes import Modes, entry_of
+from .remote.standings import Standings
 from .reuse.store import ReuseStore
 from .seams import World
 from .shutdown import Shutdown
@@ -96,6 +99,8 @@ class Gateway:
         self.journal = Journal(world)
         self.journal.keep = self.store.keep_event
         self.store.told = self._store_changed
+        if self.store.recovery is not None:
+            self.journal.note("store.recovered", "database", **msgspec.to_builtins(self.store.recovery))
         self.ledger = Ledger(self.metrics, sink, self.store.keep_records)
         self._egress = operator_policy(config.egress, on_loopback)
         # Held from the last look at the registry to the change of it, as saving takes time in between.
@@ -103,9 +108,11 @@ class Gateway:
         self._checks: trio.Nursery | None = None
         self._checking: dict[str, trio.CancelScope] = {}
         catalogue = Catalogue(config.engine.models_dir)
-        self.models = LocalModels(config, world, catalogue, loader or EngineLoader(catalogue))
-        self.registry = Registry([*self.models, *map(self._configured, config.backends)], config.routing)
+        self.models = LocalModels(config, world, catalogue, loader or EngineLoader(catalogue), self.store, self.journal)
+        self.registry = Registry(tuple(self.models), config.routing)
+        self.standings = Standings(self.registry, self.store, self.journal, world)
         self.modes = Modes(self.registry, self.store, self.journal, self.changes, world)
+        self._add_known_servers()
         self.keys = KeyRing(
             config.keys,
             config.auth.keys,
@@ -116,7 +123,7 @@ class Gateway:
             wall_clock=world.wall_clock,
             note=self._note_failures,
         )
-        self._restore()
+        self._add_known_keys()
         self.admission: Admission[Backend] = Admission(
             config.admission, give_back=lambda backend: backend.load.returned()
         )
@@ -153,7 +160,7 @@ class Gateway:
         URL cannot be used.
         """
         server = RemoteServer(backend, self.config.limits, self.config.health, self.world, self._open_wire, entry)
-        server.found = lambda: self.registry.refresh()
+        self.standings.follow(server)
         return server
 
     def register(self, backend: RemoteBackend) -> RemoteServer:
@@ -176,6 +183,7 @@ class Gateway:
             self._let_go(before)
         self.registry.replace(server)
         self.modes.settle(server)
+        self.standings.settle(server)
         self.reuse.clear(trio.current_time())
         self._watch(server)
 
@@ -197,20 +205,27 @@ class Gateway:
                     self._watch(backend)
             await trio.sleep_forever()
 
-    def _configured(self, backend: RemoteBackend) -> RemoteServer:
+    def _add_known_servers(self) -> None:
+        """Those that are configured, and those that were registered before; each as it was when the gateway last ran."""
         now = self.world.wall_clock()
-        return self.candidate(backend, Entry(created=now, changed=now))
+        for configured in self.config.backends:
+            self.registry.add(self.candidate(configured, Entry(created=now, changed=now)))
+        log = structlog.get_logger(component="store")
+        for saved in self.store.saved.servers:
+            try:
+                if self.registry.get(saved.id) is None:
+                    self.registry.add(self.candidate(saved.backend, entry_of(saved)))
+                else:
+                    log.warning("a server is configured and was registered; the configuration wins", server=saved.id)
+            except ValueError as error:
+                log.error("a registered server cannot be used", server=saved.id, reason=str(error))
+        for backend in self.registry:
+            if isinstance(backend, RemoteServer):
+                self.standings.recall(backend)
+        self.registry.refresh()
 
-    def _restore(self) -> None:
-        """What was registered before the last stop, and which servers were paused then."""
-        saved = self.store.saved
-        for known in saved.servers:
-            if self.registry.get(known.id) is None:
-                self.registry.add(self.candidate(known.backend, entry_of(known)))
-        for id, state in saved.states.items():
-            if isinstance(server := self.registry.get(id), RemoteServer):
-                server.mode = "serving" if state.mode == "serving" else "paused"
-        for key in saved.keys:
+    def _add_known_keys(self) -> None:
+        for key in self.store.saved.keys:
             client = self.keys.put(key, -inf, spent_before(key, self.store, self.world.wall_clock()))
             client.used_before = self.store.last_used(key.name)
         admin_key = self.config.auth.admin_key
@@ -243,7 +258,7 @@ class Gateway:
         with scope:
             while True:
                 try:
-                    await health.watch(server, self.config.health, self.world)
+                    await health.watch(server, self.config.health, self.world, partial(self.standings.turned, server))
                 except Exception:  # a fault of ours must not leave the server unwatched, nor end the gateway
                     structlog.get_logger(component="health").exception("check broke", server=server.id)
                 await trio.sleep(self.config.health.interval)

@@ -11,7 +11,7 @@ from msgspec import Meta
 from .config import Capabilities, HttpUrl, ModelOptions, ServerName
 from .history import ModelTotals
 from .openai import ModelName
-from .saved import Metadata, Mode
+from .saved import CheckResult, Metadata, Mode
 from .servers import BackendKey, Origin
 
 HealthStatus = Literal["healthy", "unhealthy", "unknown"]
@@ -101,16 +101,6 @@ class ServerList(msgspec.Struct, frozen=True):
     servers: list[ServerReport]
     total: int
     next_cursor: str | None = None
-
-
-class CheckResult(msgspec.Struct, frozen=True):
-    """How one check, or one request, ended."""
-
-    at: float
-    ok: bool
-    seconds: float
-    reason: str | None
-    source: Literal["check", "traffic"]
 
 
 class ServerDetails(ServerReport, frozen=True, kw_only=True):
