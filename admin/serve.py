@@ -10,12 +10,14 @@ import trio
 import typer
 from hypercorn.typing import ASGIFramework
 from quiver.proxy import server
+from quiver.proxy.tracing import Tracer
 from quiver.schemas.config import Config
 
 from . import logging
 from .api.app import create_app
 from .cli.console import fail, print_json
 from .loopback import is_loopback
+from .telemetry.opening import MissingExtra, open_tracer
 from .watchdog import Watchdog
 
 
@@ -25,7 +27,9 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
     startup = Startup(config, announce_json=announce_json)
     watchdog = Watchdog()
     try:
-        return trio.run(_run, config, startup, watchdog)
+        return trio.run(_run, config, startup, watchdog, open_tracer(config.telemetry))
+    except MissingExtra as missing:
+        fail(str(missing), missing.hint, code=2)
     except OSError as error:
         fail(*why_not_bound(config, error))
     except ValueError as error:
@@ -41,7 +45,7 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
 
 
-async def _run(config: Config, startup: "Startup", watchdog: Watchdog) -> int:
+async def _run(config: Config, startup: "Startup", watchdog: Watchdog, tracer: Tracer | None) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -52,6 +56,7 @@ async def _run(config: Config, startup: "Startup", watchdog: Watchdog) -> int:
         sink=logging.RecordLog(config.log),
         on_loopback=is_loopback(config.server.host),
         stopping=watchdog.arm,
+        tracer=tracer,
     )
 
 

@@ -25,6 +25,7 @@ from .registry import Registry
 from .reply import Downstream, DownstreamGone, Reply
 from .request import Request
 from .seams import World
+from .tracing import Tracing
 from .watch import TICK, Departure, Watch
 
 # What is served by the exchange handler, whichever way the connection came.
@@ -41,10 +42,18 @@ class ExchangeHandler:
     """Answers requests. `run` has to run beside it. `draining`: new requests are turned away."""
 
     def __init__(
-        self, registry: Registry, inference: Inference, keys: KeyRing, ledger: Ledger, metrics: Metrics, world: World
+        self,
+        registry: Registry,
+        inference: Inference,
+        keys: KeyRing,
+        ledger: Ledger,
+        metrics: Metrics,
+        world: World,
+        tracing: Tracing | None = None,
     ) -> None:
         self.registry, self.inference, self.keys = registry, inference, keys
         self.ledger, self.metrics, self.world = ledger, metrics, world
+        self._tracing = tracing or Tracing(world.random)
         self.draining = False
         self._time = inference.limits.request
         self._running: dict[Watch, tuple[Reply, Progress]] = {}
@@ -91,7 +100,10 @@ class ExchangeHandler:
         """Answer one request. Raises `DownstreamGone` when there is nobody left to answer."""
         now = trio.current_time()
         progress = Progress(_ENDPOINTS.get(request.path) or _endpoint_label(request.path), now)
+        progress.trace_id, progress.trace = self._tracing.begin(request)
         reply = Reply(peer, self._request_id(request))
+        if progress.trace is not None:
+            reply.answer = progress.trace.answer
         watch = Watch(now, self._time)
         self._began(watch, peer, reply, progress)
         try:
@@ -207,29 +219,32 @@ class ExchangeHandler:
         if not self._running:
             self._idle.set()
         first = None if reply.committed_at is None else reply.committed_at - progress.began
-        self.ledger.record(
-            Record(
-                request_id=reply.request_id,
-                at=self.world.wall_clock(),
-                client=progress.client or address,
-                endpoint=progress.endpoint,
-                model=progress.model,
-                server_id=reply.server_id,
-                stream=progress.stream,
-                status=reply.status,
-                outcome=_outcome(progress, reply),
-                error=progress.error,
-                source=progress.source,
-                attempts=progress.attempts,
-                queued=progress.queued,
-                duration=trio.current_time() - progress.began,
-                first_byte=first,
-                usage=reply.usage,
-                estimated=reply.estimated,
-                engine=reply.engine if progress.source == "server" else None,
-                failures=progress.failures,
-            )
+        ended = trio.current_time()
+        record = Record(
+            request_id=reply.request_id,
+            at=self.world.wall_clock(),
+            client=progress.client or address,
+            endpoint=progress.endpoint,
+            model=progress.model,
+            server_id=reply.server_id,
+            stream=progress.stream,
+            status=reply.status,
+            outcome=_outcome(progress, reply),
+            error=progress.error,
+            source=progress.source,
+            attempts=progress.attempts,
+            queued=progress.queued,
+            duration=ended - progress.began,
+            first_byte=first,
+            usage=reply.usage,
+            estimated=reply.estimated,
+            engine=reply.engine if progress.source == "server" else None,
+            failures=progress.failures,
+            trace_id=progress.trace_id,
         )
+        self.ledger.record(record)
+        if progress.trace is not None:
+            self._tracing.end(progress.trace, record, ended)
 
 
 def _shutting_down() -> ApiError:

@@ -1,9 +1,12 @@
 """What is kept of one request: the value that accounting writes and metrics count."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from quiver.schemas.openai import Usage
+
+if TYPE_CHECKING:
+    from .tracing import Trace
 
 Outcome = Literal["completed", "failed", "client_gone", "cancelled"]
 # Where an answer came from: a server for this request, another request in flight, or memory.
@@ -90,6 +93,8 @@ class Progress:
     outcome: Outcome = "cancelled"
     source: Source = "server"
     failures: tuple[FailedAttempt, ...] = ()
+    trace_id: str | None = None
+    trace: "Trace | None" = None
 
     def __init__(self, endpoint: str, began: float) -> None:
         self.endpoint, self.began = endpoint, began

@@ -45,8 +45,12 @@ from .registry import Backend, BackendStatus, Registry
 from .remote import health
 from .remote.backend import RemoteServer
 from .reuse.store import ReuseStore
-from .seams import World
+from .seams import World, offload
 from .shutdown import Shutdown
+from .tracing import Tracer, Tracing
+
+# What sending the last spans may take.
+FLUSH = 3.0
 
 State = Literal["starting", "ready", "draining"]
 
@@ -71,7 +75,14 @@ class Gateway:
     """
 
     def __init__(
-        self, config: Config, world: World, sink: Sink, *, on_loopback: bool, loader: Loader | None = None
+        self,
+        config: Config,
+        world: World,
+        sink: Sink,
+        *,
+        on_loopback: bool,
+        loader: Loader | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.config, self.world = config, world
         self.state: State = "starting"
@@ -93,7 +104,9 @@ class Gateway:
         self.models.offer_in(self.registry)
         self.models.changed = self._models_changed
         inference = Inference(self.registry, self.admission, self.reuse, config, world.random, self.metrics)
-        self.exchanges = ExchangeHandler(self.registry, inference, self.keys, self.ledger, self.metrics, world)
+        self.tracer = tracer
+        tracing = Tracing(world.random, tracer, propagate=config.telemetry.propagate)
+        self.exchanges = ExchangeHandler(self.registry, inference, self.keys, self.ledger, self.metrics, world, tracing)
         gpus = GpuFigures()
         self.metrics.figures = lambda: chain(gateway_figures(self), gpus.figures())
         self.page = Page(self.metrics)
@@ -190,19 +203,20 @@ async def run(
     signals: AsyncIterator[int] | None = None,
     on_loopback: bool = True,
     loader: Loader | None = None,
+    tracer: Tracer | None = None,
     stopping: Callable[[float], None] = lambda seconds: None,
     local_socket: Path | None = None,
 ) -> int:
     """Serve until SIGINT or SIGTERM; the process's exit code (130 or 143).
 
     `sink` gets the records of finished requests, in batches, off the event loop. `signals` stands in for the process's
-    own, `loader` for the engine's. `on_loopback`: whether only this machine can reach the gateway. `local_socket`: where to
-    listen for this user's own programs, too. `stopping` is told how many seconds the shutdown may take, once it begins; the
-    exit code is 1 when that was not enough, or a part of the gateway failed to stop. Raises `OSError` when the address
-    cannot be bound, `ValueError` when the configuration contradicts itself.
+    own, `loader` for the engine's. `tracer` gets the traces of requests. `on_loopback`: whether only this machine can reach
+    the gateway. `local_socket`: where to listen for this user's own programs, too. `stopping` is told how many seconds the
+    shutdown may take, once it begins; the exit code is 1 when that was not enough, or a part of the gateway failed to stop.
+    Raises `OSError` when the address cannot be bound, `ValueError` when the configuration contradicts itself.
     """
     world = world or World()
-    gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader)
+    gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader, tracer=tracer)
     acceptors = await world.network.listen(config.server.host, config.server.port)
     if local_socket is not None:
         acceptors += _local_acceptors(local_socket)
@@ -246,6 +260,8 @@ async def _run(
             await _serve(gateway, acceptors, app, announce, signals, shutdown)
             scope.cancel_scope.cancel()
         gateway.ledger.close()
+    if gateway.tracer is not None:
+        await offload(gateway.tracer.close, FLUSH)
 
 
 @asynccontextmanager
