@@ -4,12 +4,16 @@ import errno
 import gc
 import os
 import socket
+import time
 
 import structlog
 import trio
 import typer
 from hypercorn.typing import ASGIFramework
 from quiver.proxy import server
+from quiver.proxy.store.failure import StoreError
+from quiver.proxy.store.folder import data_folder
+from quiver.proxy.store.store import Store
 from quiver.proxy.tracing import Tracer
 from quiver.schemas.config import Config
 
@@ -27,7 +31,11 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
     startup = Startup(config, announce_json=announce_json)
     watchdog = Watchdog()
     try:
-        return trio.run(_run, config, startup, watchdog, open_tracer(config.telemetry))
+        tracer = open_tracer(config.telemetry)
+        store = Store.open(data_folder(config.store.data_dir), config.store, time.time)
+        return trio.run(_run, config, startup, watchdog, store, tracer)
+    except StoreError as error:
+        fail(error.message, error.hint)
     except MissingExtra as missing:
         fail(str(missing), missing.hint, code=2)
     except OSError as error:
@@ -45,7 +53,7 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
 
 
-async def _run(config: Config, startup: "Startup", watchdog: Watchdog, tracer: Tracer | None) -> int:
+async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: Store, tracer: Tracer | None) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -55,6 +63,7 @@ async def _run(config: Config, startup: "Startup", watchdog: Watchdog, tracer: T
         announce=startup.announce,
         sink=logging.RecordLog(config.log),
         on_loopback=is_loopback(config.server.host),
+        store=store,
         stopping=watchdog.arm,
         tracer=tracer,
     )

@@ -33,7 +33,9 @@ PLACE_INTERVAL = 5.0
 # What is kept of a server's words, in characters.
 MESSAGE = 500
 # What keeps a model's servers from taking a request, though another model's may.
-ELSEWHERE = (errors.UPSTREAM_BUSY, errors.QUEUE_FULL, errors.NO_HEALTHY_BACKEND)
+ELSEWHERE = (errors.UPSTREAM_BUSY, errors.QUEUE_FULL, errors.NO_HEALTHY_BACKEND, errors.SERVERS_PAUSED)
+# When a client may ask again for a model whose servers people have paused: nobody knows when they resume them.
+RESUME_SECONDS = 30
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -152,8 +154,11 @@ class Attempts:
         def choose() -> Backend | None:
             """Servers may have come and gone since."""
             now = trio.current_time()
-            candidates = worth_trying(self._registry.offering(call.model), call, tried, now)
+            offering = self._registry.offering(call.model)
+            candidates = worth_trying(offering, call, tried, now)
             if not candidates:
+                if offering and not any(backend.serving for backend in offering):
+                    raise _all_paused(call.model)
                 raise ApiError(errors.NO_HEALTHY_BACKEND, f"No server offers `{call.model}` any more", retry_after=5)
             return self._chooser.choose(candidates, call.model, job.affinity, now)
 
@@ -203,10 +208,16 @@ def _paused(model: str, seconds: float) -> ApiError:
     )
 
 
+def _all_paused(model: str) -> ApiError:
+    return ApiError(errors.SERVERS_PAUSED, f"All servers that offer `{model}` are paused", retry_after=RESUME_SECONDS)
+
+
 def _verdict(job: Job, failures: list[ApiError]) -> ApiError:
     """What the client is told when every attempt failed."""
     model = job.call.model
     if not failures:
+        if not any(backend.serving for target in job.chain for backend in target.backends):
+            return _all_paused(model)
         served = {path: None for target in job.chain for backend in target.backends for path in backend.endpoints}
         if served and job.call.endpoint not in served:
             paths = " and ".join(f"`/v1/{path}`" for path in served)

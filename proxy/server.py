@@ -1,6 +1,6 @@
 """The gateway as one structured program: nested scopes, opened from the root and closed from the leaf.
 
-    telemetry    the ledger's writer                                  closes last
+    telemetry    the ledger's writer, the store's                     closes last
       resources  the engine's models, connections to remote servers
         control  health checks, one task for each server
           serving  listener, a session per connection, the exchanges' guards     closes first
@@ -21,6 +21,7 @@ import structlog
 import trio
 from hypercorn.typing import ASGIFramework
 from quiver.schemas.config import Config, RemoteBackend
+from quiver.schemas.servers import Entry
 
 from .access.keys import KeyRing
 from .accounting import Ledger, Sink
@@ -44,9 +45,11 @@ from .network import Acceptor, Wire, listen_locally
 from .registry import Backend, BackendStatus, Registry
 from .remote import health
 from .remote.backend import RemoteServer
+from .remote.modes import Modes, entry_of
 from .reuse.store import ReuseStore
 from .seams import World, offload
 from .shutdown import Shutdown
+from .store.store import Store
 from .tracing import Tracer, Tracing
 
 # What sending the last spans may take.
@@ -71,7 +74,8 @@ class Listening:
 
 class Gateway:
     """The parts of one running gateway, for the control plane to look at and to change. Raises `ValueError` when the
-    configuration contradicts itself. `loader` stands in for the engine's own.
+    configuration contradicts itself. `loader` stands in for the engine's own. Without a `store` everything is kept in
+    memory.
     """
 
     def __init__(
@@ -82,19 +86,25 @@ class Gateway:
         *,
         on_loopback: bool,
         loader: Loader | None = None,
+        store: Store | None = None,
         tracer: Tracer | None = None,
     ) -> None:
         self.config, self.world = config, world
         self.state: State = "starting"
         self.metrics = Metrics()
+        self.store = store or Store.open(None, config.store, world.wall_clock)
         self.journal = Journal(world)
         self.ledger = Ledger(self.metrics, sink)
         self._egress = operator_policy(config.egress, on_loopback)
+        # Held from the last look at the registry to the change of it, as saving takes time in between.
+        self.changes = trio.Lock()
         self._checks: trio.Nursery | None = None
         self._checking: dict[str, trio.CancelScope] = {}
         catalogue = Catalogue(config.engine.models_dir)
         self.models = LocalModels(config, world, catalogue, loader or EngineLoader(catalogue))
-        self.registry = Registry([*self.models, *map(self.candidate, config.backends)], config.routing)
+        self.registry = Registry([*self.models, *map(self._configured, config.backends)], config.routing)
+        self.modes = Modes(self.registry, self.store, self.journal, self.changes, world)
+        self._restore()
         self.keys = KeyRing(config.keys, config.auth.keys, config.rate)
         self.admission: Admission[Backend] = Admission(
             config.admission, give_back=lambda backend: backend.load.returned()
@@ -118,17 +128,18 @@ class Gateway:
         """The state of every backend."""
         return [backend.status() for backend in self.registry]
 
-    def candidate(self, backend: RemoteBackend) -> RemoteServer:
+    def candidate(self, backend: RemoteBackend, entry: Entry) -> RemoteServer:
         """A server that gets no requests yet, to check first and then `adopt`, or `close`. Raises `ValueError` when its
         URL cannot be used.
         """
-        server = RemoteServer(backend, self.config.limits, self.config.health, self.world, self._open_wire)
+        server = RemoteServer(backend, self.config.limits, self.config.health, self.world, self._open_wire, entry)
         server.found = lambda: self.registry.refresh()
         return server
 
     def register(self, backend: RemoteBackend) -> RemoteServer:
         """`adopt` a server that nobody has checked. Raises `ValueError` as `candidate` and `adopt` do."""
-        server = self.candidate(backend)
+        now = self.world.wall_clock()
+        server = self.candidate(backend, Entry(origin="registered", created=now, changed=now))
         self.adopt(server)
         return server
 
@@ -144,6 +155,7 @@ class Gateway:
             server.succeed(before)
             self._let_go(before)
         self.registry.replace(server)
+        self.modes.settle(server)
         self.reuse.clear(trio.current_time())
         self._watch(server)
 
@@ -164,6 +176,20 @@ class Gateway:
                 if isinstance(backend, RemoteServer):
                     self._watch(backend)
             await trio.sleep_forever()
+
+    def _configured(self, backend: RemoteBackend) -> RemoteServer:
+        now = self.world.wall_clock()
+        return self.candidate(backend, Entry(created=now, changed=now))
+
+    def _restore(self) -> None:
+        """What was registered before the last stop, and which servers were paused then."""
+        saved = self.store.saved
+        for known in saved.servers:
+            if self.registry.get(known.id) is None:
+                self.registry.add(self.candidate(known.backend, entry_of(known)))
+        for id, state in saved.states.items():
+            if isinstance(server := self.registry.get(id), RemoteServer):
+                server.mode = "serving" if state.mode == "serving" else "paused"
 
     def _models_changed(self, replaced: bool) -> None:
         if replaced:  # what was kept of another file's answers is void
@@ -206,17 +232,19 @@ async def run(
     tracer: Tracer | None = None,
     stopping: Callable[[float], None] = lambda seconds: None,
     local_socket: Path | None = None,
+    store: Store | None = None,
 ) -> int:
     """Serve until SIGINT or SIGTERM; the process's exit code (130 or 143).
 
     `sink` gets the records of finished requests, in batches, off the event loop. `signals` stands in for the process's
-    own, `loader` for the engine's. `tracer` gets the traces of requests. `on_loopback`: whether only this machine can reach
-    the gateway. `local_socket`: where to listen for this user's own programs, too. `stopping` is told how many seconds the
-    shutdown may take, once it begins; the exit code is 1 when that was not enough, or a part of the gateway failed to stop.
-    Raises `OSError` when the address cannot be bound, `ValueError` when the configuration contradicts itself.
+    own, `loader` for the engine's; `tracer` gets the traces of requests. `on_loopback`: whether only this machine can reach
+    the gateway. `local_socket`: where to listen for this user's own programs, too. `store` keeps what lasts and is closed at
+    the end; without one nothing lasts. `stopping` is told how many seconds the shutdown may take, once it begins; the exit
+    code is 1 when that was not enough, or a part of the gateway failed to stop. Raises `OSError` when the address cannot be
+    bound, `ValueError` when the configuration contradicts itself.
     """
     world = world or World()
-    gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader, tracer=tracer)
+    gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader, store=store, tracer=tracer)
     acceptors = await world.network.listen(config.server.host, config.server.port)
     if local_socket is not None:
         acceptors += _local_acceptors(local_socket)
@@ -253,7 +281,8 @@ async def _run(
     shutdown: Shutdown,
 ) -> None:
     async with trio.open_nursery() as telemetry:
-        telemetry.start_soon(gateway.ledger.write_records)
+        telemetry.start_soon(gateway.store.write)
+        telemetry.start_soon(_write_records, gateway)
         async with _resources(gateway), trio.open_nursery() as scope:
             scope.start_soon(watch_lag, gateway.metrics.loop_lag)
             scope.start_soon(gateway.check_servers)
@@ -262,6 +291,12 @@ async def _run(
         gateway.ledger.close()
     if gateway.tracer is not None:
         await offload(gateway.tracer.close, FLUSH)
+
+
+async def _write_records(gateway: Gateway) -> None:
+    """The ledger's writer; when it is done, nothing more comes for the store."""
+    await gateway.ledger.write_records()
+    gateway.store.close()
 
 
 @asynccontextmanager

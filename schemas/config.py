@@ -281,6 +281,19 @@ class Log(_Section, frozen=True):
     ] = "auto"
 
 
+class Store(_Section, frozen=True):
+    """What is kept over restarts, and where."""
+
+    data_dir: Annotated[
+        str | None, said("the folder; `QUIVER_DATA_DIR` comes first, the platform's folder for a user's data last")
+    ] = None
+    flush_pause: Annotated[
+        Annotated[float, Meta(gt=0, le=60)], said("records wait so long for others to be written with")
+    ] = 0.25
+    size_warning: Annotated[ByteSize, said("a database larger than this is warned of")] = "500MB"
+    checks: Annotated[int, Meta(ge=1, le=10_000), said("results of checks that are kept of each server")] = 100
+
+
 class Telemetry(_Section, frozen=True):
     """What the gateway tells of itself, beside its log. `/metrics` is on the main port in any case."""
 
@@ -322,6 +335,7 @@ class Config(_Section, frozen=True):
     egress: Egress = Egress()
     engine: Engine = Engine()
     log: Log = Log()
+    store: Store = Store()
     telemetry: Telemetry = Telemetry()
     keys: tuple[Key, ...] = ()
     models: tuple[LocalModel, ...] = ()

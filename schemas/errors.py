@@ -156,6 +156,25 @@ MODEL_UNUSABLE = _client(
     category="model",
     remedy="Use another file, or quantization, of the model.",
 )
+CONFIGURED_SERVER = _client(
+    "configured_server",
+    409,
+    "The server is written in the configuration file, and is changed or removed there.",
+    category="configuration",
+    remedy="Change the file; a running gateway reads it again.",
+)
+VERSION_MISMATCH = _client(
+    "version_mismatch",
+    412,
+    "What was to be changed is not what `If-Match` names any more; read it again.",
+    remedy="Read it again, and send its new `ETag`.",
+)
+UNSUPPORTED_MEDIA_TYPE = _client(
+    "unsupported_media_type",
+    415,
+    "The body is not declared as JSON.",
+    remedy="Send `Content-Type: application/json`.",
+)
 INSUFFICIENT_MEMORY = _client(
     "insufficient_memory",
     507,
@@ -267,6 +286,20 @@ QUEUE_TIMEOUT = _gateway(
     category="resource",
     remedy="Try again later; add servers, or raise `admission.max_wait`.",
 )
+SERVERS_PAUSED = _gateway(
+    "servers_paused",
+    503,
+    "Every server that offers the model is paused or being drained by its operator.",
+    category="resource",
+    remedy="Try again later; `quiver servers resume ID` lets one serve again.",
+)
+STORE_UNAVAILABLE = _gateway(
+    "store_unavailable",
+    503,
+    "The change could not be written to the disk, so it was not made; `GET /admin/stats` says why.",
+    category="resource",
+    remedy="Make room on the disk of the data folder, or its database writable, and try again.",
+)
 SHUTTING_DOWN = _gateway("shutting_down", 503, "The gateway is draining and takes no new requests.")
 UPSTREAM_UNREACHABLE = _upstream(
     "upstream_unreachable",
@@ -327,6 +360,7 @@ BY_STATUS: dict[int, ErrorKind] = {
     408: REQUEST_TIMEOUT,
     413: BODY_TOO_LARGE,
     414: TARGET_TOO_LONG,
+    415: UNSUPPORTED_MEDIA_TYPE,
     417: UNKNOWN_EXPECTATION,
     431: HEADERS_TOO_LARGE,
     501: NOT_IMPLEMENTED,

@@ -19,10 +19,10 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ..loopback import is_loopback
 from . import openapi
+from .administration import admin_api
 from .answers import json_reply
 from .lock import header_lookup
 from .report import HealthReport, VersionReport, report_on
-from .servers import admin_api
 
 # Swagger UI sets styles through the DOM and uses images inside its style sheet; nothing comes from another host.
 PAGE_POLICY = (

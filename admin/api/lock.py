@@ -63,6 +63,13 @@ def _hostname(address: str) -> str:
         return ""
 
 
+def actor_of(request: Request) -> str:
+    """Who makes a change, for the journal: the address it comes from, with `admin@` before it when it showed the admin key."""
+    address = request.remote_addr or "unknown"
+    shown = "X-API-Key" in request.headers or "Authorization" in request.headers
+    return f"admin@{address}" if shown else address
+
+
 def header_lookup(request: Request) -> HeaderLookup:
     """The headers of `request` as the key ring looks them up."""
 

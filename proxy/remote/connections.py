@@ -10,6 +10,7 @@ import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from urllib.parse import urlsplit
 
 import msgspec
@@ -44,13 +45,14 @@ class Origin:
 
     @classmethod
     def parse(cls, url: str) -> "Origin":
-        """`url` with or without `/v1`. Raises `ValueError` on a bad host or port."""
+        """`url` with or without `/v1`. Spellings of one address give the same. Raises `ValueError` on a bad host or port."""
         parts = urlsplit(url)
         if not parts.hostname:
             raise ValueError(f"no host in `{url}`")
         port = parts.port or (443 if parts.scheme == "https" else 80)
         path = parts.path.rstrip("/")
-        return cls(parts.scheme, parts.hostname, port, path if path.endswith("/v1") else path + "/v1")
+        host = IPv6Address(parts.hostname).compressed if ":" in parts.hostname else parts.hostname
+        return cls(parts.scheme, host, port, path if path.endswith("/v1") else path + "/v1")
 
     @property
     def authority(self) -> str:
