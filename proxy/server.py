@@ -19,7 +19,7 @@ import structlog
 import trio
 from hypercorn.typing import ASGIFramework
 from quiver.schemas.config import Config, RemoteBackend
-from quiver.schemas.servers import Entry
+from quiver.schemas.servers import Detection, Entry
 
 from .access.keys import KeyRing
 from .accounting import Ledger, Sink
@@ -38,7 +38,7 @@ from .local.models import LocalModels
 from .metrics import Figure, Metrics
 from .network import Acceptor, Wire
 from .registry import OUT_OF_SERVICE, Backend, BackendStatus, Registry
-from .remote import health
+from .remote import health, questions
 from .remote.backend import RemoteServer
 from .remote.modes import Modes, entry_of
 from .reuse.store import ReuseStore
@@ -126,6 +126,11 @@ class Gateway:
         server = RemoteServer(backend, self.config.limits, self.config.health, self.world, self._open_wire, entry)
         server.found = lambda: self.registry.refresh()
         return server
+
+    async def detect(self, server: RemoteServer) -> Detection:
+        """What `server` is. Takes as long as a check at most."""
+        key, limits = server.config.api_key, self.config.limits
+        return await questions.ask(server.origin, key, limits, self._open_wire, self.config.health.timeout)
 
     def register(self, backend: RemoteBackend) -> RemoteServer:
         """`adopt` a server that nobody has checked. Raises `ValueError` as `candidate` and `adopt` do."""

@@ -15,10 +15,10 @@ from quiver.proxy.remote.connections import Origin
 from quiver.proxy.server import Gateway
 from quiver.schemas import errors
 from quiver.schemas.admin import Registration
-from quiver.schemas.config import RemoteBackend
+from quiver.schemas.config import Capabilities, RemoteBackend
 from quiver.schemas.errors import ApiError
 from quiver.schemas.saved import Metadata, SavedServer
-from quiver.schemas.servers import Entry, ServerPatch
+from quiver.schemas.servers import Detection, Entry, ServerPatch, Trial, TrialReport
 
 S = TypeVar("S")
 
@@ -32,6 +32,7 @@ _FORMS = {
 }
 
 _decode = msgspec.json.Decoder(Registration).decode
+_decode_trial = msgspec.json.Decoder(Trial).decode
 _decode_patch = msgspec.json.Decoder(ServerPatch).decode
 # Raises `ApiError` when a change of the server that stands there now is not wanted any more.
 Guard = Callable[[RemoteServer], None]
@@ -42,13 +43,18 @@ def decoded(body: bytes) -> Registration:
     return _explained(body, _decode)
 
 
+def decoded_trial(body: bytes) -> Trial:
+    """What is to be tried. Raises `ApiError` (400) like `decoded`."""
+    return _explained(body, _decode_trial)
+
+
 def decoded_patch(body: bytes) -> ServerPatch:
     """What is to change. Raises `ApiError` (400) like `decoded`."""
     return _explained(body, _decode_patch)
 
 
-async def register(gateway: Gateway, wanted: Registration, actor: str) -> tuple[RemoteServer, bool]:
-    """Register a server, or change the one with its URL and name; and whether it is new.
+async def register(gateway: Gateway, wanted: Registration, actor: str) -> tuple[RemoteServer, bool, Detection | None]:
+    """Register a server, or change the one with its URL and name; whether it is new, and what it is if that was asked for.
 
     Raises `ApiError`: 400 with the field at fault, 409 when it is the configuration's, 503 with the reason when the first
     check fails. Nothing is kept then.
@@ -57,8 +63,11 @@ async def register(gateway: Gateway, wanted: Registration, actor: str) -> tuple[
     before = _same_server(gateway, backend)
     if before is not None:
         _refuse_configured(before)
+    found = await _detected(gateway, backend) if wanted.detect else None
+    if found is not None:
+        backend = _completed(backend, found)
     new = Change(gateway, before, named(backend, before), wanted.metadata, actor)
-    return await new.make(check=True), before is None
+    return await new.make(check=True), before is None, found
 
 
 async def change(gateway: Gateway, id: str, wanted: Registration, actor: str, guard: Guard) -> RemoteServer:
@@ -66,6 +75,8 @@ async def change(gateway: Gateway, id: str, wanted: Registration, actor: str, gu
     before = changeable(gateway, id, guard)
     backend = backend_of(wanted)
     _refuse_rename(id, wanted.name)
+    if wanted.detect:
+        backend = _completed(backend, await _detected(gateway, backend))
     return await Change(gateway, before, named(backend, before), wanted.metadata, actor, guard).make(check=True)
 
 
@@ -205,6 +216,53 @@ def candidate(gateway: Gateway, backend: RemoteBackend, entry: Entry) -> RemoteS
         return gateway.candidate(backend, entry)
     except ValueError as error:
         raise ApiError(errors.INVALID_REQUEST, f"`endpoint_url`: {error}", param="endpoint_url") from None
+
+
+async def _detected(gateway: Gateway, backend: RemoteBackend) -> Detection:
+    server = candidate(gateway, backend, Entry())
+    try:
+        return await gateway.detect(server)
+    finally:
+        server.close()
+
+
+def _completed(backend: RemoteBackend, found: Detection) -> RemoteBackend:
+    """`backend` with what was found where nothing was said. Its models stay asked from it, so that new ones are noticed; and
+    as lengths are of single models, only the longest of them limits the server, and only when all are known.
+    """
+    able, lengths = backend.capabilities, [model.context_length for model in found.models if not model.embeds]
+    changes: dict[str, Any] = {}
+    known = [length for length in lengths if length is not None]
+    if able.context_length is None and known and len(known) == len(lengths):
+        changes["context_length"] = max(known)
+    if able.endpoints == Capabilities().endpoints and found.endpoints is not None:
+        changes["endpoints"] = found.endpoints
+    return msgspec.structs.replace(
+        backend,
+        capabilities=msgspec.structs.replace(able, **changes),
+        max_concurrency=backend.max_concurrency or found.slots,
+    )
+
+
+async def try_out(gateway: Gateway, wanted: Trial) -> TrialReport:
+    """Check a server and find out what it is, as a registration would. Nothing is kept. Raises `ApiError` (400)."""
+    server = candidate(gateway, RemoteBackend(url=wanted.endpoint_url, api_key=wanted.api_key), Entry())
+    found: list[Detection] = []
+
+    async def detect() -> None:
+        found.append(await gateway.detect(server))
+
+    began = trio.current_time()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(detect)
+            passed = await health.check(server, gateway.config.health)
+            seconds = trio.current_time() - began
+    finally:
+        server.close()
+    reason = None if passed else server.circuit.reason or "it asks for a pause"
+    url = str(server.origin)
+    return TrialReport(url=url, passed=passed, reason=reason, seconds=round(seconds, 4), detected=found[0])
 
 
 async def _check(gateway: Gateway, server: RemoteServer) -> None:

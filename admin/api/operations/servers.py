@@ -8,7 +8,7 @@ from quiver.schemas.admin import (
     ServerDetails,
     ServerList,
 )
-from quiver.schemas.servers import DrainQuery, ModeReport, ServerPatch, ServerQuery
+from quiver.schemas.servers import DrainQuery, ModeReport, ServerPatch, ServerQuery, Trial, TrialReport
 
 from .operation import ADMIN_FAILURES, Operation
 
@@ -71,6 +71,18 @@ SERVERS = (
         failures=(400, *ADMIN_FAILURES),
         lock="operator",
         query=ServerQuery,
+    ),
+    Operation(
+        "testServer",
+        "post",
+        "/admin/servers/test",
+        "Check a server and find out what it is, without registering it",
+        "administration",
+        TrialReport,
+        request=Trial,
+        failures=(400, *ADMIN_FAILURES, 413, 415),
+        lock="operator",
+        example={"endpoint_url": "http://192.168.1.20:8000"},
     ),
     Operation(
         "getServer",
