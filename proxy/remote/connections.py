@@ -146,10 +146,11 @@ class Response:
 
 
 class UpstreamStatistics(msgspec.Struct, frozen=True):
-    """Connections to one server: carrying a request, and kept for the next."""
+    """Connections to one server: carrying a request, and kept for the next; and how many were made since the start."""
 
     busy: int
     idle: int
+    opened: int
 
 
 class Upstream:
@@ -160,14 +161,14 @@ class Upstream:
         self._limits, self._open_wire = limits, open_wire
         self._idle: deque[Connection] = deque()
         self._tls = ssl.create_default_context() if origin.scheme == "https" else None
-        self._busy = 0
+        self._busy = self._opened = 0
         self._closed = False
 
     def __repr__(self) -> str:
         return f"<Upstream {self.origin}: {self._busy} busy, {len(self._idle)} idle>"
 
     def statistics(self) -> UpstreamStatistics:
-        return UpstreamStatistics(self._busy, len(self._idle))
+        return UpstreamStatistics(self._busy, len(self._idle), self._opened)
 
     async def request(self, request: bytes, method: str, watch: Watch) -> Response:
         """Send `request`; the reply, once its head is in. The time that each step may take is set on `watch`.
@@ -249,6 +250,7 @@ class Upstream:
         try:
             with watch:
                 wire = await self._open_wire(origin.host, origin.port)
+                self._opened += 1
                 if self._tls is None:
                     return Connection(wire, wire)
                 secure = trio.SSLStream(wire, self._tls, server_hostname=origin.host, https_compatible=True)

@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 # How long SQLite itself waits for another process' lock.
 BUSY_TIMEOUT = 1.0
+# What is left of the write-ahead log after its content went into the database.
+LARGEST_WAL = 16 * 1024 * 1024
 
 
 class Connection:
@@ -45,11 +47,19 @@ def connect(path: Path | None) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives the files beside it the same rights
     database = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
     try:
+        database.execute("PRAGMA auto_vacuum = INCREMENTAL")  # decided while a file is empty
         database.execute("PRAGMA journal_mode = WAL")
+        database.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")
     except BaseException:
         database.close()
         raise
     return database
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing of the database. Raises `sqlite3.Error`."""
+    where = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(where, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, uri=True)
 
 
 @contextmanager

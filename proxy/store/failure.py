@@ -37,7 +37,8 @@ def code_of(error: BaseException) -> int:
 
 def is_damage(error: BaseException) -> bool:
     """Whether the file itself is broken, rather than the disk, its rights, or a statement."""
-    return isinstance(error, Damaged) or code_of(error) in (CORRUPT, NOTADB)
+    no_text = isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode to UTF-8")
+    return no_text or isinstance(error, Damaged) or code_of(error) in (CORRUPT, NOTADB)
 
 
 def is_locked(error: BaseException) -> bool:

@@ -33,6 +33,10 @@ class Folder:
         self.path = path
         self.database = path / "quiver.db"
         self.export = path / "registrations.json"
+        # There between the last steps of a recovery.
+        self.rebuilt = path / "quiver.db.rebuilt"
+        # There while the database is known to be damaged: then it is looked through as a whole at the next start.
+        self.suspect = path / "quiver.db.suspect"
         self._lock_file = path / "quiver.lock"
         self._lock: int | None = None
 

@@ -14,16 +14,23 @@ from quiver.schemas.saved import Mode, Saved, SavedKey, SavedModel, SavedServer,
 
 T = TypeVar("T")
 Table = Literal["servers", "keys", "models", "settings"]
-TABLES: tuple[Table, ...] = ("servers", "keys", "models", "settings")
+TABLES: tuple[Table, ...] = get_args(Table)
+# What a row's document says; settings are whatever JSON can say.
+KINDS: dict[Table, Any] = {"servers": SavedServer, "keys": SavedKey, "models": SavedModel, "settings": Any}
 
 _encode = msgspec.json.Encoder().encode
 
 
 def put(database: sqlite3.Connection, table: Table, id: str, row: object) -> None:
     """Add a row, or change the one with this id."""
+    put_body(database, table, id, _encode(row))
+
+
+def put_body(database: sqlite3.Connection, table: Table, id: str, body: bytes) -> None:
+    """The same for a row that is written as JSON already."""
     database.execute(
         f"INSERT INTO {table} VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",  # noqa: S608 - our name
-        (id, _encode(row).decode()),
+        (id, body.decode()),
     )
 
 
@@ -41,7 +48,15 @@ def drop_server(database: sqlite3.Connection, id: str) -> None:
 def put_state(database: sqlite3.Connection, state: SavedState) -> None:
     """How a server stands, its mode included."""
     note_state(database, state)
-    database.execute("UPDATE server_states SET mode = ? WHERE id = ?", (state.mode, state.id))
+    put_mode(database, state.id, state.mode)
+
+
+def put_mode(database: sqlite3.Connection, id: str, mode: Mode) -> None:
+    """Whether a server gets new requests."""
+    database.execute(
+        "INSERT INTO server_states VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET mode = excluded.mode",
+        (id, mode, _encode(SavedState(id=id)).decode()),
+    )
 
 
 def note_state(database: sqlite3.Connection, state: SavedState) -> None:
@@ -59,14 +74,36 @@ def count_change(database: sqlite3.Connection) -> None:
 
 def make_identity(database: sqlite3.Connection) -> None:
     """What a new database starts with: no changes, and a secret of its own to hash clients' keys with."""
-    database.execute("INSERT INTO meta VALUES ('revision', 0) ON CONFLICT DO NOTHING")
-    database.execute("INSERT INTO meta VALUES ('secret', ?) ON CONFLICT DO NOTHING", (secrets.token_bytes(32),))
+    put_identity(database, 0, new_secret())
+
+
+def new_secret() -> bytes:
+    """What clients' keys are hashed with."""
+    return secrets.token_bytes(32)
+
+
+def put_identity(database: sqlite3.Connection, revision: int, secret: bytes) -> None:
+    """How many changes there were, and the secret."""
+    database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [("revision", revision), ("secret", secret)])
 
 
 def meta(database: sqlite3.Connection, name: str) -> Any:
     """A value of the database as a whole; None when there is none."""
     row = database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
     return None if row is None else row[0]
+
+
+def rows(database: sqlite3.Connection, table: Table) -> list[tuple[str, bytes]]:
+    """Ids and documents, the oldest first. Raises `sqlite3.Error`."""
+    # As bytes: what is not UTF-8 any more is still read, and found out when it is decoded.
+    found = database.execute(f"SELECT CAST(id AS BLOB), CAST(body AS BLOB) FROM {table} ORDER BY rowid")  # noqa: S608 - our name
+    return [(id.decode(errors="replace"), body) for id, body in found]
+
+
+def modes(database: sqlite3.Connection) -> dict[str, Mode]:
+    """Which servers get new requests, where that was ever said. Raises `sqlite3.Error`."""
+    found = database.execute("SELECT id, mode FROM server_states ORDER BY id")
+    return {id: mode for id, mode in found if mode in get_args(Mode)}
 
 
 def saved(database: sqlite3.Connection) -> Saved:
@@ -76,24 +113,36 @@ def saved(database: sqlite3.Connection) -> Saved:
         if (state := _decoded("server_states", id, body, SavedState)) is not None:
             states[id] = msgspec.structs.replace(state, id=id, mode=mode if mode in get_args(Mode) else "serving")
     return Saved(
-        servers=tuple(_rows(database, "servers", SavedServer)),
+        servers=tuple(_read(database, "servers", SavedServer)),
         states=states,
-        keys=tuple(_rows(database, "keys", SavedKey)),
-        models=tuple(_rows(database, "models", SavedModel)),
-        settings={id: msgspec.json.decode(body) for id, body in database.execute("SELECT id, body FROM settings")},
+        keys=tuple(_read(database, "keys", SavedKey)),
+        models=tuple(_read(database, "models", SavedModel)),
+        settings=dict(_settings(database)),
     )
 
 
-def _rows(database: sqlite3.Connection, table: Table, kind: type[T]) -> Iterator[T]:
-    for id, body in database.execute(f"SELECT id, body FROM {table} ORDER BY rowid"):  # noqa: S608 - our name
+def _read(database: sqlite3.Connection, table: Table, kind: type[T]) -> Iterator[T]:
+    for id, body in rows(database, table):
         if (row := _decoded(table, id, body, kind)) is not None:
             yield row
 
 
-def _decoded(table: str, id: str, body: str, kind: Any) -> Any:
+def _settings(database: sqlite3.Connection) -> Iterator[tuple[str, Any]]:
+    for id, body in rows(database, "settings"):
+        try:
+            yield id, msgspec.json.decode(body)
+        except msgspec.DecodeError as error:
+            _tell_unreadable("settings", id, error)
+
+
+def _decoded(table: str, id: str, body: bytes | str, kind: type[T]) -> T | None:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.DecodeError as error:
-        log = structlog.get_logger(component="store")
-        log.error("a row cannot be read and is left out", table=table, id=id, reason=str(error))
+        _tell_unreadable(table, id, error)
         return None
+
+
+def _tell_unreadable(table: str, id: str, error: msgspec.DecodeError) -> None:
+    log = structlog.get_logger(component="store")
+    log.error("a row cannot be read and is left out", table=table, id=id, reason=str(error))

@@ -19,7 +19,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 from . import registry
 from .connection import Connection, transaction
 from .failure import is_locked, reason_of
-from .opening import Opened, open_folder, open_in_memory
+from .opening import Opened, open_folder, open_in_memory, renew_copy
 from .writer import Writer
 
 P = ParamSpec("P")
@@ -45,7 +45,7 @@ class Store:
         """The store in `folder`; None: in memory. Blocks. Raises `StoreError` when another process uses the folder, it
         cannot be written, the database is newer than this program, or cannot be brought up to date.
         """
-        return cls(open_in_memory() if folder is None else open_folder(folder), config, wall_clock)
+        return cls(open_in_memory() if folder is None else open_folder(folder, wall_clock()), config, wall_clock)
 
     def __repr__(self) -> str:
         return f"<Store {self._opened.folder or 'in memory'}>"
@@ -100,6 +100,8 @@ class Store:
             with transaction(database, durable=True):
                 change(database, *args, **kwargs)
                 registry.count_change(database)
+            if self._opened.folder is not None:
+                renew_copy(self._opened.folder, database)
 
         try:
             async for attempt in AsyncRetrying(
