@@ -11,7 +11,7 @@ from quiver.proxy.server import Gateway
 from quiver.schemas.admin import CheckReport, Deregistered, Registered
 from quiver.schemas.servers import DrainQuery, ModeReport, ServerQuery
 
-from . import listing, registration, versions
+from . import listing, registration, trials, versions
 from .answers import json_reply
 from .bodies import MERGE_PATCH, json_body
 from .lock import actor_of
@@ -62,7 +62,7 @@ def _add_servers(api: Blueprint, gateway: Gateway) -> None:
 
     @api.post("/servers/test")
     async def try_out() -> Response:
-        return json_reply(await registration.try_out(gateway, registration.decoded_trial(await json_body(request))))
+        return json_reply(await trials.try_out(gateway, registration.decoded_trial(await json_body(request))))
 
     @api.get("/servers/<id>")
     async def server(id: str) -> Response:
