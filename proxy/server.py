@@ -235,9 +235,10 @@ async def run(
 
     `sink` gets the records of finished requests, in batches, off the event loop. `signals` stands in for the process's
     own, `loader` for the engine's. `on_loopback`: whether only this machine can reach the gateway. `local_socket`: where to
-    listen for this user's own programs, too. `store` keeps what lasts; without one nothing does. `stopping` is told how many
-    seconds the shutdown may take, once it begins; the exit code is 1 when that was not enough, or a part of the gateway
-    failed to stop. Raises `OSError` when the address cannot be bound, `ValueError` when the configuration contradicts itself.
+    listen for this user's own programs, too. `store` keeps what lasts and is closed at the end; without one nothing lasts.
+    `stopping` is told how many seconds the shutdown may take, once it begins; the exit code is 1 when that was not enough,
+    or a part of the gateway failed to stop. Raises `OSError` when the address cannot be bound, `ValueError` when the
+    configuration contradicts itself.
     """
     world = world or World()
     gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader, store=store)
