@@ -43,9 +43,12 @@ class EngineTimings(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is kept of one request. `at`: Unix time of its end; times else in seconds. No prompt, no key: `client` is a
-    key's name, or an address. `estimated`: the usage is our guess. `engine`: of answers that the built-in engine made for
-    this very request.
+    """What is kept of one request. `at`: Unix time of its end; times else in seconds. No key: `client` is a key's name, or
+    an address. `estimated`: the usage is our guess. `engine`: of answers that the built-in engine made for this very request.
+
+    `prompt` and `answer`, at most 256 KiB each, are there only where the configuration (`log.prompts`, `store.content`) or
+    the client's key asks for them. Whoever keeps them must look at what asked: a record with `keep_content` may be kept with
+    them anywhere, any other one only where the configuration says so.
     """
 
     request_id: str
@@ -66,6 +69,9 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     usage: Usage | None
     estimated: bool
     engine: EngineTimings | None = None
+    keep_content: bool = False
+    prompt: str | None = None
+    answer: str | None = None
 
 
 class Progress:

@@ -11,10 +11,20 @@ class Client:
 
     `name` is for logs and records and gives no key away. `scope` tells clients apart: nothing kept for one scope may be
     used for another. `models` empty means all. `priority` is the highest it may ask for. `limited`:
-    whether there is any limit to tell of.
+    whether there is any limit to tell of. `keep_content`: whether its prompts and answers may be kept.
     """
 
-    __slots__ = ("_request_headers", "limited", "models", "name", "priority", "requests", "scope", "tokens")
+    __slots__ = (
+        "_request_headers",
+        "keep_content",
+        "limited",
+        "models",
+        "name",
+        "priority",
+        "requests",
+        "scope",
+        "tokens",
+    )
 
     def __init__(
         self,
@@ -25,10 +35,12 @@ class Client:
         priority: Priority = "normal",
         requests: TokenBucket | None = None,
         tokens: TokenBudget | None = None,
+        keep_content: bool = False,
     ) -> None:
         self.name, self.scope = name, scope
         self.models, self.priority = models, priority
         self.requests, self.tokens = requests, tokens
+        self.keep_content = keep_content
         self.limited = requests is not None or tokens is not None
         self._request_headers = None if requests is None else LimitHeaders(b"requests", requests)
 

@@ -123,4 +123,5 @@ def _client(key: Key, scope: str) -> Client:
         priority=key.priority,
         requests=None if requests is None else per_minute(requests, -inf),
         tokens=None if tokens is None else TokenBudget(tokens, -inf),
+        keep_content=key.keep_content,
     )
