@@ -23,7 +23,7 @@ from .metrics import Metrics
 from .record import Outcome, Progress, Record
 from .registry import Registry
 from .reply import Downstream, DownstreamGone, Reply
-from .request import Request
+from .request import REQUEST_ID, Request
 from .seams import World
 from .watch import TICK, Departure, Watch
 
@@ -86,6 +86,7 @@ class ExchangeHandler:
         reply = Reply(peer, self._request_id(request))
         watch = Watch(now, self._time)
         self._began(watch, peer, reply)
+        REQUEST_ID.set(reply.request_id)
         try:
             await self._answer(request, reply, progress, watch)
         except DownstreamGone:
@@ -95,6 +96,7 @@ class ExchangeHandler:
             self._young.pop(watch, None)
             if watch.guarded:
                 await watch.close()
+            REQUEST_ID.set(None)
             self._ended(watch, progress, reply, request.peer)
 
     async def refuse(self, error: ApiError, downstream: Downstream, address: str) -> None:

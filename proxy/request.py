@@ -1,8 +1,12 @@
 """A parsed request, as the session and the ASGI adapter hand it to the exchange handler."""
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 
 import msgspec
+
+# The request that a task works on, for what it logs.
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -28,6 +28,7 @@ from .events import Journal
 from .exchange import ExchangeHandler
 from .handover import HypercornControl
 from .inference import Inference
+from .levels import LEVELS
 from .listener import SWEEP, Listener
 from .local.backend import EngineModel
 from .local.catalogue import Catalogue
@@ -237,6 +238,7 @@ async def _run(
         telemetry.start_soon(gateway.ledger.write_records)
         async with _resources(gateway), trio.open_nursery() as scope:
             scope.start_soon(gateway.check_servers)
+            scope.start_soon(LEVELS.go_back, gateway.journal)
             received = await _serve(gateway, acceptors, app, announce, signals)
             scope.cancel_scope.cancel()
         gateway.ledger.close()

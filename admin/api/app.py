@@ -18,6 +18,7 @@ from quiver.schemas import errors
 from quiver.schemas.errors import ApiError, ErrorKind
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from ..logs.pipeline import Pipeline
 from ..loopback import is_loopback
 from . import openapi
 from .answers import json_reply
@@ -33,8 +34,10 @@ PAGE_POLICY = (
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
-def create_app(gateway: Gateway) -> QuartTrio:
-    """The application for `gateway`. Call it inside `trio.run`: uptime counts from here, on Trio's clock."""
+def create_app(gateway: Gateway, pipeline: Pipeline | None = None) -> QuartTrio:
+    """The application for `gateway`, which shows what `pipeline` has logged. Call it inside `trio.run`: uptime counts from
+    here, on Trio's clock.
+    """
     app = QuartTrio("quiver.admin.api", static_folder="static", template_folder=None)
     # File names carry no version, so browsers ask each time whether theirs is still the right one.
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 0
