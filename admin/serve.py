@@ -4,6 +4,7 @@ import errno
 import gc
 import os
 import socket
+import time
 from collections.abc import Callable
 
 import structlog
@@ -12,6 +13,9 @@ import typer
 from hypercorn.typing import ASGIFramework
 from quiver.proxy import server
 from quiver.proxy.local.backend import EngineModel
+from quiver.proxy.store.failure import StoreError
+from quiver.proxy.store.folder import data_folder
+from quiver.proxy.store.store import Store
 from quiver.schemas.admin import ModelDescription
 from quiver.schemas.config import Config
 
@@ -23,15 +27,21 @@ from .logs.redactor import REDACTOR
 from .logs.requests import RecordLog
 from .logs.setup import configure, log_file
 from .loopback import is_loopback
+from .watchdog import Watchdog
 
 
 def serve(config: Config, *, announce_json: bool = False) -> int:
     """Run until a signal; the exit code. With `announce_json` one line on stdout says where it listens."""
     REDACTOR.learn_from(config)
-    with configure(config.log, file=log_file(config.log)) as pipeline:
+    folder = data_folder(config.store.data_dir)
+    with configure(config.log, file=log_file(config.log, folder)) as pipeline:
         startup = Startup(config, pipeline, announce_json=announce_json)
+        watchdog = Watchdog()
         try:
-            return trio.run(_run, config, startup)
+            store = Store.open(folder, config.store, time.time)
+            return trio.run(_run, config, startup, watchdog, store)
+        except StoreError as error:
+            fail(error.message, error.hint)
         except OSError as error:
             fail(*why_not_bound(config, error))
         except ValueError as error:
@@ -41,6 +51,8 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
         except BaseException:
             structlog.get_logger(component="server").critical("the gateway crashed", exc_info=True)
             raise
+        finally:
+            watchdog.disarm()
 
 
 # Requests leave nothing behind that only the garbage collector could find, so it need not look often; a walk over
@@ -48,7 +60,7 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
 
 
-async def _run(config: Config, startup: "Startup") -> int:
+async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: Store) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -58,6 +70,8 @@ async def _run(config: Config, startup: "Startup") -> int:
         announce=startup.announce,
         sink=startup.records,
         on_loopback=is_loopback(config.server.host),
+        store=store,
+        stopping=watchdog.arm,
     )
 
 

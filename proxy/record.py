@@ -42,9 +42,18 @@ class EngineTimings(msgspec.Struct, frozen=True):
         )
 
 
+class FailedAttempt(msgspec.Struct, frozen=True):
+    """One attempt that failed: on which server, with which code of the catalogue, and in whose words."""
+
+    server_id: str
+    code: str
+    message: str
+
+
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is kept of one request. `at`: Unix time of its end; times else in seconds. No key: `client` is a key's name, or
     an address. `estimated`: the usage is our guess. `engine`: of answers that the built-in engine made for this very request.
+    `failures` are its attempts that failed, in order; `trace_id` is the W3C trace it belongs to.
 
     `prompt` and `answer`, at most 256 KiB each, are there only where the configuration (`log.prompts`, `store.content`) or
     the client's key asks for them. Whoever keeps them must look at what asked: a record with `keep_content` may be kept with
@@ -72,6 +81,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     keep_content: bool = False
     prompt: str | None = None
     answer: str | None = None
+    failures: tuple[FailedAttempt, ...] = ()
+    trace_id: str | None = None
 
 
 class Progress:
@@ -85,6 +96,7 @@ class Progress:
     error: str | None = None
     outcome: Outcome = "cancelled"
     source: Source = "server"
+    failures: tuple[FailedAttempt, ...] = ()
 
     def __init__(self, endpoint: str, began: float) -> None:
         self.endpoint, self.began = endpoint, began

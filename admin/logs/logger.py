@@ -112,11 +112,16 @@ def lasting(value: Any) -> Any:
 
 
 class FromLibraries(logging.Handler):
-    """Takes what libraries log through the standard library; their logger's name becomes the component."""
+    """Takes what libraries log through the standard library; their logger's name becomes the component. `logging.shutdown`
+    writes all that waits, as who ends the process at once expects.
+    """
 
-    def __init__(self, take: Callable[..., None]) -> None:
+    def __init__(self, take: Callable[..., None], write_all: Callable[[], object]) -> None:
         super().__init__()
-        self._take = take
+        self._take, self._write_all = take, write_all
+
+    def flush(self) -> None:
+        self._write_all()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -1,12 +1,10 @@
 """Making this process log: structlog, the standard library's logging, and levels, all into one pipeline."""
 
 import logging
-import os
 from pathlib import Path
 from typing import IO
 
 import structlog
-from platformdirs import user_data_path
 from quiver.proxy.levels import LEVELS, NUMBERS, TRACE
 from quiver.schemas.config import Log
 
@@ -18,14 +16,11 @@ LIBRARY_LEVEL = logging.WARNING
 NAME = Path("logs", "quiver.jsonl")
 
 
-def log_file(config: Log) -> Path | None:
-    """Where the file is to be; None for none."""
+def log_file(config: Log, folder: Path) -> Path | None:
+    """Where the file is to be, by default in the data `folder`; None for none."""
     if config.file in (False, "", "false"):
         return None
-    if isinstance(config.file, str):
-        return Path(config.file)
-    given = os.environ.get("QUIVER_DATA_DIR")
-    return (Path(given) if given else user_data_path("quiver", appauthor=False)) / NAME
+    return Path(config.file) if isinstance(config.file, str) else folder / NAME
 
 
 def configure(config: Log, stream: IO[str] | None = None, file: Path | None = None) -> Pipeline:
@@ -40,7 +35,7 @@ def configure(config: Log, stream: IO[str] | None = None, file: Path | None = No
         cache_logger_on_first_use=False,
     )
     logging.addLevelName(TRACE, "TRACE")
-    logging.basicConfig(handlers=[FromLibraries(pipeline.take)], level=logging.NOTSET, force=True)
+    logging.basicConfig(handlers=[FromLibraries(pipeline.take, pipeline.flush)], level=logging.NOTSET, force=True)
     LEVELS.changed = _tell_libraries
     LEVELS.configure(config.level, config.levels)
     return pipeline
