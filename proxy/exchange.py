@@ -18,19 +18,18 @@ from .access.client import Client
 from .access.keys import KeyRing
 from .access.limits import admit_request
 from .accounting import Ledger
+from .content import Content
 from .inference import Inference, unknown_model
 from .metrics import Metrics
 from .record import Outcome, Progress, Record
 from .registry import Registry
 from .reply import Downstream, DownstreamGone, Reply
-from .request import REQUEST_ID, Request
+from .request import REQUEST_ID, Request, usable_id
 from .seams import World
 from .watch import TICK, Departure, Watch
 
 # What is served by the exchange handler, whichever way the connection came.
 INFERENCE_PREFIX = "/v1/"
-# A client may name its request; anything longer or unprintable is replaced.
-MAX_REQUEST_ID = 128
 
 
 class Peer(Downstream, Departure, Protocol):
@@ -38,7 +37,9 @@ class Peer(Downstream, Departure, Protocol):
 
 
 class ExchangeHandler:
-    """Answers requests. `run` has to run beside it. `draining`: new requests are turned away."""
+    """Answers requests. `run` has to run beside it. `draining`: new requests are turned away. `keep_content`: everybody's
+    prompts and answers go into the records, not only those of clients whose key asks for it.
+    """
 
     def __init__(
         self, registry: Registry, inference: Inference, keys: KeyRing, ledger: Ledger, metrics: Metrics, world: World
@@ -46,6 +47,7 @@ class ExchangeHandler:
         self.registry, self.inference, self.keys = registry, inference, keys
         self.ledger, self.metrics, self.world = ledger, metrics, world
         self.draining = False
+        self.keep_content = False
         self._time = inference.limits.request
         self._running: dict[Watch, tuple[Reply, Progress]] = {}
         self._young: dict[Watch, tuple[Departure, Reply]] = {}
@@ -173,6 +175,8 @@ class ExchangeHandler:
         admit_request(client, watch.began)
         if client.limited:
             reply.limits = client
+        if (client.keep_content or self.keep_content) and method == "POST":
+            reply.content = Content(request.body, own=client.keep_content)
         return answer(client, request, reply, progress, watch)
 
     async def _list_models(
@@ -191,10 +195,7 @@ class ExchangeHandler:
         await reply.complete(200, msgspec.json.encode(_card(model, owner)))
 
     def _request_id(self, request: Request) -> str:
-        given = request.header(b"x-request-id")
-        if given is not None and len(given) <= MAX_REQUEST_ID and all(0x21 <= byte <= 0x7E for byte in given):
-            return given.decode("ascii")
-        return self.world.request_id()
+        return usable_id(request.header(b"x-request-id")) or self.world.request_id()
 
     def _began(self, watch: Watch, peer: Departure, reply: Reply, progress: Progress) -> None:
         self._running[watch] = (reply, progress)
@@ -230,7 +231,8 @@ class ExchangeHandler:
                 estimated=reply.estimated,
                 engine=reply.engine if progress.source == "server" else None,
                 failures=progress.failures,
-            )
+            ),
+            reply.content,
         )
 
 

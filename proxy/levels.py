@@ -86,7 +86,7 @@ class Levels:
                 if change.until <= now:
                     del self._passing[component]
                     self._set(component, change.before)
-                    journal.note("log.level", component, level=change.before or self.common, reason="its time is over")
+                    journal.note("log.level", component, to=change.before, reason="its time is over")
 
     def _told(self, component: str) -> Level | None:
         if component == ALL:

@@ -111,6 +111,7 @@ class Gateway:
         self.models.changed = self._models_changed
         inference = Inference(self.registry, self.admission, self.reuse, config, world.random, self.metrics)
         self.exchanges = ExchangeHandler(self.registry, inference, self.keys, self.ledger, self.metrics, world)
+        self.exchanges.keep_content = config.log.prompts or config.store.content
         gpus = GpuFigures()
         self.metrics.figures = lambda: chain(gateway_figures(self), gpus.figures())
         self.page = Page(self.metrics)

@@ -305,6 +305,9 @@ class Store(_Section, frozen=True):
     ] = 0.25
     size_warning: Annotated[ByteSize, said("a database larger than this is warned of")] = "500MB"
     checks: Annotated[int, Meta(ge=1, le=10_000), said("results of checks that are kept of each server")] = 100
+    content: Annotated[
+        bool, said("keep everybody's prompts and answers in the history; keys may ask for it with `keep_content`")
+    ] = False
 
 
 class Telemetry(_Section, frozen=True):

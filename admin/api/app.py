@@ -4,6 +4,8 @@ the admin API of `servers`.
 A Quart-Trio application over one running `Gateway`. Errors are OpenAI's envelope here too.
 """
 
+import io
+
 import msgspec
 import quiver
 import structlog
@@ -20,6 +22,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from ..logs.pipeline import Pipeline
 from ..loopback import is_loopback
 from . import openapi
+from .access_log import add_access_log
 from .administration import admin_api
 from .answers import json_reply
 from .lock import header_lookup
@@ -43,10 +46,11 @@ def create_app(gateway: Gateway, pipeline: Pipeline | None = None) -> QuartTrio:
     _add_health(app, gateway)
     began = trio.current_time()
     _add_figures(app, gateway, began)
-    app.register_blueprint(admin_api(gateway, began))
+    app.register_blueprint(admin_api(gateway, began, pipeline or Pipeline(gateway.config.log, io.StringIO())))
     _add_pages(app, gateway)
     _add_errors(app)
-    _add_headers(app, gateway)
+    _add_headers(app)
+    add_access_log(app, gateway)
     return app
 
 
@@ -166,11 +170,10 @@ def _words(error: HTTPException) -> str:
             return error.name
 
 
-def _add_headers(app: QuartTrio, gateway: Gateway) -> None:
+def _add_headers(app: QuartTrio) -> None:
     @app.after_request
     async def harden(response: Response) -> Response:
         headers = response.headers
-        headers.setdefault("X-Request-ID", gateway.world.unique_id("req_"))
         headers.setdefault("Content-Security-Policy", DATA_POLICY)
         headers["X-Content-Type-Options"] = "nosniff"
         headers["Referrer-Policy"] = "no-referrer"

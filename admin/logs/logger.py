@@ -14,6 +14,8 @@ from quiver.proxy.request import REQUEST_ID
 
 # What comes through without a copy: nobody can change it before it is written.
 _LASTING = (str, int, float, bool, bytes, type(None))
+# What every line has; a field that is called so gets another name.
+_OURS = frozenset({"level", "at", "source", "raised", "timestamp", "message"})
 # Files are named from their package's folder on.
 _ROOTS = ("/quiver/", "/site-packages/")
 
@@ -54,6 +56,8 @@ class Logger(structlog.BoundLoggerBase):
     def _say(self, level: int, event: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
         if level < LEVELS.of(self._context.get("component", "")):
             return
+        if not _OURS.isdisjoint(fields):
+            fields = {f"{name}_" if name in _OURS else name: value for name, value in fields.items()}
         fields["level"] = level
         fields["at"] = time.time()
         fields["source"] = place(sys._getframe(2))

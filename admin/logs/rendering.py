@@ -33,7 +33,7 @@ def laid_out(event: dict[str, Any]) -> dict[str, Any]:
     raised = event.pop("raised", None)
     if raised is not None:
         event["exception"] = told(raised)
-    return {**first, **{name if name not in first else f"{name}_": value for name, value in event.items()}}
+    return {**first, **event}
 
 
 def timestamp(at: float) -> str:

@@ -2,7 +2,6 @@
 are encoded by their type instead of field by field.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -18,7 +17,6 @@ from .pipeline import Pipeline
 COMPONENT = "request"
 # What is shown of a prompt or an answer; the history keeps all of it.
 SHOWN = 1000
-_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,([A-Za-z0-9+/=_-]*)")
 
 Describe = Callable[[str], ModelDescription | None]
 
@@ -160,13 +158,8 @@ class RecordLog:
         if text is None or not (self._prompts or record.keep_content):
             return None
         # A secret that the cut goes through would not be known any more: look at some more than is shown.
-        near = self._pipeline.redactor.text(without_binaries(text[: 8 * SHOWN]))
+        near = self._pipeline.redactor.text(text[: 8 * SHOWN])
         return shortened(near, SHOWN, len(text))
-
-
-def without_binaries(text: str) -> str:
-    """`text` with the type and the size of images and sounds in it instead of themselves."""
-    return _DATA_URL.sub(lambda found: f"[{found[1] or 'data'}, {len(found[2]) * 3 // 4} bytes left out]", text)
 
 
 def shortened(text: str, most: int, length: int | None = None) -> str:

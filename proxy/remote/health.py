@@ -58,6 +58,9 @@ class Watched(Protocol):
     def id(self) -> str: ...
 
     @property
+    def address(self) -> str: ...
+
+    @property
     def circuit(self) -> Circuit: ...
 
     @property
@@ -76,16 +79,16 @@ async def watch(server: Watched, config: HealthConfig, world: World) -> None:
     while True:
         if trio.current_time() >= due:
             checked = trio.current_time()
-            passed = await check(server, config)
+            await check(server, config)
             now = trio.current_time()
-            log.debug("checked", passed=passed, seconds=now - checked, reason=circuit.reason)
             server.bell.silence()  # who rang meanwhile has the check that was asked for
             due = next_check(circuit, config, now, world.random)
         elif await server.bell.wait_rung(due):
             due = max(circuit.until, checked + LEAST_PAUSE)
         if circuit.state != told:
             told = circuit.state
-            log.info(f"server is {told}", reason=circuit.reason)
+            tell = log.info if told == "healthy" else log.warning
+            tell(f"server is {told}", reason=circuit.reason)
 
 
 def next_check(circuit: Circuit, config: HealthConfig, now: float, random: Random) -> float:
@@ -103,7 +106,13 @@ async def check(server: Watched, config: HealthConfig) -> bool:
     """
     began = trio.current_time()
     passed = await _passes(server, config, began)
-    server.circuit.tally.checked(passed, trio.current_time() - began)
+    seconds = trio.current_time() - began
+    server.circuit.tally.checked(passed, seconds)
+    log = structlog.get_logger(component="health", server=server.id, url=server.address)
+    tell, result = (log.debug, "passed") if passed else (log.info, "failed")
+    tell(
+        "checked", result=result, response_ms=round(1000 * seconds, 3), error=None if passed else server.circuit.reason
+    )
     return passed
 
 

@@ -95,6 +95,9 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("register",),
     ("deregister",),
     ("servers",),
+    ("logs",),
+    ("logs", "levels"),
+    ("logs", "level"),
 )
 PAGES = {"docs/errors.md": error_table, "docs/configuration.md": config_table, "docs/cli.md": cli_help}
 
