@@ -1,5 +1,6 @@
 """The journal: every change of the gateway is noted here once, which logs it and hands it to whoever keeps it."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,7 @@ class Journal:
         *,
         actor: str | None = None,
         request_id: str | None = None,
+        level: int = logging.INFO,
         **details: Any,
     ) -> None:
         """Note one change. `details` must not hold a secret; `request_id` is that of the request being answered, if any."""
