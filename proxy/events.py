@@ -34,7 +34,9 @@ class Journal:
         level: int = logging.INFO,
         **details: Any,
     ) -> None:
-        """Note one change. `details` must not hold a secret; `request_id` is that of the request being answered, if any."""
+        """Note one change, which is logged at `level`. `details` must not hold a secret; `request_id` is that of the request
+        being answered, if any.
+        """
         request_id = request_id or REQUEST_ID.get()
         event = Event(self._world.wall_clock(), kind, subject, actor, request_id, details)
         self._log.log(level, kind, subject=subject, actor=actor, request_id=request_id, **details)
