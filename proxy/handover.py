@@ -4,6 +4,8 @@ Hypercorn shields its writes without a deadline, so it never sees a bare socket:
 every write, and replays the bytes that were read before the handover.
 """
 
+from collections.abc import Callable
+
 import trio
 from hypercorn.config import Config
 from hypercorn.trio.tcp_server import TCPServer
@@ -16,6 +18,8 @@ from .exchange import ExchangeHandler
 from .inference_app import InferenceApp
 from .network import LOCAL, Wire
 
+REFUSALS = (b"HTTP/1.1 4", b"HTTP/1.1 5")
+ID_HEADER = b"x-request-id: "
 # What an application gets to finish in once its client has left, or has sent all it will.
 FAREWELL = 1.0
 
@@ -23,11 +27,14 @@ FAREWELL = 1.0
 class GuardedStream:
     """What Hypercorn needs of a stream, whose writes have a deadline even under its shield: the wire's own. Plain TCP.
 
-    A peer that does not read in time ends `connection`, so that an application that goes on sending ends too.
+    What Hypercorn itself refuses, as it is no HTTP, is given a request's id by `new_id`, as every other reply has one. A peer
+    that does not read in time ends `connection`, so that an application that goes on sending ends too.
     """
 
-    def __init__(self, wire: Wire, prefix: bytes, connection: trio.CancelScope) -> None:
-        self._wire, self._prefix, self._connection = wire, prefix, connection
+    def __init__(
+        self, wire: Wire, prefix: bytes, connection: trio.CancelScope, new_id: Callable[[], str] = str
+    ) -> None:
+        self._wire, self._prefix, self._connection, self._new_id = wire, prefix, connection, new_id
         self.socket = wire.socket
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -47,6 +54,8 @@ class GuardedStream:
 
     async def send_all(self, data: bytes) -> None:
         """Raises `trio.BrokenResourceError` when the peer does not read in time."""
+        if data.startswith(REFUSALS) and ID_HEADER not in data:
+            data = data.removesuffix(b"\r\n") + ID_HEADER + self._new_id().encode() + b"\r\n\r\n"
         try:
             await self._wire.send_all(data)
         except trio.BrokenResourceError:
@@ -71,11 +80,12 @@ class HypercornControl:
         self._app = wrap_app(self._inference, config.max_body, "asgi")
         self._local_app = wrap_app(_marked_local(self._inference), config.max_body, "asgi")
         self._context = WorkerContext(None)
+        self._new_id = handler.world.request_id
 
     async def serve(self, wire: Wire, prefix: bytes) -> None:
         """Serve the rest of one connection."""
         with trio.CancelScope() as connection:
-            guarded = GuardedStream(wire, prefix, connection)
+            guarded = GuardedStream(wire, prefix, connection, self._new_id)
             # Its annotation names one stream type; what it uses is what `GuardedStream` has.
             app = self._local_app if wire.peer is LOCAL else self._app
             await TCPServer(app, self._config, self._context, ConnectionState({}), guarded)  # type: ignore[arg-type]

@@ -42,7 +42,8 @@ class InferenceApp:
             await self._handler.handle(request, downstream)
         except ApiError as error:
             with contextlib.suppress(DownstreamGone):
-                await self._handler.refuse(error, downstream, peer, dict(scope["headers"]).get(b"origin"))
+                said = dict(scope["headers"]).get
+                await self._handler.refuse(error, downstream, peer, said(b"origin"), said(b"x-request-id"))
         except DownstreamGone:
             return
 
