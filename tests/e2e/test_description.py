@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.request import Request, urlopen
 
 import pytest
@@ -60,7 +61,7 @@ def test_description_holds(served: Running, tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    with gateway() as other:
-        found = try_description(other, int(sys.argv[1]), Path.cwd())
+    with gateway() as other, TemporaryDirectory() as cache:
+        found = try_description(other, int(sys.argv[1]), Path(cache))
     print(found.stdout, found.stderr)
     sys.exit(found.returncode)
