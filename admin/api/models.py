@@ -21,6 +21,7 @@ from quiver.schemas.admin import (
 
 from .answers import add_options, json_reply
 from .bodies import json_body
+from .lock import actor_of
 from .model_report import report
 
 # How often a follower of a load is told how far it is.
@@ -52,7 +53,7 @@ def add_models(api: Blueprint, gateway: Gateway) -> None:
     @api.route("/models/load", methods=["POST"], provide_automatic_options=False)
     async def load() -> Response:
         asked = decode_body(await json_body(request), _decode_load)
-        model, loading = await models.load(asked)
+        model, loading = await models.load(asked, actor_of(request))
         if "text/event-stream" in request.headers.get("Accept", ""):
             return _stream(_followed(model, loading, world))
         if not asked.wait:
@@ -72,11 +73,11 @@ def add_models(api: Blueprint, gateway: Gateway) -> None:
 
     @api.route("/models/<path:id>/unload", methods=["POST"], provide_automatic_options=False)
     async def unload(id: str) -> Response:
-        return json_reply(report(await models.unload(id), world))
+        return json_reply(report(await models.unload(id, actor_of(request)), world))
 
     @api.delete("/models/<path:id>")
     async def remove(id: str) -> Response:
-        models.remove(id)
+        await models.remove(id, actor_of(request))
         return json_reply(ModelRemoved(id, "removed"))
 
 

@@ -15,8 +15,10 @@ from . import bench as bench_commands
 from .chat import Answer, Question
 from .client import DEFAULT_URL, decoded
 from .console import print_json, print_table
+from .db import db
 from .dotenv import lay_under
 from .failures import failures_explained
+from .logs import logs
 from .models import models
 from .options import ApiKey, ApiKeyFile, Json, ModelName, Url, user
 from .registering import deregister, register, update
@@ -139,6 +141,8 @@ def status(
 
 
 app.add_typer(models)
+app.add_typer(db)
+app.add_typer(logs)
 app.command()(register)
 app.command()(update)
 app.command()(deregister)
