@@ -17,6 +17,7 @@ from .client import DEFAULT_URL, decoded
 from .console import print_json, print_table
 from .dotenv import lay_under
 from .failures import failures_explained
+from .keys import keys
 from .models import models
 from .options import ApiKey, ApiKeyFile, Json, ModelName, Url, user
 from .servers import deregister, register, servers
@@ -138,6 +139,7 @@ def status(
 
 
 app.add_typer(models)
+app.add_typer(keys)
 app.command()(register)
 app.command()(deregister)
 app.command()(servers)
