@@ -8,7 +8,8 @@ from typing import Any
 
 import trio
 from hypercorn.typing import ASGIFramework
-from quiver.schemas.errors import BODY_TOO_LARGE, ApiError
+from quiver.schemas.config import Server
+from quiver.schemas.errors import BODY_TOO_LARGE, REQUEST_TIMEOUT, ApiError
 
 from .access.forwarding import Proxies
 from .exchange import INFERENCE_PREFIX, ExchangeHandler
@@ -22,8 +23,9 @@ LINGER = 1.0
 class InferenceApp:
     """ASGI application: `/v1/*` here, everything else to `app`. `closing`: every reply is its connection's last."""
 
-    def __init__(self, app: ASGIFramework, handler: ExchangeHandler, max_body: int) -> None:
-        self._app, self._handler, self._max_body = app, handler, max_body
+    def __init__(self, app: ASGIFramework, handler: ExchangeHandler, config: Server) -> None:
+        self._app, self._handler = app, handler
+        self._max_body, self._body_timeout = config.max_body, config.body_timeout
         self.closing = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -41,7 +43,11 @@ class InferenceApp:
     async def _infer(self, scope: Any, receive: Any, send: Any) -> None:
         downstream, peer = _AsgiDownstream(receive, send), (scope.get("client") or ("", 0))[0]
         try:
-            body = await self._body(receive)
+            body = None
+            with trio.move_on_after(self._body_timeout):
+                body = await self._body(receive)
+            if body is None:
+                raise ApiError(REQUEST_TIMEOUT, "The request's body did not arrive in time")
             headers = [(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]
             lookup = dict(reversed(headers)).get
             request = Request(scope["method"], scope["path"], headers, body, lookup, peer)

@@ -18,6 +18,7 @@ from .console import print_json, print_table
 from .db import db
 from .dotenv import lay_under
 from .failures import failures_explained
+from .keys import keys
 from .logs import logs
 from .models import models
 from .options import ApiKey, ApiKeyFile, Json, ModelName, Url, user
@@ -141,6 +142,7 @@ def status(
 
 
 app.add_typer(models)
+app.add_typer(keys)
 app.add_typer(db)
 app.add_typer(logs)
 app.command()(register)
