@@ -17,6 +17,7 @@ from .client import DEFAULT_URL, decoded
 from .console import print_json, print_table
 from .dotenv import lay_under
 from .failures import failures_explained
+from .history import error_counts, events, history
 from .models import models
 from .options import ApiKey, ApiKeyFile, Json, ModelName, Url, user
 from .servers import deregister, register, servers
@@ -141,6 +142,9 @@ app.add_typer(models)
 app.command()(register)
 app.command()(deregister)
 app.command()(servers)
+app.add_typer(history)
+app.command("errors")(error_counts)
+app.command()(events)
 app.add_typer(bench_commands.app, name="bench")
 
 
