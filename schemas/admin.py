@@ -11,8 +11,8 @@ from msgspec import Meta
 from .config import Capabilities, HttpUrl, ModelOptions, ServerName
 from .history import ModelTotals
 from .openai import ModelName
-from .saved import Metadata, Mode
-from .servers import BackendKey, Origin
+from .saved import CheckResult, Metadata, Mode
+from .servers import BackendKey, Detection, Origin
 
 HealthStatus = Literal["healthy", "unhealthy", "unknown"]
 ModelState = Literal["loading", "ready", "idle", "unloading", "unloaded", "failed"]
@@ -40,12 +40,13 @@ class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         return f"Registration({self.endpoint_url}, name={self.name})"
 
 
-class Registered(msgspec.Struct, frozen=True):
-    """What became of a registration, new or changed."""
+class Registered(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of a registration, new or changed. `detected`: what the server is, when that was asked for."""
 
     registration_id: str
     status: Literal["registered"]
     health_status: HealthStatus
+    detected: Detection | None = None
 
 
 class Deregistered(msgspec.Struct, frozen=True):
@@ -101,16 +102,6 @@ class ServerList(msgspec.Struct, frozen=True):
     servers: list[ServerReport]
     total: int
     next_cursor: str | None = None
-
-
-class CheckResult(msgspec.Struct, frozen=True):
-    """How one check, or one request, ended."""
-
-    at: float
-    ok: bool
-    seconds: float
-    reason: str | None
-    source: Literal["check", "traffic"]
 
 
 class ServerDetails(ServerReport, frozen=True, kw_only=True):

@@ -99,6 +99,11 @@ class RemoteServer:
         return self.mode == "serving"
 
     @property
+    def address(self) -> str:
+        """Where it listens, for people."""
+        return str(self._upstream.origin)
+
+    @property
     def origin(self) -> Origin:
         """Where it listens. Two servers with the same one are the same, however their addresses are written."""
         return self._upstream.origin
@@ -133,7 +138,7 @@ class RemoteServer:
         return self.circuit.paused_until(model)
 
     def status(self) -> BackendStatus:
-        address, circuit = str(self._upstream.origin), self.circuit
+        address, circuit = self.address, self.circuit
         return BackendStatus(
             self.id, "remote", address, self.models, circuit.health, circuit.reason, self.load.in_flight
         )
@@ -155,6 +160,10 @@ class RemoteServer:
             self._found_models, self._reports_load = before._found_models, before._reports_load
             self.circuit = before.circuit
             self.circuit.on_change = self._circuit_changed
+
+    def recall(self, models: tuple[str, ...]) -> None:
+        """These are what it offered before the gateway was started."""
+        self._found_models = models
 
     def reached_like(self, other: "RemoteServer") -> bool:
         """Whether a check of `other` tells of this one too: they have the same address and key."""

@@ -4,6 +4,7 @@ A check lists models and never loads one. It finds new models, and brings a serv
 server is checked at a jittered interval; any other one when its circuit says that its time out is over, or soon.
 """
 
+from collections.abc import Callable
 from random import Random
 from typing import Protocol
 
@@ -58,6 +59,9 @@ class Watched(Protocol):
     def id(self) -> str: ...
 
     @property
+    def address(self) -> str: ...
+
+    @property
     def circuit(self) -> Circuit: ...
 
     @property
@@ -68,24 +72,24 @@ class Watched(Protocol):
         ...
 
 
-async def watch(server: Watched, config: HealthConfig, world: World) -> None:
-    """Check `server` at once, and then whenever it is due, until cancelled. Changes of its state are logged."""
-    log = structlog.get_logger(component="health", server=server.id)
+async def watch(server: Watched, config: HealthConfig, world: World, turned: Callable[[], None] = lambda: None) -> None:
+    """Check `server` at once, and then whenever it is due, until cancelled. `turned` is called when its state is another one;
+    that a trial is under way is none worth telling.
+    """
     circuit, told = server.circuit, server.circuit.state
     checked = due = trio.current_time()
     while True:
         if trio.current_time() >= due:
             checked = trio.current_time()
-            passed = await check(server, config)
+            await check(server, config)
             now = trio.current_time()
-            log.debug("checked", passed=passed, seconds=now - checked, reason=circuit.reason)
             server.bell.silence()  # who rang meanwhile has the check that was asked for
             due = next_check(circuit, config, now, world.random)
         elif await server.bell.wait_rung(due):
             due = max(circuit.until, checked + LEAST_PAUSE)
-        if circuit.state != told:
+        if circuit.state not in (told, "half_open"):
             told = circuit.state
-            log.info(f"server is {told}", reason=circuit.reason)
+            turned()
 
 
 def next_check(circuit: Circuit, config: HealthConfig, now: float, random: Random) -> float:
@@ -103,7 +107,13 @@ async def check(server: Watched, config: HealthConfig) -> bool:
     """
     began = trio.current_time()
     passed = await _passes(server, config, began)
-    server.circuit.tally.checked(passed, trio.current_time() - began)
+    seconds = trio.current_time() - began
+    server.circuit.tally.checked(passed, seconds)
+    log = structlog.get_logger(component="health", server=server.id, url=server.address)
+    tell, result = (log.debug, "passed") if passed else (log.info, "failed")
+    tell(
+        "checked", result=result, response_ms=round(1000 * seconds, 3), error=None if passed else server.circuit.reason
+    )
     return passed
 
 

@@ -52,13 +52,16 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Store:
-    """`saved` is what was there at start; `secret`, made once, keys the hashes of clients' keys."""
+    """`saved` is what was there at start; `secret`, made once, keys the hashes of clients' keys. `recovery`: what had to be
+    done about a damaged database, if so.
+    """
 
     def __init__(self, opened: Opened, config: config.Store, wall_clock: Callable[[], float]) -> None:
         self.saved: Saved = opened.saved
         self.secret = opened.secret
+        self.recovery = opened.recovery
         self._opened, self._wall_clock = opened, wall_clock
-        self._connection = Connection(opened.database)
+        self._connection = Connection(opened.database, opened.suspect)
         self._writer = Writer(self._connection, config)
         self._reader = Reader(self.path, self._connection)
         self.history = History(self._reader, wall_clock)
@@ -127,6 +130,11 @@ class Store:
     def spent(self, client: str, since: float) -> int:
         """As `history.spent`. Blocks: only for use before anything runs."""
         return int(self._connection.at_once(counts.spent(client, since)))
+
+    def last_used(self, client: str) -> float | None:
+        """When the last request of `client` ended, as Unix time. Blocks: only for use before anything runs."""
+        found = self._connection.at_once(counts.last_used(client))
+        return None if found is None else float(found)
 
     @property
     def path(self) -> Path | None:

@@ -42,7 +42,7 @@ class Writer:
     """Writes entries in the order they came. `told` hears why nothing can be written, and None once it can again."""
 
     def __init__(self, connection: Connection, config: config.Store) -> None:
-        self._connection, self._pause = connection, config.flush_pause
+        self._connection, self._pause, self._content = connection, config.flush_pause, config.content
         self._entries: Entries = {}
         self._more = trio.Event()
         self._closing = trio.Event()
@@ -137,7 +137,7 @@ class Writer:
         pause, locked = RETRY, False
         while True:
             try:
-                await self._connection.use(partial(_write, batch))
+                await self._connection.use(partial(_write, batch, self._content))
             except Exception as error:
                 if is_locked(error):
                     if not locked:
@@ -206,7 +206,7 @@ def _count(entries: Entries) -> int:
     return sum(map(len, entries.values()))
 
 
-def _write(batch: Entries, database: sqlite3.Connection) -> None:
+def _write(batch: Entries, content: bool, database: sqlite3.Connection) -> None:
     with transaction(database, durable=False):
         for kind, values in batch.items():
             if kind is None:
@@ -215,4 +215,4 @@ def _write(batch: Entries, database: sqlite3.Connection) -> None:
                 continue
             text = _encode(values).decode()
             for statement in STATEMENTS[kind]:
-                database.execute(statement, (text,))
+                database.execute(statement, (text, content) if "?2" in statement else (text,))
