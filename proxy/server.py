@@ -25,6 +25,7 @@ from hypercorn.typing import ASGIFramework
 from quiver.schemas.config import Config, RemoteBackend
 from quiver.schemas.servers import Entry
 
+from . import upkeep
 from .access.keys import KeyRing
 from .accounting import Ledger, Sink
 from .admission.admission import Admission
@@ -95,7 +96,8 @@ class Gateway:
         self.journal.keep = self.store.keep_event
         if self.store.recovery is not None:
             self.journal.note("store.recovered", "database", **msgspec.to_builtins(self.store.recovery))
-        self.ledger = Ledger(self.metrics, sink)
+        self.store.told = self._store_changed
+        self.ledger = Ledger(self.metrics, sink, self.store.keep_records)
         self._egress = operator_policy(config.egress, on_loopback)
         # Held from the last look at the registry to the change of it, as saving takes time in between.
         self.changes = trio.Lock()
@@ -117,8 +119,8 @@ class Gateway:
         self.models.changed = self._models_changed
         inference = Inference(self.registry, self.admission, self.reuse, config, world.random, self.metrics)
         self.exchanges = ExchangeHandler(self.registry, inference, self.keys, self.ledger, self.metrics, world)
-        gpus = GpuFigures()
-        self.metrics.figures = lambda: chain(gateway_figures(self), gpus.figures())
+        self.gpus = GpuFigures()
+        self.metrics.figures = lambda: chain(gateway_figures(self), self.gpus.figures())
         self.page = Page(self.metrics)
 
     def __repr__(self) -> str:
@@ -201,6 +203,12 @@ class Gateway:
         if replaced:  # what was kept of another file's answers is void
             self.reuse.clear(trio.current_time())
         self.registry.refresh()
+
+    def _store_changed(self, reason: str | None) -> None:
+        if reason is None:
+            self.journal.note("store.recovered", "store", dropped=self.store.statistics().dropped)
+        else:
+            self.journal.note("store.degraded", "store", reason=reason)
 
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await open_wire(self.world.network, self._egress, host, port)
@@ -290,6 +298,8 @@ async def _run(
         telemetry.start_soon(_write_records, gateway)
         async with _resources(gateway), trio.open_nursery() as scope:
             scope.start_soon(watch_lag, gateway.metrics.loop_lag)
+            scope.start_soon(upkeep.take_samples, gateway)
+            scope.start_soon(upkeep.tidy_store, gateway.store)
             scope.start_soon(gateway.check_servers)
             await _serve(gateway, acceptors, app, announce, signals, shutdown)
             scope.cancel_scope.cancel()

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from .config import Capabilities, HttpUrl, ModelOptions, ServerName
+from .history import ModelTotals
 from .openai import ModelName
 from .saved import CheckResult, Metadata, Mode
 from .servers import BackendKey, Origin
@@ -184,8 +185,23 @@ class RecordFigures(msgspec.Struct, frozen=True):
     dropped: int
 
 
+class StoreFigures(msgspec.Struct, frozen=True):
+    """Entries for the database that wait, were written and were dropped; why it cannot be written, if so; its bytes on the
+    disk, and the unused ones of them, a minute ago.
+    """
+
+    waiting: int
+    written: int
+    dropped: int
+    degraded: str | None
+    size: int
+    free: int
+
+
 class StatsReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The gateway's figures. `connections`: clients' ones; `upstream`: those to servers."""
+    """The gateway's figures. `connections`: clients' ones; `upstream`: those to servers. `today`: since midnight (UTC), null
+    when the history cannot be read.
+    """
 
     uptime: float
     in_flight: int
@@ -196,6 +212,8 @@ class StatsReport(msgspec.Struct, frozen=True, kw_only=True):
     clients: ClientFigures
     upstream: Connections
     records: RecordFigures
+    store: StoreFigures
+    today: list[ModelTotals] | None
 
 
 class ModelSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):

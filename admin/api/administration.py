@@ -6,6 +6,7 @@ from quiver.proxy.server import Gateway
 
 from .answers import json_reply
 from .figures import figures
+from .history import add_history
 from .lock import admit_operator
 from .models import add_models
 from .servers import add_servers
@@ -21,9 +22,10 @@ def admin_api(gateway: Gateway, began: float) -> Blueprint:
 
     add_servers(api, gateway)
     add_models(api, gateway)
+    add_history(api, gateway)
 
     @api.get("/stats")
     async def stats() -> Response:
-        return json_reply(figures(gateway, trio.current_time() - began))
+        return json_reply(await figures(gateway, trio.current_time() - began))
 
     return api

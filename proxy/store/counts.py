@@ -58,6 +58,17 @@ def series(asked: SeriesQuery, since: float) -> Question:
     return statement, found.parameters
 
 
+def today(now: float) -> Question:
+    """`[[model, requests, failed, prompt tokens, completion tokens, mean seconds], ...]`, the most used first."""
+    statement = f"""
+        SELECT json_group_array(json(line)) FROM (
+            SELECT json_array(nullif(model, ''), sum(requests), sum(failed), sum(prompt_tokens), sum(completion_tokens),
+                              round(sum(duration) / sum(requests), 6)) AS line
+            FROM rollups WHERE span = {DAY} AND view = 1 AND start = ? GROUP BY model ORDER BY sum(requests) DESC)
+    """  # noqa: S608 - made of our own names
+    return statement, [now // DAY * DAY]
+
+
 def spent(client: str, since: float) -> Question:
     """Tokens of whole days, or of all time."""
     where: str

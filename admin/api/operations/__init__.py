@@ -1,5 +1,6 @@
 """Every operation of the API as one table, in the order in which the API page shows them."""
 
+from .history import HISTORY
 from .inference import INFERENCE
 from .models import MODELS
 from .operation import EVERY_STATUS as EVERY_STATUS
@@ -7,4 +8,4 @@ from .operation import Operation as Operation
 from .servers import SERVERS
 from .service import SERVICE
 
-OPERATIONS: tuple[Operation, ...] = (*INFERENCE, *SERVICE, *SERVERS, *MODELS)
+OPERATIONS: tuple[Operation, ...] = (*INFERENCE, *SERVICE, *SERVERS, *MODELS, *HISTORY)
