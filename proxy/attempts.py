@@ -20,11 +20,13 @@ from .admission.admission import Admission
 from .admission.ticket import Ticket
 from .choosing import Chooser, worth_trying
 from .decoding import with_model
+from .levels import DEBUG, LEVELS
 from .metrics import Metrics
 from .record import FailedAttempt, Progress
 from .registry import Backend, Call, Registry, Target
 from .reply import Reply
 from .retries import RetryBudget
+from .tracing import Trace
 from .watch import Watch
 
 # How often a waiting client is told its place in the queue.
@@ -45,6 +47,7 @@ class Job(msgspec.Struct, frozen=True):
     client: Client
     priority: Priority
     affinity: int
+    trace: Trace | None = None
 
 
 class Attempts:
@@ -59,6 +62,7 @@ class Attempts:
         self._chooser = Chooser(config.routing.policy, random)
         self._metrics = metrics
         self._log = structlog.get_logger(component="attempts")
+        self._routing = structlog.get_logger(component="routing", policy=config.routing.policy)
         self.background: trio.Nursery | None = None
 
     async def carry_out(self, job: Job, reply: Reply, progress: Progress, watch: Watch) -> None:
@@ -87,10 +91,15 @@ class Attempts:
                 tried.append(backend)
                 progress.attempts += 1
                 reply.server_id = backend.id
+                if LEVELS.least <= DEBUG:
+                    self._tell(call, target, tried)
                 if call.stream:
                     reply.gaps = self._metrics.gaps_of(call.model, backend.id)
                 try:
-                    await backend.forward(call, reply, watch)
+                    if job.trace is None:
+                        await backend.forward(call, reply, watch)
+                    else:
+                        await _traced(job.trace, backend, call, reply, watch)
                     return
                 except ApiError as error:
                     if watch.cause is None:
@@ -110,6 +119,18 @@ class Attempts:
                 if progress.attempts >= self._most or not self._budget.withdraw(trio.current_time()):
                     raise _verdict(job, failures)
         raise _verdict(job, failures)
+
+    def _tell(self, call: Call, target: Target, tried: Sequence[Backend]) -> None:
+        """Why a call goes where it goes."""
+        *before, chosen = tried
+        if before:
+            reason = f"`{before[-1].id}` failed"
+        else:
+            reason = "chosen by the policy" if len(target.backends) > 1 else "the only server of the model"
+        among = [backend.id for backend in target.backends]
+        self._routing.debug(
+            "routed", request_id=call.request_id, model=call.model, server=chosen.id, among=among, reason=reason
+        )
 
     def _enter(self, job: Job, call: Call, target: Target, tried: Sequence[Backend], ticket: Ticket) -> Backend | None:
         """A server with a place taken on it for this call; None when the call has to wait. Raises `ApiError` when waiting
@@ -165,13 +186,26 @@ class Attempts:
                 backend = await admission.enter(ticket, choose)
         finally:
             reply.say_meanwhile(None)
-            progress.queued += trio.current_time() - began
+            ended = trio.current_time()
+            progress.queued += ended - began
+            if job.trace is not None:
+                job.trace.queued.append((began, ended))
         return backend
 
     async def _wake_queue(self, at: float) -> None:
         """A server's pause ends without anybody leaving or coming."""
         await trio.sleep_until(at)
         self._admission.poke()
+
+
+async def _traced(trace: Trace, backend: Backend, call: Call, reply: Reply, watch: Watch) -> None:
+    attempt = trace.attempt(backend, call)
+    try:
+        await backend.forward(attempt.call, reply, watch)
+    except BaseException as error:
+        attempt.end(error)
+        raise
+    attempt.end(None)
 
 
 class _NobodyLeft(Exception):

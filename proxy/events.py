@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 from quiver.schemas.events import Event, EventKind
 
+from .request import REQUEST_ID
 from .seams import World
 
 Keep = Callable[[Event], None]
@@ -31,7 +32,8 @@ class Journal:
         request_id: str | None = None,
         **details: Any,
     ) -> None:
-        """Note one change. `details` must not hold a secret."""
+        """Note one change. `details` must not hold a secret; `request_id` is that of the request being answered, if any."""
+        request_id = request_id or REQUEST_ID.get()
         event = Event(self._world.wall_clock(), kind, subject, actor, request_id, details)
-        self._log.info(kind, subject=subject, actor=actor, request_id=request_id, **details)
+        self._log.log(level, kind, subject=subject, actor=actor, request_id=request_id, **details)
         self.keep(event)

@@ -24,6 +24,10 @@ def gateway_figures(gateway: Gateway) -> Iterator[Figure]:
     )
     yield from _queue(gateway)
     yield from _cache(gateway)
+    for why, count in gateway.keys.refused.items():
+        yield Figure(
+            "counter", "quiver_keys_refused", "Requests refused for their key, by why", count, (("reason", why),)
+        )
     ledger = gateway.ledger
     yield Figure("gauge", "quiver_records_waiting", "Records not yet written", ledger.waiting)
     yield Figure("counter", "quiver_records_dropped", "Records that could not be written", ledger.dropped)

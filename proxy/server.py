@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -23,10 +24,13 @@ import structlog
 import trio
 from hypercorn.typing import ASGIFramework
 from quiver.schemas.config import Config, RemoteBackend
-from quiver.schemas.servers import Entry
+from quiver.schemas.servers import Detection, Entry
 
 from . import upkeep
+from .access.cors import CrossOrigin
+from .access.forwarding import Proxies
 from .access.keys import KeyRing
+from .access.spending import spent_before
 from .accounting import Ledger, Sink
 from .admission.admission import Admission
 from .egress import open_wire, operator_policy
@@ -36,6 +40,7 @@ from .exposition import Page
 from .figures import gateway_figures
 from .handover import HypercornControl
 from .inference import Inference
+from .levels import LEVELS
 from .listener import Listener
 from .local.backend import EngineModel
 from .local.catalogue import Catalogue
@@ -46,14 +51,18 @@ from .loop_lag import watch_lag
 from .metrics import Metrics
 from .network import Acceptor, Wire, listen_locally
 from .registry import Backend, BackendStatus, Registry
-from .remote import health
+from .remote import health, questions
 from .remote.backend import RemoteServer
 from .remote.modes import Modes, entry_of
 from .remote.standings import Standings
 from .reuse.store import ReuseStore
-from .seams import World
+from .seams import World, offload
 from .shutdown import Shutdown
 from .store.store import Store
+from .tracing import Tracer, Tracing
+
+# What sending the last spans may take.
+FLUSH = 3.0
 
 State = Literal["starting", "ready", "draining"]
 
@@ -87,6 +96,7 @@ class Gateway:
         on_loopback: bool,
         loader: Loader | None = None,
         store: Store | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.config, self.world = config, world
         self.state: State = "starting"
@@ -94,9 +104,9 @@ class Gateway:
         self.store = store or Store.open(None, config.store, world.wall_clock)
         self.journal = Journal(world)
         self.journal.keep = self.store.keep_event
+        self.store.told = self._store_changed
         if self.store.recovery is not None:
             self.journal.note("store.recovered", "database", **msgspec.to_builtins(self.store.recovery))
-        self.store.told = self._store_changed
         self.ledger = Ledger(self.metrics, sink, self.store.keep_records)
         self._egress = operator_policy(config.egress, on_loopback)
         # Held from the last look at the registry to the change of it, as saving takes time in between.
@@ -109,7 +119,17 @@ class Gateway:
         self.standings = Standings(self.registry, self.store, self.journal, world)
         self.modes = Modes(self.registry, self.store, self.journal, self.changes, world)
         self._add_known_servers()
-        self.keys = KeyRing(config.keys, config.auth.keys, config.rate)
+        self.keys = KeyRing(
+            config.keys,
+            config.auth.keys,
+            config.rate,
+            secret=self.store.secret,
+            auth=config.auth,
+            closed=not on_loopback,
+            wall_clock=world.wall_clock,
+            note=self._note_failures,
+        )
+        self._add_known_keys()
         self.admission: Admission[Backend] = Admission(
             config.admission, give_back=lambda backend: backend.load.returned()
         )
@@ -118,7 +138,21 @@ class Gateway:
         self.models.offer_in(self.registry)
         self.models.changed = self._models_changed
         inference = Inference(self.registry, self.admission, self.reuse, config, world.random, self.metrics)
-        self.exchanges = ExchangeHandler(self.registry, inference, self.keys, self.ledger, self.metrics, world)
+        self.cors = CrossOrigin(config.cors) if config.cors.origins else None
+        self.proxies = Proxies(config.server.trusted_proxies) if config.server.trusted_proxies else None
+        self.tracer = tracer
+        self.exchanges = ExchangeHandler(
+            self.registry,
+            inference,
+            self.keys,
+            self.ledger,
+            self.metrics,
+            world,
+            cors=self.cors,
+            proxies=self.proxies,
+            tracing=Tracing(world.random, tracer, propagate=config.telemetry.propagate),
+        )
+        self.exchanges.keep_content = config.log.prompts or config.store.content
         self.gpus = GpuFigures()
         self.metrics.figures = lambda: chain(gateway_figures(self), self.gpus.figures())
         self.page = Page(self.metrics)
@@ -137,6 +171,11 @@ class Gateway:
         server = RemoteServer(backend, self.config.limits, self.config.health, self.world, self._open_wire, entry)
         self.standings.follow(server)
         return server
+
+    async def detect(self, server: RemoteServer) -> Detection:
+        """What `server` is. Takes as long as a check at most."""
+        key, limits = server.config.api_key, self.config.limits
+        return await questions.ask(server.origin, key, limits, self._open_wire, self.config.health.timeout)
 
     def register(self, backend: RemoteBackend) -> RemoteServer:
         """`adopt` a server that nobody has checked. Raises `ValueError` as `candidate` and `adopt` do."""
@@ -199,10 +238,21 @@ class Gateway:
                 self.standings.recall(backend)
         self.registry.refresh()
 
+    def _add_known_keys(self) -> None:
+        for key in self.store.saved.keys:
+            client = self.keys.put(key, -inf, spent_before(key, self.store, self.world.wall_clock()))
+            client.used_before = self.store.last_used(key.name)
+        admin_key = self.config.auth.admin_key
+        if admin_key is not None and (owner := self.keys.owner(self.keys.digest_of(admin_key))) is not None:
+            raise ValueError(f"`auth.admin_key` is also the client key of `{owner.name}`")
+
     def _models_changed(self, replaced: bool) -> None:
         if replaced:  # what was kept of another file's answers is void
             self.reuse.clear(trio.current_time())
         self.registry.refresh()
+
+    def _note_failures(self, address: str, count: int) -> None:
+        self.journal.note("auth.refused", address, failures=count)
 
     def _store_changed(self, reason: str | None) -> None:
         if reason is None:
@@ -243,6 +293,7 @@ async def run(
     signals: AsyncIterator[int] | None = None,
     on_loopback: bool = True,
     loader: Loader | None = None,
+    tracer: Tracer | None = None,
     stopping: Callable[[float], None] = lambda seconds: None,
     local_socket: Path | None = None,
     store: Store | None = None,
@@ -250,14 +301,14 @@ async def run(
     """Serve until SIGINT or SIGTERM; the process's exit code (130 or 143).
 
     `sink` gets the records of finished requests, in batches, off the event loop. `signals` stands in for the process's
-    own, `loader` for the engine's. `on_loopback`: whether only this machine can reach the gateway. `local_socket`: where to
-    listen for this user's own programs, too. `store` keeps what lasts and is closed at the end; without one nothing lasts.
-    `stopping` is told how many seconds the shutdown may take, once it begins; the exit code is 1 when that was not enough,
-    or a part of the gateway failed to stop. Raises `OSError` when the address cannot be bound, `ValueError` when the
-    configuration contradicts itself.
+    own, `loader` for the engine's; `tracer` gets the traces of requests. `on_loopback`: whether only this machine can reach
+    the gateway. `local_socket`: where to listen for this user's own programs, too. `store` keeps what lasts and is closed at
+    the end; without one nothing lasts. `stopping` is told how many seconds the shutdown may take, once it begins; the exit
+    code is 1 when that was not enough, or a part of the gateway failed to stop. Raises `OSError` when the address cannot be
+    bound, `ValueError` when the configuration contradicts itself.
     """
     world = world or World()
-    gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader, store=store)
+    gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader, store=store, tracer=tracer)
     acceptors = await world.network.listen(config.server.host, config.server.port)
     if local_socket is not None:
         acceptors += _local_acceptors(local_socket)
@@ -301,9 +352,12 @@ async def _run(
             scope.start_soon(upkeep.take_samples, gateway)
             scope.start_soon(upkeep.tidy_store, gateway.store)
             scope.start_soon(gateway.check_servers)
+            scope.start_soon(LEVELS.go_back, gateway.journal)
             await _serve(gateway, acceptors, app, announce, signals, shutdown)
             scope.cancel_scope.cancel()
         gateway.ledger.close()
+    if gateway.tracer is not None:
+        await offload(gateway.tracer.close, FLUSH)
 
 
 async def _write_records(gateway: Gateway) -> None:

@@ -18,9 +18,11 @@ from .console import print_json, print_table
 from .db import db
 from .dotenv import lay_under
 from .failures import failures_explained
+from .logs import logs
 from .models import models
 from .options import ApiKey, ApiKeyFile, Json, ModelName, Url, user
-from .servers import deregister, register, servers
+from .registering import deregister, register, update
+from .servers import servers
 
 app = typer.Typer(
     name="quiver",
@@ -140,9 +142,11 @@ def status(
 
 app.add_typer(models)
 app.add_typer(db)
+app.add_typer(logs)
 app.command()(register)
+app.command()(update)
 app.command()(deregister)
-app.command()(servers)
+app.add_typer(servers)
 app.add_typer(bench_commands.app, name="bench")
 
 

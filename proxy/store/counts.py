@@ -70,12 +70,17 @@ def today(now: float) -> Question:
 
 
 def spent(client: str, since: float) -> Question:
-    """Tokens of whole days, or of all time."""
+    """Tokens that were charged on whole days, or ever."""
     where: str
     parameters: tuple[float, ...]
     if since <= 0:
         where, parameters = "day = 0", ()
     else:
         where, parameters = "day > 0 AND day >= ?", (since // DAY * DAY,)
-    total = f"SELECT coalesce(sum(prompt_tokens + completion_tokens), 0) FROM spending WHERE client = ? AND {where}"  # noqa: S608
+    total = f"SELECT coalesce(sum(charged), 0) FROM spending WHERE client = ? AND {where}"  # noqa: S608
     return f"SELECT json(({total}))", [client, *parameters]
+
+
+def last_used(client: str) -> Question:
+    """The moment, or null."""
+    return "SELECT (SELECT json(last_at) FROM spending WHERE client = ? AND day = 0)", [client]

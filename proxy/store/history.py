@@ -128,7 +128,7 @@ class History:
         return [ModelTotals(*row) for row in rows]
 
     async def spent(self, client: str, since: float) -> int:
-        """Tokens that `client` used since the beginning (UTC) of the day of `since`; of 0: ever."""
+        """Tokens that `client` was charged since the beginning (UTC) of the day of `since`; of 0: ever."""
         return await self._ask(counts.spent(client, since), int)
 
     async def oldest(self) -> float | None:

@@ -131,6 +131,11 @@ class Store:
         """As `history.spent`. Blocks: only for use before anything runs."""
         return int(self._connection.at_once(counts.spent(client, since)))
 
+    def last_used(self, client: str) -> float | None:
+        """When the last request of `client` ended, as Unix time. Blocks: only for use before anything runs."""
+        found = self._connection.at_once(counts.last_used(client))
+        return None if found is None else float(found)
+
     @property
     def path(self) -> Path | None:
         """The database's file; None: it is in memory."""

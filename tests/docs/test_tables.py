@@ -93,8 +93,18 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("models", "estimate"),
     ("status",),
     ("register",),
+    ("update",),
     ("deregister",),
     ("servers",),
+    ("servers", "show"),
+    ("servers", "check"),
+    ("servers", "pause"),
+    ("servers", "resume"),
+    ("servers", "drain"),
+    ("servers", "test"),
+    ("logs",),
+    ("logs", "levels"),
+    ("logs", "level"),
 )
 PAGES = {"docs/errors.md": error_table, "docs/configuration.md": config_table, "docs/cli.md": cli_help}
 
