@@ -16,6 +16,7 @@ from quiver.proxy.local.backend import EngineModel
 from quiver.proxy.store.failure import StoreError
 from quiver.proxy.store.folder import data_folder
 from quiver.proxy.store.store import Store
+from quiver.proxy.tracing import Tracer
 from quiver.schemas.admin import ModelDescription
 from quiver.schemas.config import Config
 
@@ -27,6 +28,7 @@ from .logs.redactor import REDACTOR
 from .logs.requests import RecordLog
 from .logs.setup import configure, log_file
 from .loopback import is_loopback
+from .telemetry.opening import MissingExtra, open_tracer
 from .watchdog import Watchdog
 
 
@@ -38,10 +40,13 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
         startup = Startup(config, pipeline, announce_json=announce_json)
         watchdog = Watchdog()
         try:
+            tracer = open_tracer(config.telemetry)
             store = Store.open(folder, config.store, time.time)
-            return trio.run(_run, config, startup, watchdog, store)
+            return trio.run(_run, config, startup, watchdog, store, tracer)
         except StoreError as error:
             fail(error.message, error.hint)
+        except MissingExtra as missing:
+            fail(str(missing), missing.hint, code=2)
         except OSError as error:
             fail(*why_not_bound(config, error))
         except ValueError as error:
@@ -60,7 +65,7 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
 
 
-async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: Store) -> int:
+async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: Store, tracer: Tracer | None) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -72,6 +77,7 @@ async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: St
         on_loopback=is_loopback(config.server.host),
         store=store,
         stopping=watchdog.arm,
+        tracer=tracer,
     )
 
 

@@ -1,9 +1,12 @@
 """What is kept of one request: the value that accounting writes and metrics count."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from quiver.schemas.openai import Usage
+
+if TYPE_CHECKING:
+    from .tracing import Trace
 
 Outcome = Literal["completed", "failed", "client_gone", "cancelled"]
 # Where an answer came from: a server for this request, another request in flight, or memory.
@@ -53,7 +56,8 @@ class FailedAttempt(msgspec.Struct, frozen=True):
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is kept of one request. `at`: Unix time of its end; times else in seconds. No key: `client` is a key's name, or
     an address. `estimated`: the usage is our guess. `engine`: of answers that the built-in engine made for this very request.
-    `failures` are its attempts that failed, in order; `trace_id` is the W3C trace it belongs to.
+    `failures` are its attempts that failed, in order; `trace_id` is the W3C trace it belongs to. `charged`: the tokens that
+    counted against its client's limits.
 
     `prompt` and `answer`, at most 256 KiB each, are there only where the configuration (`log.prompts`, `store.content`) or
     the client's key asks for them. Whoever keeps them must look at what asked: a record with `keep_content` may be kept with
@@ -83,6 +87,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     answer: str | None = None
     failures: tuple[FailedAttempt, ...] = ()
     trace_id: str | None = None
+    charged: int = 0
 
 
 class Progress:
@@ -97,6 +102,9 @@ class Progress:
     outcome: Outcome = "cancelled"
     source: Source = "server"
     failures: tuple[FailedAttempt, ...] = ()
+    charged = 0
+    trace_id: str | None = None
+    trace: "Trace | None" = None
 
     def __init__(self, endpoint: str, began: float) -> None:
         self.endpoint, self.began = endpoint, began

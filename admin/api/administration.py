@@ -7,6 +7,8 @@ from quiver.proxy.server import Gateway
 from ..logs.pipeline import Pipeline
 from .answers import json_reply
 from .figures import figures
+from .history import add_history
+from .keys import add_keys
 from .lock import admit_operator
 from .logs import add_logs
 from .models import add_models
@@ -24,9 +26,11 @@ def admin_api(gateway: Gateway, began: float, pipeline: Pipeline) -> Blueprint:
     add_servers(api, gateway)
     add_models(api, gateway)
     add_logs(api, gateway, pipeline)
+    add_keys(api, gateway)
+    add_history(api, gateway)
 
     @api.get("/stats")
     async def stats() -> Response:
-        return json_reply(figures(gateway, trio.current_time() - began))
+        return json_reply(await figures(gateway, trio.current_time() - began))
 
     return api
