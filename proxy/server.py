@@ -50,6 +50,7 @@ from .local.models import LocalModels
 from .loop_lag import watch_lag
 from .metrics import Metrics
 from .network import Acceptor, Wire, listen_locally
+from .record import Record
 from .registry import Backend, BackendStatus, Registry
 from .remote import health, questions
 from .remote.backend import RemoteServer
@@ -107,7 +108,7 @@ class Gateway:
         self.store.told = self._store_changed
         if self.store.recovery is not None:
             self.journal.note("store.recovered", "database", **msgspec.to_builtins(self.store.recovery))
-        self.ledger = Ledger(self.metrics, sink, self.store.keep_records)
+        self.ledger = Ledger(self.metrics, sink, self._keep_records)
         self._egress = operator_policy(config.egress, on_loopback)
         # Held from the last look at the registry to the change of it, as saving takes time in between.
         self.changes = trio.Lock()
@@ -259,6 +260,17 @@ class Gateway:
             self.journal.note("store.recovered", "store", dropped=self.store.statistics().dropped)
         else:
             self.journal.note("store.degraded", "store", reason=reason)
+
+    def _keep_records(self, records: Sequence[Record]) -> None:
+        """Into the store, with prompts and answers only where it may keep them: they may be there for the log alone."""
+        if not self.config.store.content:
+            records = [
+                record
+                if record.keep_content or record.prompt is None
+                else msgspec.structs.replace(record, prompt=None, answer=None)
+                for record in records
+            ]
+        self.store.keep_records(records)
 
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await open_wire(self.world.network, self._egress, host, port)

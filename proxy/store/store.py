@@ -202,7 +202,7 @@ class Store:
             await self._writer.write()
         finally:
             self._reader.close()
-            self._connection.close()
+            await self._connection.close()
             if self._opened.folder is not None:
                 self._opened.folder.release()
 

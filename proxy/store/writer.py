@@ -45,7 +45,7 @@ class Writer:
     """
 
     def __init__(self, connection: Connection, config: config.Store) -> None:
-        self._connection, self._pause = connection, config.flush_pause
+        self._connection, self._pause, self._content = connection, config.flush_pause, config.content
         self._entries: Entries = {}
         self._more = trio.Event()
         self._closing = trio.Event()
@@ -142,7 +142,7 @@ class Writer:
         while True:
             began = trio.current_time()
             try:
-                await self._connection.use(partial(_write, batch))
+                await self._connection.use(partial(_write, batch, self._content))
             except Exception as error:
                 if is_locked(error):
                     if not locked:
@@ -212,7 +212,7 @@ def _count(entries: Entries) -> int:
     return sum(map(len, entries.values()))
 
 
-def _write(batch: Entries, database: sqlite3.Connection) -> None:
+def _write(batch: Entries, content: bool, database: sqlite3.Connection) -> None:
     with transaction(database, durable=False):
         for kind, values in batch.items():
             if kind is None:
@@ -221,4 +221,4 @@ def _write(batch: Entries, database: sqlite3.Connection) -> None:
                 continue
             text = _encode(values).decode()
             for statement in STATEMENTS[kind]:
-                database.execute(statement, (text,))
+                database.execute(statement, (text, content) if "?2" in statement else (text,))
