@@ -40,6 +40,7 @@ from .exposition import Page
 from .figures import gateway_figures
 from .handover import HypercornControl
 from .inference import Inference
+from .levels import LEVELS
 from .listener import Listener
 from .local.backend import EngineModel
 from .local.catalogue import Catalogue
@@ -151,6 +152,7 @@ class Gateway:
             proxies=self.proxies,
             tracing=Tracing(world.random, tracer, propagate=config.telemetry.propagate),
         )
+        self.exchanges.keep_content = config.log.prompts or config.store.content
         self.gpus = GpuFigures()
         self.metrics.figures = lambda: chain(gateway_figures(self), self.gpus.figures())
         self.page = Page(self.metrics)
@@ -350,6 +352,7 @@ async def _run(
             scope.start_soon(upkeep.take_samples, gateway)
             scope.start_soon(upkeep.tidy_store, gateway.store)
             scope.start_soon(gateway.check_servers)
+            scope.start_soon(LEVELS.go_back, gateway.journal)
             await _serve(gateway, acceptors, app, announce, signals, shutdown)
             scope.cancel_scope.cancel()
         gateway.ledger.close()

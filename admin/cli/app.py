@@ -19,6 +19,7 @@ from .db import db
 from .dotenv import lay_under
 from .failures import failures_explained
 from .keys import keys
+from .logs import logs
 from .models import models
 from .options import ApiKey, ApiKeyFile, Json, ModelName, Url, user
 from .registering import deregister, register, update
@@ -143,6 +144,7 @@ def status(
 app.add_typer(models)
 app.add_typer(keys)
 app.add_typer(db)
+app.add_typer(logs)
 app.command()(register)
 app.command()(update)
 app.command()(deregister)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from quiver.schemas.admin import CheckReport, CheckResult, ServerDetails, ServerReport
+from quiver.schemas.admin import CheckReport, ServerDetails, ServerReport
+from quiver.schemas.saved import CheckResult
 from quiver.schemas.servers import Detection, ModeReport, TrialReport
 
 COLUMNS = ("SERVER", "STATE", "IN FLIGHT", "ADDRESS", "MODELS", "REASON")

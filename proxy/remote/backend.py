@@ -99,6 +99,11 @@ class RemoteServer:
         return self.mode == "serving"
 
     @property
+    def address(self) -> str:
+        """Where it listens, for people."""
+        return str(self._upstream.origin)
+
+    @property
     def origin(self) -> Origin:
         """Where it listens. Two servers with the same one are the same, however their addresses are written."""
         return self._upstream.origin
@@ -133,7 +138,7 @@ class RemoteServer:
         return self.circuit.paused_until(model)
 
     def status(self) -> BackendStatus:
-        address, circuit = str(self._upstream.origin), self.circuit
+        address, circuit = self.address, self.circuit
         return BackendStatus(
             self.id, "remote", address, self.models, circuit.health, circuit.reason, self.load.in_flight
         )

@@ -102,6 +102,9 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("servers", "resume"),
     ("servers", "drain"),
     ("servers", "test"),
+    ("logs",),
+    ("logs", "levels"),
+    ("logs", "level"),
 )
 PAGES = {"docs/errors.md": error_table, "docs/configuration.md": config_table, "docs/cli.md": cli_help}
 
