@@ -190,15 +190,16 @@ class Gateway:
 
         Raises `ValueError` when the id is the engine's.
         """
-        before = self.registry.get(server.id)
+        before, known = self.registry.get(server.id), False
         if isinstance(before, EngineModel):
             raise ValueError(f"`{server.id}` is a model of the built-in engine")
         if isinstance(before, RemoteServer):
             server.succeed(before)
+            known = server.circuit is before.circuit
             self._let_go(before)
         self.registry.replace(server)
         self.modes.settle(server)
-        self.standings.settle(server)
+        self.standings.settle(server, known=known)
         self.reuse.clear(trio.current_time())
         self._watch(server)
 
