@@ -27,8 +27,8 @@ async def test_old_rows_go(autojump_clock: MockClock, monkeypatch: pytest.Monkey
         for age in (1, 89, 91):
             store.keep_event(Event(NOW - age * DAY, "server.paused", str(age)))
         for number in range(150):
-            store.keep_check("s", CheckResult(NOW + number, ok=True, seconds=0.1))
-        store.keep_check("t", CheckResult(NOW, ok=True, seconds=0.1))
+            store.keep_check("s", CheckResult(NOW + number, ok=True, seconds=0.1, reason=None, source="check"))
+        store.keep_check("t", CheckResult(NOW, ok=True, seconds=0.1, reason=None, source="check"))
         await store.wait_written()
         assert await store.tidy() > 0
         history = store.history
