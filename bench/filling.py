@@ -5,6 +5,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import trio
 from quiver.proxy.store.rollups import FROM_REQUESTS, rolling_up
 from quiver.proxy.store.store import Store
 from quiver.schemas import config
@@ -23,11 +24,12 @@ drawn AS (
     FROM numbers
 )
 INSERT INTO requests (request_id, at, client, endpoint, model, server, stream, status, outcome, error, source, attempts,
-    queued, duration, first_byte, prompt_tokens, completion_tokens, tokens, estimated)
+    queued, duration, first_byte, prompt_tokens, completion_tokens, tokens, estimated, charged)
 SELECT printf('11111111-2222-4333-a444-%012x', n), ?2 - (?1 - n) * ({DAYS} * 86400.0 / ?1), printf('student-%02d', key),
     'chat/completions', printf('model-%d', model), printf('server-%02d', model * {SERVERS // MODELS} + place), stream,
     iif(failed, 502, 200), iif(failed, 'failed', 'completed'), iif(failed, 'upstream_unreachable', NULL), 'server', 1 + failed,
-    0, 0.2 + 5 * luck * luck + iif(luck > 0.99, 60, 0), 0.05 + luck / 4, 200 + n % 300, 50 + n % 400, 250 + n % 300 + n % 400, 0
+    0, 0.2 + 5 * luck * luck + iif(luck > 0.99, 60, 0), 0.05 + luck / 4, 200 + n % 300, 50 + n % 400, 250 + n % 300 + n % 400,
+    0, 0
 FROM drawn
 """
 
@@ -35,7 +37,7 @@ FROM drawn
 def fill(folder: Path, count: int) -> float:
     """Make the store in `folder` with `count` requests up to now; the seconds that took."""
     began = time.perf_counter()
-    Store.open(folder, config.Store(), time.time)  # makes the tables; the lock on the folder goes with the object
+    trio.run(_make, folder)
     with closing(sqlite3.connect(folder / "quiver.db", isolation_level=None)) as database:
         database.execute("PRAGMA synchronous = OFF")
         database.execute("BEGIN")
@@ -54,3 +56,10 @@ def fill(folder: Path, count: int) -> float:
         database.execute("COMMIT")
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return time.perf_counter() - began
+
+
+async def _make(folder: Path) -> None:
+    """An empty store."""
+    store = Store.open(folder, config.Store(), time.time)
+    store.close()
+    await store.write()

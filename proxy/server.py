@@ -50,6 +50,7 @@ from .local.models import LocalModels
 from .loop_lag import watch_lag
 from .metrics import Metrics
 from .network import Acceptor, Wire, listen_locally
+from .record import Record
 from .registry import Backend, BackendStatus, Registry
 from .remote import health, questions
 from .remote.backend import RemoteServer
@@ -107,7 +108,7 @@ class Gateway:
         self.store.told = self._store_changed
         if self.store.recovery is not None:
             self.journal.note("store.recovered", "database", **msgspec.to_builtins(self.store.recovery))
-        self.ledger = Ledger(self.metrics, sink, self.store.keep_records)
+        self.ledger = Ledger(self.metrics, sink, self._keep_records)
         self._egress = operator_policy(config.egress, on_loopback)
         # Held from the last look at the registry to the change of it, as saving takes time in between.
         self.changes = trio.Lock()
@@ -260,6 +261,17 @@ class Gateway:
         else:
             self.journal.note("store.degraded", "store", reason=reason)
 
+    def _keep_records(self, records: Sequence[Record]) -> None:
+        """Into the store, with prompts and answers only where it may keep them: they may be there for the log alone."""
+        if not self.config.store.content:
+            records = [
+                record
+                if record.keep_content or record.prompt is None
+                else msgspec.structs.replace(record, prompt=None, answer=None)
+                for record in records
+            ]
+        self.store.keep_records(records)
+
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await open_wire(self.world.network, self._egress, host, port)
 
@@ -318,7 +330,10 @@ async def run(
             signals = stack.enter_context(trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM))
         try:
             with shutdown.scope:
-                await _run(gateway, acceptors, control(gateway), announce, signals, shutdown)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(shutdown.listen, signals)
+                    await _run(gateway, acceptors, control(gateway), announce, shutdown)
+                    nursery.cancel_scope.cancel()
         except Exception:
             if shutdown.began is None:
                 raise
@@ -341,7 +356,6 @@ async def _run(
     acceptors: Sequence[Acceptor],
     app: ASGIFramework,
     announce: Callable[[Listening], None],
-    signals: AsyncIterator[int],
     shutdown: Shutdown,
 ) -> None:
     async with trio.open_nursery() as telemetry:
@@ -353,7 +367,7 @@ async def _run(
             scope.start_soon(upkeep.tidy_store, gateway.store)
             scope.start_soon(gateway.check_servers)
             scope.start_soon(LEVELS.go_back, gateway.journal)
-            await _serve(gateway, acceptors, app, announce, signals, shutdown)
+            await _serve(gateway, acceptors, app, announce, shutdown)
             scope.cancel_scope.cancel()
         gateway.ledger.close()
     if gateway.tracer is not None:
@@ -385,7 +399,6 @@ async def _serve(
     acceptors: Sequence[Acceptor],
     app: ASGIFramework,
     announce: Callable[[Listening], None],
-    signals: AsyncIterator[int],
     shutdown: Shutdown,
 ) -> None:
     """Accept and answer until a signal comes, then give way."""
@@ -396,10 +409,7 @@ async def _serve(
         await sessions.start(listener.serve, acceptors, sessions)
         announce(Listening(acceptors[0].address.host, acceptors[0].address.port, gateway.keys.required))
         gateway.state = "ready"
-        shutdown.begin(signal.Signals(await anext(signals)))
+        await shutdown.wait_asked()
         gateway.state = "draining"
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(shutdown.hurry_on, signals)
-            await shutdown.drain(gateway.exchanges, gateway.admission, listener, hypercorn)
-            nursery.cancel_scope.cancel()
+        await shutdown.drain(gateway.exchanges, gateway.admission, listener, hypercorn)
         sessions.cancel_scope.cancel()

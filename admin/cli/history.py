@@ -30,6 +30,7 @@ history = typer.Typer(name="history", help="Show what was asked, and what became
 REQUESTS = ("AT", "REQUEST", "CLIENT", "MODEL", "SERVER", "STATUS", "OUTCOME", "TOOK", "FIRST", "TOKENS")
 SUMS = ("REQUESTS", "FAILED", "PROMPT", "REPLY", "MEAN", "P50", "P95", "P99", "FIRST P50", "TOKENS/S")
 ERRORS = ("ERROR", "COUNT", "CATEGORY", "FIRST", "LAST", "LAST REQUEST")
+ATTEMPTS = ("FAILED ON", "ERROR", "MESSAGE")
 EVENTS = ("AT", "EVENT", "SUBJECT", "ACTOR", "DETAILS")
 
 Model = Annotated[
@@ -126,6 +127,9 @@ def show(
         print_json(found)
         return
     print_table(("FIELD", "VALUE"), [(name, _said(name, value)) for name, value in _fields(found).items()])
+    if found.failures:
+        typer.echo()
+        print_table(ATTEMPTS, [(each.server_id, each.code, each.message) for each in found.failures])
     if found.events:
         typer.echo()
         print_table(EVENTS, [_event_row(event) for event in found.events])
@@ -299,7 +303,7 @@ def _plain(value: object) -> str:
 def _fields(found: RequestDetails) -> Mapping[str, Any]:
     """What is known, without what is unset or shown elsewhere."""
     fields = msgspec.structs.asdict(found)
-    for name in ("events", "prompt", "answer", "engine", "meaning"):
+    for name in ("events", "failures", "prompt", "answer", "engine", "meaning"):
         fields.pop(name)
     if found.meaning is not None:
         fields["meaning"] = f"{found.meaning.meaning} ({found.meaning.category})"

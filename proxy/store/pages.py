@@ -87,7 +87,8 @@ def one(request_id: str) -> Question:
     """A list of the latest request of that id with its events, or of none."""
     statement = f"""
         SELECT json_group_array(json(entry)) FROM (
-            SELECT json_object({ENTRY}, 'prompt', prompt, 'answer', answer, 'meaning', NULL, 'events', json((
+            SELECT json_object({ENTRY}, 'failures', json(coalesce(failures, '[]')), 'prompt', prompt, 'answer', answer,
+                'meaning', NULL, 'events', json((
                 SELECT json_group_array(json(event)) FROM (
                     SELECT {EVENT} AS event FROM events WHERE request_id = ?1 ORDER BY at, id LIMIT 1000)))) AS entry
             FROM requests WHERE request_id = ?1 ORDER BY id DESC LIMIT 1)

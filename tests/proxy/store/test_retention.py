@@ -23,7 +23,7 @@ NOW = 1_700_000_000.0
 async def test_old_rows_go(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "STEP_ROWS", 4)
     async with running() as store:
-        store.keep_records([record(request_id=f"r{age}", at=NOW - age * DAY) for age in range(60)])
+        store.keep_records([record(request_id=f"r{age}", at=NOW - age * DAY, charged=7) for age in range(60)])
         for age in (1, 89, 91):
             store.keep_event(Event(NOW - age * DAY, "server.paused", str(age)))
         for number in range(150):
