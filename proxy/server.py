@@ -193,15 +193,16 @@ class Gateway:
 
         Raises `ValueError` when the id is the engine's.
         """
-        before = self.registry.get(server.id)
+        before, known = self.registry.get(server.id), False
         if isinstance(before, EngineModel):
             raise ValueError(f"`{server.id}` is a model of the built-in engine")
         if isinstance(before, RemoteServer):
             server.succeed(before)
+            known = server.circuit is before.circuit
             self._let_go(before)
         self.registry.replace(server)
         self.modes.settle(server)
-        self.standings.settle(server)
+        self.standings.settle(server, known=known)
         self.reuse.clear(trio.current_time())
         self._watch(server)
 
@@ -334,7 +335,10 @@ async def run(
             signals = stack.enter_context(trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM))
         try:
             with shutdown.scope:
-                await _run(gateway, acceptors, control(gateway), announce, signals, shutdown)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(shutdown.listen, signals)
+                    await _run(gateway, acceptors, control(gateway), announce, shutdown)
+                    nursery.cancel_scope.cancel()
         except Exception:
             if shutdown.began is None:
                 raise
@@ -369,7 +373,6 @@ async def _run(
     acceptors: Sequence[Acceptor],
     app: ASGIFramework,
     announce: Callable[[Listening], None],
-    signals: AsyncIterator[int],
     shutdown: Shutdown,
 ) -> None:
     async with trio.open_nursery() as telemetry:
@@ -382,7 +385,7 @@ async def _run(
             scope.start_soon(upkeep.tidy_store, gateway.store)
             scope.start_soon(gateway.check_servers)
             scope.start_soon(LEVELS.go_back, gateway.journal)
-            await _serve(gateway, acceptors, app, announce, signals, shutdown)
+            await _serve(gateway, acceptors, app, announce, shutdown)
             scope.cancel_scope.cancel()
         gateway.ledger.close()
     if gateway.tracer is not None:
@@ -414,7 +417,6 @@ async def _serve(
     acceptors: Sequence[Acceptor],
     app: ASGIFramework,
     announce: Callable[[Listening], None],
-    signals: AsyncIterator[int],
     shutdown: Shutdown,
 ) -> None:
     """Accept and answer until a signal comes, then give way."""
@@ -425,10 +427,7 @@ async def _serve(
         await sessions.start(listener.serve, acceptors, sessions)
         announce(Listening(acceptors[0].address.host, acceptors[0].address.port, gateway.keys.required))
         gateway.state = "ready"
-        shutdown.begin(signal.Signals(await anext(signals)))
+        await shutdown.wait_asked()
         gateway.state = "draining"
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(shutdown.hurry_on, signals)
-            await shutdown.drain(gateway.exchanges, gateway.admission, listener, hypercorn)
-            nursery.cancel_scope.cancel()
+        await shutdown.drain(gateway.exchanges, gateway.admission, listener, hypercorn)
         sessions.cancel_scope.cancel()
