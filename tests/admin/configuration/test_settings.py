@@ -74,6 +74,11 @@ WRONG_FILES: list[tuple[str, str, str | None]] = [
         "set `auth.keys` or `[[keys]]`, listen on 127.0.0.1, or let everyone in with `auth.open = true`",
     ),
     (
+        "[telemetry]\nmetrics_port = 9100\nmetrics_host = '0.0.0.0'",
+        "`telemetry.metrics_host` is `0.0.0.0`, which others can reach, and no client keys are set",
+        "set `auth.keys` or `[[keys]]`, leave `telemetry.metrics_host` at 127.0.0.1, or set `auth.open = true`",
+    ),
+    (
         f"[auth]\nopen = true\nkeys = ['{SECRET}']",
         "`auth.open` lets everyone in, yet client keys are set",
         "remove `auth.open`, or the keys",
