@@ -110,9 +110,18 @@ EXPIRED_API_KEY = ErrorKind(
     "client",
     False,
     "The key was known here, until a moment that is past.",
+    category="configuration",
+    remedy="Ask whoever runs the gateway for another key, or to prolong this one.",
 )
 REVOKED_API_KEY = ErrorKind(
-    "revoked_api_key", 401, "authentication_error", "client", False, "The key was revoked, or another took its place."
+    "revoked_api_key",
+    401,
+    "authentication_error",
+    "client",
+    False,
+    "The key was revoked, or another took its place.",
+    category="configuration",
+    remedy="Use the key that took its place, or ask whoever runs the gateway for another.",
 )
 MODEL_NOT_ALLOWED = ErrorKind(
     "model_not_allowed",
@@ -175,10 +184,18 @@ CONFIGURED_SERVER = _client(
     remedy="Change the file; a running gateway reads it again.",
 )
 CONFIGURED_KEY = _client(
-    "configured_key", 409, "The key is written in the configuration file, which is where it is changed."
+    "configured_key",
+    409,
+    "The key is written in the configuration file, which is where it is changed.",
+    remedy="Change it in the configuration file.",
 )
-KEY_EXISTS = _client("key_exists", 409, "A key in use has this name, or the key is known here already.")
-KEY_REVOKED = _client("key_revoked", 409, "The key is revoked, which is for good.")
+KEY_EXISTS = _client(
+    "key_exists",
+    409,
+    "A key in use has this name, or the key is known here already.",
+    remedy="Choose another name or key; `quiver keys list` shows those there are.",
+)
+KEY_REVOKED = _client("key_revoked", 409, "The key is revoked, which is for good.", remedy="Make a new key.")
 VERSION_MISMATCH = _client(
     "version_mismatch",
     412,
@@ -246,9 +263,18 @@ BUDGET_EXCEEDED = ErrorKind(
     "client",
     True,
     "The key's tokens for the day, week or month are spent; `Retry-After` says when the next begins.",
+    category="resource",
+    remedy="Wait for the next period, or ask for a larger budget.",
 )
 BUDGET_EXHAUSTED = ErrorKind(
-    "budget_exhausted", 403, "permission_error", "client", False, "The key's tokens are spent, once and for all."
+    "budget_exhausted",
+    403,
+    "permission_error",
+    "client",
+    False,
+    "The key's tokens are spent, once and for all.",
+    category="resource",
+    remedy="Ask whoever runs the gateway for a larger budget.",
 )
 AUTHENTICATION_LIMITED = ErrorKind(
     "authentication_limited",
@@ -257,6 +283,8 @@ AUTHENTICATION_LIMITED = ErrorKind(
     "client",
     True,
     "Too many wrong keys came from the address; `Retry-After` says when it may try again.",
+    category="configuration",
+    remedy="Find what sends a wrong key from this address; it may try again after `Retry-After`.",
 )
 QUEUE_FULL = ErrorKind(
     "queue_full",
