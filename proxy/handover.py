@@ -4,6 +4,8 @@ Hypercorn shields its writes without a deadline, so it never sees a bare socket:
 every write, and lets it read what the `Gate` lets through, beginning with what was read before the handover.
 """
 
+from collections.abc import Callable
+
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Event, Updated
@@ -18,6 +20,8 @@ from .gate import Gate
 from .inference_app import InferenceApp
 from .network import LOCAL, Wire
 
+REFUSALS = (b"HTTP/1.1 4", b"HTTP/1.1 5")
+ID_HEADER = b"x-request-id: "
 # What an application gets to finish in once its client has left, or has sent all it will.
 FAREWELL = 1.0
 
@@ -25,11 +29,12 @@ FAREWELL = 1.0
 class GuardedStream:
     """What Hypercorn needs of a stream, whose writes have a deadline even under its shield: the wire's own. Plain TCP.
 
-    A peer that does not read in time ends `connection`, so that an application that goes on sending ends too.
+    What Hypercorn itself refuses, as it is no HTTP, is given a request's id by `new_id`, as every other reply has one. A peer
+    that does not read in time ends `connection`, so that an application that goes on sending ends too.
     """
 
-    def __init__(self, wire: Wire, gate: Gate, connection: trio.CancelScope) -> None:
-        self._wire, self._connection = wire, connection
+    def __init__(self, wire: Wire, gate: Gate, connection: trio.CancelScope, new_id: Callable[[], str] = str) -> None:
+        self._wire, self._connection, self._new_id = wire, connection, new_id
         self.gate = gate
         self.socket = wire.socket
 
@@ -46,6 +51,8 @@ class GuardedStream:
 
     async def send_all(self, data: bytes) -> None:
         """Raises `trio.BrokenResourceError` when the peer does not read in time."""
+        if data.startswith(REFUSALS) and ID_HEADER not in data:
+            data = data.removesuffix(b"\r\n") + ID_HEADER + self._new_id().encode() + b"\r\n\r\n"
         try:
             await self.gate.send(data)
         except trio.BrokenResourceError:
@@ -84,12 +91,13 @@ class HypercornControl:
         self._app = wrap_app(self._inference, config.max_body, "asgi")
         self._local_app = wrap_app(_marked_local(self._inference), config.max_body, "asgi")
         self._context = WorkerContext(None)
+        self._new_id = handler.world.request_id
 
     async def serve(self, wire: Wire, prefix: bytes) -> None:
         """Serve the rest of one connection."""
         with trio.CancelScope() as connection:
             gate = Gate(wire, prefix, self._handler, self._limits)
-            guarded = GuardedStream(wire, gate, connection)
+            guarded = GuardedStream(wire, gate, connection, self._new_id)
             app = self._local_app if wire.peer is LOCAL else self._app
             await _Server(app, self._config, self._context, ConnectionState({}), guarded)  # type: ignore[arg-type]
 

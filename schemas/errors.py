@@ -111,7 +111,7 @@ EXPIRED_API_KEY = ErrorKind(
     False,
     "The key was known here, until a moment that is past.",
     category="configuration",
-    remedy="Ask whoever runs the gateway for another key, or to prolong this one.",
+    remedy="Ask whoever gave you the key for a new one.",
 )
 REVOKED_API_KEY = ErrorKind(
     "revoked_api_key",
@@ -121,7 +121,7 @@ REVOKED_API_KEY = ErrorKind(
     False,
     "The key was revoked, or another took its place.",
     category="configuration",
-    remedy="Use the key that took its place, or ask whoever runs the gateway for another.",
+    remedy="Use the key that took its place, or ask for a new one.",
 )
 MODEL_NOT_ALLOWED = ErrorKind(
     "model_not_allowed",
@@ -187,15 +187,19 @@ CONFIGURED_KEY = _client(
     "configured_key",
     409,
     "The key is written in the configuration file, which is where it is changed.",
-    remedy="Change it in the configuration file.",
+    category="configuration",
+    remedy="Change it in the configuration file, and reload that.",
 )
 KEY_EXISTS = _client(
     "key_exists",
     409,
     "A key in use has this name, or the key is known here already.",
-    remedy="Choose another name or key; `quiver keys list` shows those there are.",
+    category="data",
+    remedy="Choose another name, or revoke the key that has it.",
 )
-KEY_REVOKED = _client("key_revoked", 409, "The key is revoked, which is for good.", remedy="Make a new key.")
+KEY_REVOKED = _client(
+    "key_revoked", 409, "The key is revoked, which is for good.", category="configuration", remedy="Create another key."
+)
 VERSION_MISMATCH = _client(
     "version_mismatch",
     412,
@@ -264,7 +268,7 @@ BUDGET_EXCEEDED = ErrorKind(
     True,
     "The key's tokens for the day, week or month are spent; `Retry-After` says when the next begins.",
     category="resource",
-    remedy="Wait for the next period, or ask for a larger budget.",
+    remedy="Wait for `Retry-After`, or have the key's budget raised.",
 )
 BUDGET_EXHAUSTED = ErrorKind(
     "budget_exhausted",
@@ -274,7 +278,7 @@ BUDGET_EXHAUSTED = ErrorKind(
     False,
     "The key's tokens are spent, once and for all.",
     category="resource",
-    remedy="Ask whoever runs the gateway for a larger budget.",
+    remedy="Have the key's budget raised.",
 )
 AUTHENTICATION_LIMITED = ErrorKind(
     "authentication_limited",
@@ -283,8 +287,8 @@ AUTHENTICATION_LIMITED = ErrorKind(
     "client",
     True,
     "Too many wrong keys came from the address; `Retry-After` says when it may try again.",
-    category="configuration",
-    remedy="Find what sends a wrong key from this address; it may try again after `Retry-After`.",
+    category="resource",
+    remedy="Wait for `Retry-After`, and send the right key.",
 )
 QUEUE_FULL = ErrorKind(
     "queue_full",
@@ -458,7 +462,7 @@ class ApiError(Exception):
     """An error on its way to the client.
 
     `param` names the request's field at fault, `retry_after` (whole seconds) becomes the header of that name, `extra` are
-    further reply headers.
+    further reply headers. `words` are for the operator, where those say more than the client may know.
     """
 
     def __init__(
@@ -472,7 +476,7 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.kind = kind
-        self.message = message
+        self.message = self.words = message
         self.param = param
         self.retry_after = retry_after
         self.extra = extra

@@ -18,6 +18,7 @@ from .console import print_json, print_table
 from .db import db
 from .dotenv import lay_under
 from .failures import failures_explained
+from .history import error_counts, events, history
 from .keys import keys
 from .logs import logs
 from .models import models
@@ -149,6 +150,9 @@ app.command()(register)
 app.command()(update)
 app.command()(deregister)
 app.add_typer(servers)
+app.add_typer(history)
+app.command("errors")(error_counts)
+app.command()(events)
 app.add_typer(bench_commands.app, name="bench")
 
 

@@ -1,7 +1,7 @@
 """What is kept without waiting, kind by kind: the tables, and the statements that write a batch of one kind.
 
-A statement takes the whole batch as one JSON array and runs without Python, so that writing does not hold up the event loop:
-SQLite lets go of the interpreter once for a batch instead of once for a row.
+A statement takes the whole batch as one JSON array, and whether contents are kept. It runs without Python, so that writing
+does not hold up the event loop: SQLite lets go of the interpreter once for a batch instead of once for a row.
 """
 
 from typing import Literal
@@ -22,7 +22,8 @@ TABLES = (
         model TEXT, server TEXT, stream INTEGER NOT NULL, status INTEGER NOT NULL, outcome TEXT NOT NULL, error TEXT,
         source TEXT NOT NULL, attempts INTEGER NOT NULL, queued REAL NOT NULL, duration REAL NOT NULL, first_byte REAL,
         prompt_tokens INTEGER, completion_tokens INTEGER, tokens INTEGER, cached_tokens INTEGER, reasoning_tokens INTEGER,
-        estimated INTEGER NOT NULL, engine TEXT, prompt TEXT, answer TEXT
+        estimated INTEGER NOT NULL, charged INTEGER NOT NULL, trace_id TEXT, engine TEXT, failures TEXT,
+        prompt TEXT, answer TEXT
     )
     """,
     # Holds what pages are sorted by, so that sorting reads no rows.
@@ -36,9 +37,9 @@ TABLES = (
     SPENDING_TABLE,
     """
     CREATE TABLE errors (
-        hour INTEGER NOT NULL, code TEXT NOT NULL, server TEXT NOT NULL, model TEXT NOT NULL,
+        detail INTEGER NOT NULL, hour INTEGER NOT NULL, code TEXT NOT NULL, server TEXT NOT NULL, model TEXT NOT NULL,
         count INTEGER NOT NULL, first_at REAL NOT NULL, last_at REAL NOT NULL, last_request_id TEXT NOT NULL,
-        PRIMARY KEY (hour, code, server, model)
+        PRIMARY KEY (detail, hour, code, server, model)
     ) WITHOUT ROWID
     """,
     """
@@ -60,10 +61,11 @@ TABLES = (
     "CREATE TABLE samples (name TEXT NOT NULL, at REAL NOT NULL, value REAL NOT NULL, PRIMARY KEY (name, at)) WITHOUT ROWID",
 )
 
+# `?2`: whether everybody's prompts and answers are kept, or theirs only who asked for it.
 _REQUESTS = """
 INSERT INTO requests (request_id, at, client, endpoint, model, server, stream, status, outcome, error, source, attempts,
     queued, duration, first_byte, prompt_tokens, completion_tokens, tokens, cached_tokens, reasoning_tokens, estimated,
-    engine, prompt, answer)
+    charged, trace_id, engine, failures, prompt, answer)
 SELECT json_extract(value, '$.request_id'), json_extract(value, '$.at'), json_extract(value, '$.client'),
     json_extract(value, '$.endpoint'), json_extract(value, '$.model'), json_extract(value, '$.server_id'),
     json_extract(value, '$.stream'), json_extract(value, '$.status'), json_extract(value, '$.outcome'),
@@ -73,27 +75,31 @@ SELECT json_extract(value, '$.request_id'), json_extract(value, '$.at'), json_ex
     json_extract(value, '$.usage.prompt_tokens') + json_extract(value, '$.usage.completion_tokens'),
     json_extract(value, '$.usage.prompt_tokens_details.cached_tokens'),
     json_extract(value, '$.usage.completion_tokens_details.reasoning_tokens'),
-    json_extract(value, '$.estimated'), json_extract(value, '$.engine'),
-    json_extract(value, '$.prompt'), json_extract(value, '$.answer')
+    json_extract(value, '$.estimated'), coalesce(json_extract(value, '$.charged'), 0), json_extract(value, '$.trace_id'),
+    json_extract(value, '$.engine'), json_extract(value, '$.failures'),
+    CASE WHEN ?2 OR json_extract(value, '$.keep_content') THEN json_extract(value, '$.prompt') END,
+    CASE WHEN ?2 OR json_extract(value, '$.keep_content') THEN json_extract(value, '$.answer') END
 FROM json_each(?1)
 """
+# In all, and in detail: by server and model too.
 _ERRORS = """
-INSERT INTO errors (hour, code, server, model, count, first_at, last_at, last_request_id)
-SELECT hour, error, server, model, count(*), first_at, max(at), request_id
+INSERT INTO errors (detail, hour, code, server, model, count, first_at, last_at, last_request_id)
+SELECT detail, hour, error, server, model, count(*), first_at, max(at), request_id
 FROM (
-    SELECT *, min(at) OVER (PARTITION BY hour, error, server, model) AS first_at
+    SELECT *, min(at) OVER (PARTITION BY detail, hour, error, server, model) AS first_at
     FROM (
-        SELECT json_extract(value, '$.at') AS at, json_extract(value, '$.error') AS error,
+        SELECT detail, json_extract(value, '$.at') AS at, json_extract(value, '$.error') AS error,
             CAST(json_extract(value, '$.at') / 3600 AS INTEGER) * 3600 AS hour,
-            coalesce(json_extract(value, '$.server_id'), '') AS server,
-            coalesce(json_extract(value, '$.model'), '') AS model, json_extract(value, '$.request_id') AS request_id
-        FROM json_each(?1)
+            iif(detail, coalesce(json_extract(value, '$.server_id'), ''), '') AS server,
+            iif(detail, coalesce(json_extract(value, '$.model'), ''), '') AS model,
+            json_extract(value, '$.request_id') AS request_id
+        FROM json_each(?1), (SELECT 0 AS detail UNION ALL SELECT 1)
     )
     WHERE error IS NOT NULL
 )
 WHERE true
-GROUP BY hour, error, server, model
-ON CONFLICT (hour, code, server, model) DO UPDATE SET
+GROUP BY detail, hour, error, server, model
+ON CONFLICT (detail, hour, code, server, model) DO UPDATE SET
     count = count + excluded.count, first_at = min(first_at, excluded.first_at),
     last_request_id = CASE WHEN excluded.last_at >= last_at THEN excluded.last_request_id ELSE last_request_id END,
     last_at = max(last_at, excluded.last_at)
