@@ -50,8 +50,8 @@ def create_app(gateway: Gateway, pipeline: Pipeline | None = None) -> QuartTrio:
     app.register_blueprint(admin_api(gateway, began, pipeline or Pipeline(gateway.config.log, io.StringIO())))
     _add_pages(app, gateway)
     _add_errors(app, gateway)
+    add_access_log(app, gateway)  # first, so that whatever answers a request has its id
     harden(app, gateway)
-    add_access_log(app, gateway)
     return app
 
 
