@@ -64,7 +64,8 @@ def gateway(
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
-            raise NotStarted(f"the gateway did not start:\n{log.read_text()}")
+            code = process.wait(STOP_TIMEOUT)
+            raise NotStarted(f"the gateway did not start, and ended with {code}:\n{log.read_text()}")
         yield Running(process, json.loads(line)["url"], log, data)
     finally:
         process.kill()

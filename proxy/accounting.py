@@ -24,8 +24,8 @@ PAUSE = 0.1
 
 
 class Ledger:
-    """Takes records from exchanges, gives them to the sink in the order they came. `keep` gets them first, and must not
-    wait. Both are called off the event loop.
+    """Takes records from exchanges, gives them to the sink in the order they came. `keep` gets them first, on the event
+    loop, and must not wait.
     """
 
     def __init__(self, metrics: Metrics, sink: Sink, keep: Sink = lambda records: None) -> None:
@@ -75,20 +75,26 @@ class Ledger:
         self._closed = True
         self._more.set()
 
-    async def _write(self, batch: list[Record | tuple[Record, Content]]) -> None:
+    async def _write(self, batch: Sequence[Record | tuple[Record, Content]]) -> None:
         try:
-            await offload(self._give, batch)
+            records = [item for item in batch if isinstance(item, Record)]
+            if len(records) < len(batch):
+                records = await offload(_with_content, batch)
+            self._keep(records)
+            await offload(self._sink, records)
         except Exception:
             self.dropped += len(batch)
             self._log.exception("records could not be written", count=len(batch))
         else:
             self.written += len(batch)
 
-    def _give(self, batch: list[Record | tuple[Record, Content]]) -> None:
-        records = [_with_content(*item) if isinstance(item, tuple) else item for item in batch]
-        self._keep(records)
-        self._sink(records)
 
-
-def _with_content(record: Record, content: Content) -> Record:
-    return replace(record, keep_content=content.own, prompt=content.prompt(), answer=content.answer())
+def _with_content(batch: Sequence[Record | tuple[Record, Content]]) -> list[Record]:
+    """The records with their prompts and answers, which become text here."""
+    records = []
+    for item in batch:
+        if isinstance(item, tuple):
+            record, content = item
+            item = replace(record, keep_content=content.own, prompt=content.prompt(), answer=content.answer())
+        records.append(item)
+    return records

@@ -15,6 +15,7 @@ from quiver.schemas import errors
 from quiver.schemas.config import Server
 from quiver.schemas.errors import ApiError
 
+from .access.cors import origin_in
 from .exchange import INFERENCE_PREFIX, ExchangeHandler
 from .native import LAST_CHUNK, HttpError, RequestHead, RequestParser, encode_chunk, encode_response
 from .network import Wire
@@ -53,7 +54,7 @@ class Session:
         self._late: ApiError | None = None
         self._waits_for: str | None = None
         # Of the page whose request is being read.
-        self._origin: bytes | None = None
+        self._head: RequestHead | None = None
         self._ended = False
         self._handover: bytes | None = None
         self.due = inf
@@ -97,15 +98,15 @@ class Session:
 
     async def _serve(self) -> None:
         while True:
+            self._origin = None
             try:
-                head = await self._wait_for_head()
+                self._head = None
+                self._head = head = await self._wait_for_head()
                 if head is None:
                     return
                 if not _is_native(head):
                     self._handover = head.raw + self._parser.unread()
                     return
-                if self._handler.cors is not None:
-                    self._origin = head.header(b"origin")
                 if head.has_body and head.method in BODILESS:
                     raise ApiError(errors.MALFORMED_REQUEST, f"{head.method} takes no body here")
                 body = self._parser.body()
@@ -115,6 +116,8 @@ class Session:
                 if error.code == "http2_preface":
                     self._handover = self._parser.unread()
                     return
+                if self._handler.cors is not None and self._origin is None:
+                    self._origin = origin_in(self._parser.unread())
                 kind = errors.BY_CODE.get(error.code) or errors.BY_STATUS.get(error.status, errors.MALFORMED_REQUEST)
                 await self._refuse(ApiError(kind, error.message))
                 return
@@ -179,7 +182,8 @@ class Session:
         """Answer a request that broke a rule; the connection cannot be used after it."""
         self._waits_for, self.due = None, inf
         exchange = _Exchange(self, self._wire, None)
-        await self._handler.refuse(error, exchange, self._wire.peer.host, self._origin)
+        said = self._head.header if self._head is not None else _nothing
+        await self._handler.refuse(error, exchange, self._wire.peer.host, said(b"origin"), said(b"x-request-id"))
         await self._linger(LINGER)
 
     async def _linger(self, seconds: float) -> None:
@@ -240,6 +244,10 @@ class _Exchange:
     def send_end(self, last: bytes) -> Awaitable[None]:
         self.finished = True
         return self._session.send(last if self._http10 else encode_chunk(last) + LAST_CHUNK)
+
+
+def _nothing(name: bytes) -> None:
+    """The headers of a request whose head did not arrive."""
 
 
 def _is_native(head: RequestHead) -> bool:

@@ -47,6 +47,9 @@ class Server(_Section, frozen=True):
 
     host: Annotated[str, said("the address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535), said("0 takes any free port, printed at start")] = 8080
+    local_socket: Annotated[
+        bool, said("listen on `quiver.sock` in the data folder, too: the gateway's own user needs no admin key there")
+    ] = True
     max_body: Annotated[int, Meta(ge=1024, le=2**31), said("the largest request body")] = 16 * 1024 * 1024
     max_head: Annotated[int, Meta(ge=1024, le=2**20), said("the largest request head")] = 32 * 1024
     # A head that drips in is cut off after 10 s in all, not after 10 s of silence.

@@ -19,6 +19,7 @@ from .db import db
 from .dotenv import lay_under
 from .failures import failures_explained
 from .history import error_counts, events, history
+from .keys import keys
 from .logs import logs
 from .models import models
 from .options import ApiKey, ApiKeyFile, Json, ModelName, Url, user
@@ -142,6 +143,7 @@ def status(
 
 
 app.add_typer(models)
+app.add_typer(keys)
 app.add_typer(db)
 app.add_typer(logs)
 app.command()(register)

@@ -13,7 +13,7 @@ from quiver.proxy.levels import CRITICAL, DEBUG, ERROR, INFO, LEVELS, TRACE, WAR
 from quiver.proxy.request import REQUEST_ID
 
 # What comes through without a copy: nobody can change it before it is written.
-_LASTING = (str, int, float, bool, bytes, type(None))
+_LASTING = (str, int, float, bool, type(None))
 # What every line has; a field that is called so gets another name.
 _OURS = frozenset({"level", "at", "source", "raised", "timestamp", "message"})
 # Files are named from their package's folder on.
@@ -106,9 +106,11 @@ def lasting(value: Any) -> Any:
     if kind in (list, tuple, set, frozenset):
         return [lasting(each) for each in value]
     if isinstance(value, Mapping):
-        return {str(name): lasting(each) for name, each in value.items()}
+        return {str(lasting(name)): lasting(each) for name, each in value.items()}
     if isinstance(value, str):
         return str(value)
+    if isinstance(value, bytes | bytearray):
+        return value.decode("utf-8", "backslashreplace")
     try:
         return repr(value)
     except Exception:  # a `__repr__` of somebody's must not end the request that logs it

@@ -45,36 +45,49 @@ _NAME = (
 )
 _QUOTED = r"b?(?P<q>\\?[\"'])(?:\\.|(?!(?P=q)).)*(?P=q)"
 
+# What was taken out before stays as it is.
+_KEPT = r"(?!\[redacted\])"
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(?:-----END [A-Z0-9 ]+-----|\Z)", re.S), HIDDEN),
     # A header: in a list of pairs, in a table, or as it is sent.
     (
         re.compile(
-            r"(?i)(?P<name>\b(?:(?:proxy-)?authorization|x-api-key|api-key|(?:set-)?cookie2?|x-auth-token|x-csrf-token)\\?[\"']?"
-            rf"\s*[:=,]\s*)(?!\[redacted)\[?\s*(?:{_QUOTED}|[^\r\n\"'\])}}]+)"
+            r"(?i)(?P<name>\b(?:(?:proxy-)?authorization|x-api-key|api-key|(?:set-)?cookie2?|x-auth-token|x-csrf-token)"
+            rf"\\?[\"']?\s*[:=,]\s*+){_KEPT}(?:\[\s*+)?(?:{_QUOTED}|[^\r\n\"'\])}}]+)"
         ),
         rf"\g<name>{HIDDEN}",
     ),
     # A field whose name tells: quoted, then as one word.
-    (re.compile(rf"(?i)(?P<name>\b{_NAME}\\?[\"']?\s*[:=]\s*){_QUOTED}"), rf"\g<name>{HIDDEN}"),
-    (re.compile(r"(?i)(?P<name>\bkey\\?[\"']?\s*[:=]\s*)" + _QUOTED), rf"\g<name>{HIDDEN}"),
+    (re.compile(rf"(?i)(?P<name>\b{_NAME}\\?[\"']?\s*[:=]\s*+){_QUOTED}"), rf"\g<name>{HIDDEN}"),
+    (re.compile(rf"(?i)(?P<name>\bkey\\?[\"']?\s*[:=]\s*+){_QUOTED}"), rf"\g<name>{HIDDEN}"),
     (
         re.compile(
-            rf"(?i)(?P<name>\b(?!\w*tokens?\s*[:=]\s*[\d.]+(?:[\s,;)}}\]]|$)){_NAME}\s*[:=]\s*)(?![\"'\s]|\\[\"']|\[redacted)[^\s\"'&,;)}}\]]+"
+            rf"(?i)(?P<name>\b(?!\w*tokens?\s*[:=]\s*[\d.]{{1,9}}(?:[\s,;)}}\]]|$)){_NAME}\s*[:=]\s*+)"
+            rf"{_KEPT}(?!\\?[\"'])[^\s\"'&,;)}}\]]+"
         ),
         rf"\g<name>{HIDDEN}",
     ),
-    (re.compile(r"(?i)(?P<name>[?&;](?:key|sig|signature|auth|code)=)(?!\[redacted)[^\s&\"'#;,)}\]]+"), rf"\g<name>{HIDDEN}"),
-    (re.compile(r"(?i)\b(?P<name>bearer|basic|digest)\s+(?=[^\s\"',;)}\]]*[\d._~+/=-]|[^\s\"',;)}\]]{16})[^\s\"',;)}\]]{4,}"),
-     rf"\g<name> {HIDDEN}"),
+    (
+        re.compile(rf"(?i)(?P<name>[?&;](?:key|sig|signature|auth|code)=){_KEPT}[^\s&\"'#;,)}}\]]+"),
+        rf"\g<name>{HIDDEN}",
+    ),
+    # `Basic authentication` is none.
+    (re.compile(rf"(?i)\b(?P<name>bearer)\s++{_KEPT}[^\s\"',;)}}\]]{{8,}}"), rf"\g<name> {HIDDEN}"),
+    (
+        re.compile(
+            rf"(?i)\b(?P<name>basic|digest)\s++{_KEPT}(?=[^\s\"',;)}}\]]*[\d._~+/=-]|[^\s\"',;)}}\]]{{16}})"
+            r"[^\s\"',;)}\]]{4,}"
+        ),
+        rf"\g<name> {HIDDEN}",
+    ),
     # The user and the password of an address.
-    (re.compile(r"(?i)\b(?P<name>[a-z][a-z0-9+.-]*://)[^\s/\"'?#]+@"), rf"\g<name>{HIDDEN}@"),
+    (re.compile(rf"(?i)\b(?P<name>[a-z][a-z0-9+.-]*://){_KEPT}[^\s/\"'?#]+@"), rf"\g<name>{HIDDEN}@"),
     # Keys that tell by themselves what they are: OpenAI's and its followers', ours, Hugging Face's, GitHub's, AWS's, tokens
     # in JSON's web form.
     (re.compile(r"(?<![A-Za-z0-9])(?:sk|qv)-[A-Za-z0-9_-]{6,}"), HIDDEN),
     (re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|gh[po]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|AKIA[A-Z0-9]{12,})"), HIDDEN),
     (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?"), HIDDEN),
-)  # fmt: skip
+)
 
 
 class Redactor:
@@ -96,6 +109,10 @@ class Redactor:
         # The longer first: one may begin like another.
         self._secrets = tuple(sorted(found, key=len, reverse=True))
         self._openings = frozenset(secret[:SHORTEST] for secret in self._secrets)
+
+    def forget_all(self) -> None:
+        """Know no secrets any more, as a new process."""
+        self._secrets, self._openings = (), frozenset()
 
     def learn_from(self, config: msgspec.Struct) -> None:
         """Learn every secret of a configuration."""

@@ -21,6 +21,7 @@ from quiver.schemas.saved import CheckResult, Saved, SavedKey, SavedModel, Saved
 from quiver.schemas.sizes import bytes_of, size
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
 
+from ..histogram import Histogram
 from ..record import Record
 from . import counts, registry
 from .connection import Connection, transaction
@@ -151,6 +152,11 @@ class Store:
             size=self._size,
             free=self._free,
         )
+
+    @property
+    def flushes(self) -> Histogram:
+        """How long each batch took to be written, in seconds."""
+        return self._writer.flushes
 
     async def tidy(self) -> int:
         """Delete what is too old; how many rows went. What hinders that is logged."""

@@ -16,6 +16,7 @@ import structlog
 import trio
 from quiver.schemas import config
 
+from ..histogram import Histogram
 from .connection import Connection, transaction
 from .failure import CANTOPEN, CORRUPT, FULL, IO, NOTADB, READONLY, code_of, is_locked, reason_of
 from .kinds import STATEMENTS, Kind
@@ -39,7 +40,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Writer:
-    """Writes entries in the order they came. `told` hears why nothing can be written, and None once it can again."""
+    """Writes entries in the order they came; `flushes` counts how long each batch took. `told` hears why nothing can be
+    written, and None once it can again.
+    """
 
     def __init__(self, connection: Connection, config: config.Store) -> None:
         self._connection, self._pause, self._content = connection, config.flush_pause, config.content
@@ -53,6 +56,7 @@ class Writer:
         self._log = structlog.get_logger(component="store")
         self.told: Callable[[str | None], None] = lambda reason: None
         self.written = self.dropped = 0
+        self.flushes = Histogram()
         self.degraded: str | None = None
 
     def __repr__(self) -> str:
@@ -136,6 +140,7 @@ class Writer:
         """Write `batch`, waiting for a disk that cannot take it now. What can never be written is dropped."""
         pause, locked = RETRY, False
         while True:
+            began = trio.current_time()
             try:
                 await self._connection.use(partial(_write, batch, self._content))
             except Exception as error:
@@ -155,6 +160,7 @@ class Writer:
                 pause = min(pause * 2, MAX_RETRY)
             else:
                 self.written += _count(batch)
+                self.flushes.observe(trio.current_time() - began)
                 self._recover()
                 return
 
