@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 import trio
@@ -42,7 +43,7 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
         try:
             tracer = open_tracer(config.telemetry)
             store = Store.open(folder, config.store, time.time)
-            return trio.run(_run, config, startup, watchdog, store, tracer)
+            return trio.run(_run, config, startup, watchdog, store, tracer, folder)
         except StoreError as error:
             fail(error.message, error.hint)
         except MissingExtra as missing:
@@ -65,7 +66,9 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
 
 
-async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: Store, tracer: Tracer | None) -> int:
+async def _run(
+    config: Config, startup: "Startup", watchdog: Watchdog, store: Store, tracer: Tracer | None, folder: Path
+) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -77,6 +80,7 @@ async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: St
         on_loopback=is_loopback(config.server.host),
         store=store,
         stopping=watchdog.arm,
+        local_socket=folder / "quiver.sock" if config.server.local_socket else None,
         tracer=tracer,
     )
 

@@ -103,14 +103,16 @@ class Attempts:
                     return
                 except ApiError as error:
                     if watch.cause is None:
-                        failed = FailedAttempt(backend.id, error.kind.code, error.message[:MESSAGE])
+                        failed = FailedAttempt(backend.id, error.kind.code, error.words[:MESSAGE])
                         progress.failures = (*progress.failures, failed)
                     if reply.committed or watch.cause is not None or error.kind.fault == "client":
                         raise
                     failures.append(error)
                     if error.kind is errors.UPSTREAM_BUSY and self.background is not None:
                         self.background.start_soon(self._wake_queue, backend.paused_until(call.model))
-                    self._log.warning("attempt failed", request_id=call.request_id, server=backend.id, error=str(error))
+                    self._log.warning(
+                        "attempt failed", request_id=call.request_id, server=backend.id, error=error.words[:MESSAGE]
+                    )
                 finally:
                     if (noticed := watch.left_at or reply.left_at) is not None:
                         self._metrics.torn_down(backend.id, trio.current_time() - noticed)

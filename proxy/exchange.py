@@ -40,9 +40,9 @@ class Peer(Downstream, Departure, Protocol):
 
 
 class ExchangeHandler:
-    """Answers requests. `run` has to run beside it. `draining`: new requests are turned away. `cors` and `proxies`: when
-    pages of other origins, or proxies, have a say. `keep_content`: everybody's prompts and answers go into the records, not
-    only those of clients whose key asks for it.
+    """Answers requests. `run` has to run beside it. `draining`: new requests are turned away. `keep_content`: everybody's
+    prompts and answers go into the records, not only those of clients whose key asks for it. `cors` and `proxies`: when pages
+    of other origins, or proxies, have a say.
     """
 
     def __init__(
@@ -132,12 +132,21 @@ class ExchangeHandler:
             REQUEST_ID.set(None)
             self._ended(watch, progress, reply, request.peer)
 
-    async def refuse(self, error: ApiError, downstream: Downstream, address: str, origin: bytes | None = None) -> None:
-        """Answer a request that never became one: its bytes broke a rule. `origin`: of the page that sent it, if known."""
+    async def refuse(
+        self,
+        error: ApiError,
+        downstream: Downstream,
+        address: str,
+        origin: bytes | None = None,
+        given_id: bytes | None = None,
+    ) -> None:
+        """Answer a request that never became one: its bytes broke a rule. `origin`: of the page that sent it, if known;
+        `given_id`: what its client called it.
+        """
         watch = Watch(trio.current_time(), self._time)
         progress = Progress("none", watch.began)
         progress.error, progress.outcome = error.kind.code, "failed"
-        reply = Reply(downstream, self.world.request_id())
+        reply = Reply(downstream, usable_id(given_id) or self.world.request_id())
         if self.cors is not None:
             reply.cors = self.cors.headers(origin)
         self._running[watch] = (reply, progress)
@@ -221,7 +230,7 @@ class ExchangeHandler:
         model = request.path.removeprefix("/v1/models/")
         owner = self.registry.models().get(model)
         if owner is None or not client.allows(model):
-            raise unknown_model(model, self.registry)
+            raise unknown_model(model, self.registry, client)
         await reply.complete(200, msgspec.json.encode(_card(model, owner)))
 
     def _request_id(self, request: Request) -> str:

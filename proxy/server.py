@@ -24,7 +24,7 @@ import structlog
 import trio
 from hypercorn.typing import ASGIFramework
 from quiver.schemas.config import Config, RemoteBackend
-from quiver.schemas.servers import Entry
+from quiver.schemas.servers import Detection, Entry
 
 from . import upkeep
 from .access.cors import CrossOrigin
@@ -52,7 +52,7 @@ from .metrics import Metrics
 from .network import Acceptor, Wire, listen_locally
 from .record import Record
 from .registry import Backend, BackendStatus, Registry
-from .remote import health
+from .remote import health, questions
 from .remote.backend import RemoteServer
 from .remote.modes import Modes, entry_of
 from .remote.standings import Standings
@@ -172,6 +172,11 @@ class Gateway:
         server = RemoteServer(backend, self.config.limits, self.config.health, self.world, self._open_wire, entry)
         self.standings.follow(server)
         return server
+
+    async def detect(self, server: RemoteServer) -> Detection:
+        """What `server` is. Takes as long as a check at most."""
+        key, limits = server.config.api_key, self.config.limits
+        return await questions.ask(server.origin, key, limits, self._open_wire, self.config.health.timeout)
 
     def register(self, backend: RemoteBackend) -> RemoteServer:
         """`adopt` a server that nobody has checked. Raises `ValueError` as `candidate` and `adopt` do."""

@@ -47,6 +47,9 @@ class Server(_Section, frozen=True):
 
     host: Annotated[str, said("the address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535), said("0 takes any free port, printed at start")] = 8080
+    local_socket: Annotated[
+        bool, said("listen on `quiver.sock` in the data folder, too: the gateway's own user needs no admin key there")
+    ] = True
     max_body: Annotated[int, Meta(ge=1024, le=2**31), said("the largest request body")] = 16 * 1024 * 1024
     max_head: Annotated[int, Meta(ge=1024, le=2**20), said("the largest request head")] = 32 * 1024
     # A head that drips in is cut off after 10 s in all, not after 10 s of silence.
@@ -344,13 +347,13 @@ class Store(_Section, frozen=True):
     ] = 0.25
     size_warning: Annotated[ByteSize, said("a database larger than this is warned of")] = "500MB"
     checks: Annotated[int, Meta(ge=1, le=10_000), said("results of checks that are kept of each server")] = 100
-    content: Annotated[
-        bool, said("keep everybody's prompts and answers in the history; keys may ask for it with `keep_content`")
-    ] = False
     request_days: Annotated[Days, said("how long single requests are kept")] = 30
     rollup_days: Annotated[Days, said("how long is kept what requests and errors add up to")] = 30
     event_days: Annotated[Days, said("how long changes of the gateway are kept")] = 90
     metric_days: Annotated[Days, said("how long figures, one a minute, are kept")] = 7
+    content: Annotated[
+        bool, said("keep everybody's prompts and answers in the history; keys may ask for it with `keep_content`")
+    ] = False
 
 
 class Telemetry(_Section, frozen=True):

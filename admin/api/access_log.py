@@ -13,6 +13,8 @@ from .lock import header_lookup
 # What machines ask for all day long, and what would fill the log that it reads.
 QUIET = frozenset({"/health", "/healthz", "/readyz", "/metrics", "/admin/logs"})
 LONGEST_PATH = 200
+# What is counted apart: a client may call a method anything.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def add_access_log(app: QuartTrio, gateway: Gateway) -> None:
@@ -28,6 +30,9 @@ def add_access_log(app: QuartTrio, gateway: Gateway) -> None:
     @app.after_request
     async def tell(response: Response) -> Response:
         response.headers["X-Request-ID"] = g.request_id
+        route = request.url_rule.rule if request.url_rule is not None else "none"
+        method = request.method if request.method in METHODS else "other"
+        gateway.metrics.answered(route, method, response.status_code)
         path, status = request.path[:LONGEST_PATH], response.status_code
         log.log(
             _level(path, status),

@@ -25,9 +25,9 @@ def admin_api(gateway: Gateway, began: float, pipeline: Pipeline) -> Blueprint:
 
     add_servers(api, gateway)
     add_models(api, gateway)
-    add_logs(api, gateway, pipeline)
     add_keys(api, gateway)
     add_history(api, gateway)
+    add_logs(api, gateway, pipeline)
 
     @api.get("/stats")
     async def stats() -> Response:

@@ -11,7 +11,7 @@ import msgspec
 import quiver
 import structlog
 import trio
-from quart import Response, redirect, request
+from quart import Response, g, redirect, request
 from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
 from quiver.proxy.registry import OUT_OF_SERVICE
@@ -49,9 +49,9 @@ def create_app(gateway: Gateway, pipeline: Pipeline | None = None) -> QuartTrio:
     _add_figures(app, gateway, began)
     app.register_blueprint(admin_api(gateway, began, pipeline or Pipeline(gateway.config.log, io.StringIO())))
     _add_pages(app, gateway)
-    _add_errors(app)
-    add_access_log(app, gateway)
+    _add_errors(app, gateway)
     harden(app, gateway)
+    add_access_log(app, gateway)
     return app
 
 
@@ -130,9 +130,10 @@ def _add_pages(app: QuartTrio, gateway: Gateway) -> None:
         return Response(document(gateway.keys.required), content_type="application/json")
 
 
-def _add_errors(app: QuartTrio) -> None:
+def _add_errors(app: QuartTrio, gateway: Gateway) -> None:
     @app.errorhandler(ApiError)
     async def told(error: ApiError) -> Response:
+        gateway.metrics.refused("control", error.kind.code)
         headers = {name.decode(): value.decode() for name, value in error.headers()}
         return json_reply(error.envelope(), error.kind.status, headers)
 
@@ -149,7 +150,7 @@ def _add_errors(app: QuartTrio) -> None:
     async def broken(error: Exception) -> Response:
         log = structlog.get_logger(component="control")
         log.error("internal error", path=request.path, exc_info=error)
-        return await told(ApiError(errors.INTERNAL_ERROR, "Internal error; the log has it"))
+        return await told(ApiError(errors.INTERNAL_ERROR, f"Internal error; the log has it under `{g.request_id}`"))
 
 
 def kind_of(status: int) -> ErrorKind:

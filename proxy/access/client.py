@@ -80,7 +80,7 @@ class Client:
         self.models, self.priority = models, priority
         self.requests, self.tokens = requests, tokens
         self.budget: Budget | None = None
-        self.keep_content = False
+        self.keep_content = keep_content
         self.used_at = -inf
         self.used_before: float | None = None
         self._tell_limits()

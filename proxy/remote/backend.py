@@ -268,9 +268,9 @@ class RemoteServer:
         now = trio.current_time()
         match classify(error, status):
             case "failure":
-                self.circuit.failed(error.message, now, began=began)
+                self.circuit.failed(error.words, now, began=began)
             case "credential":
-                self.circuit.refused_credential(error.message, now, began=began)
+                self.circuit.refused_credential(error.words, now, began=began)
             case "pause":
                 self.circuit.pause(call.model, error.retry_after or DEFAULT_PAUSE, now)
             case "none":
