@@ -75,6 +75,7 @@ class Client:
         priority: Priority = "normal",
         requests: TokenBucket | None = None,
         tokens: TokenBudget | None = None,
+        keep_content: bool = False,
     ) -> None:
         self.name, self.scope = name, scope
         self.models, self.priority = models, priority
