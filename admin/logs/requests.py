@@ -79,12 +79,12 @@ class RecordLog:
         gpu: Callable[[float, float], GpuReading | None] = lambda began, ended: None,
     ) -> None:
         self.describe, self.gpu = describe, gpu
-        self._pipeline, self._prompts = pipeline, prompts
+        self._pipeline, self.prompts = pipeline, prompts
         # Names come from clients. The few that there are need not be looked at again for each request.
         self._name = lru_cache(maxsize=1024)(pipeline.redactor.text)
 
     def __repr__(self) -> str:
-        return f"<RecordLog{': with prompts' if self._prompts else ''}>"
+        return f"<RecordLog{': with prompts' if self.prompts else ''}>"
 
     def __call__(self, records: Sequence[Record]) -> None:
         least = LEVELS.of(COMPONENT)
@@ -162,7 +162,7 @@ class RecordLog:
 
     def _content(self, record: Record, text: str | None) -> str | None:
         """A prompt or an answer, where it may be shown at all."""
-        if text is None or not (self._prompts or record.keep_content):
+        if text is None or not (self.prompts or record.keep_content):
             return None
         # A secret that the cut goes through would not be known any more: look at some more than is shown.
         near = self._pipeline.redactor.text(text[: 8 * SHOWN])

@@ -31,6 +31,14 @@ def test_change_lasts(levels: Levels) -> None:
     assert told == [INFO, WARNING, TRACE]
 
 
+def test_same_configuration_leaves_changes(levels: Levels) -> None:
+    levels.change("x", "trace")
+    levels.reconfigure("info", {"health": "debug", "request": "error"})
+    assert levels.of("x") == TRACE
+    levels.reconfigure("warning", {})
+    assert (levels.of("x"), levels.own()) == (WARNING, {})
+
+
 async def test_passing_change_goes_back(levels: Levels, autojump_clock: trio.testing.MockClock) -> None:
     journal, events = Journal(fixed_world()), list[Event]()
     journal.keep = events.append
