@@ -18,6 +18,8 @@ from .request import Request
 
 # What a body gets to arrive in that nobody has asked for.
 LINGER = 1.0
+# One of them says that a body follows (RFC 9112, 6.3).
+BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 
 class InferenceApp:
@@ -35,7 +37,7 @@ class InferenceApp:
         if scope["type"] == "http" and scope["path"].startswith(INFERENCE_PREFIX):
             await self._infer(scope, receive, send)
         elif scope["type"] == "http":
-            exchange = _Unread(receive, send)
+            exchange = _Unread(scope, receive, send)
             await self._app(scope, exchange.receive, exchange.send)
         else:
             await self._app(scope, receive, send)
@@ -91,7 +93,11 @@ def _with_checkpoint(send: Any, *, close: bool) -> Any:
     async def checked(message: Any) -> None:
         if close and message["type"] == "http.response.start":
             message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-        await send(message)
+        # Once a reply has ended, its application is told that its client is gone, and may cancel itself for that: inside
+        # Hypercorn's last steps, after which the connection would serve no other request, nor ever be closed. What is
+        # written inside has a deadline of its own.
+        with trio.CancelScope(shield=message["type"] == "http.response.body" and not message.get("more_body")):
+            await send(message)
         await trio.lowlevel.checkpoint()
 
     return checked
@@ -104,9 +110,11 @@ class _Unread:
     since most clients send head and body one after the other. So the reply's end waits a little for the body's.
     """
 
-    def __init__(self, receive: Any, send: Any) -> None:
+    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
         self._receive, self._send = receive, send
         self._read = trio.Event()
+        if not any(name in BODY_HEADERS for name, _ in scope["headers"]):
+            self._read.set()
 
     async def receive(self) -> Any:
         message = await self._receive()
@@ -123,10 +131,7 @@ class _Unread:
             message = {**message, "body": b""}
             with trio.move_on_after(LINGER):
                 await self._read.wait()
-        # Quart cancels itself once its client is gone, which it learns while Hypercorn closes the connection: that would
-        # stay half closed for good. What is written inside has a deadline of its own.
-        with trio.CancelScope(shield=True):
-            await self._send(message)
+        await self._send(message)
 
 
 class _AsgiDownstream:
