@@ -14,6 +14,7 @@ import typer
 from hypercorn.typing import ASGIFramework
 from quiver.proxy import server
 from quiver.proxy.local.backend import EngineModel
+from quiver.proxy.remote.backend import RemoteServer
 from quiver.proxy.store.failure import StoreError
 from quiver.proxy.store.folder import data_folder
 from quiver.proxy.store.store import Store
@@ -27,7 +28,7 @@ from .logs.gpu import GpuWatch
 from .logs.pipeline import Pipeline
 from .logs.redactor import REDACTOR
 from .logs.requests import RecordLog
-from .logs.setup import configure, log_file
+from .logs.setup import configure, log_file, put_in_force
 from .loopback import is_loopback
 from .telemetry.opening import MissingExtra, open_tracer
 from .watchdog import Watchdog
@@ -35,9 +36,9 @@ from .watchdog import Watchdog
 
 def serve(config: Config, *, announce_json: bool = False) -> int:
     """Run until a signal; the exit code. With `announce_json` one line on stdout says where it listens."""
-    REDACTOR.learn_from(config)
     folder = data_folder(config.store.data_dir)
     with configure(config.log, file=log_file(config.log, folder)) as pipeline:
+        put_in_force(config)
         startup = Startup(config, pipeline, announce_json=announce_json)
         watchdog = Watchdog()
         try:
@@ -96,6 +97,7 @@ class Startup:
     def control(self, gateway: server.Gateway) -> ASGIFramework:
         self._models = list(gateway.registry.models())
         self.records.describe = described(gateway)
+        REDACTOR.learn(*(backend.config.api_key for backend in gateway.registry if isinstance(backend, RemoteServer)))
         return create_app(gateway, self._pipeline)
 
     def announce(self, listening: server.Listening) -> None:
