@@ -27,6 +27,8 @@ def gateway_figures(gateway: Gateway) -> Iterator[Figure]:
     ledger = gateway.ledger
     yield Figure("gauge", "quiver_records_waiting", "Records not yet written", ledger.waiting)
     yield Figure("counter", "quiver_records_dropped", "Records that could not be written", ledger.dropped)
+    for why, count in gateway.keys.refused.items():
+        yield Figure("counter", "quiver_auth_failures", "Requests refused for their key", count, (("reason", why),))
     yield from _models(gateway.registry, gateway.exchanges.in_flight_by_model())
     for backend in gateway.registry:
         labels = (("server", backend.id),)

@@ -87,7 +87,7 @@ class Inference:
             priority,
         )
         job = Job(call, chain, client, priority, self._affinity(request, peek))
-        reservation = client.tokens.reserve(call.tokens, watch.began) if client.tokens is not None else None
+        reservation = client.reserve(call.tokens, watch.began)
         refused = gone = False
         try:
             if repeatable(peek.temperature, peek.seed, peek.n) and self._background is not None:

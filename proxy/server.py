@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,7 @@ from quiver.schemas.config import Config, RemoteBackend
 from quiver.schemas.servers import Entry
 
 from .access.keys import KeyRing
+from .access.spending import restore_budgets
 from .accounting import Ledger, Sink
 from .admission.admission import Admission
 from .egress import open_wire, operator_policy
@@ -99,8 +101,17 @@ class Gateway:
         self.models = LocalModels(config, world, catalogue, loader or EngineLoader(catalogue))
         self.registry = Registry([*self.models, *map(self._configured, config.backends)], config.routing)
         self.modes = Modes(self.registry, self.store, self.journal, self.changes, world)
+        self.keys = KeyRing(
+            config.keys,
+            config.auth.keys,
+            config.rate,
+            secret=self.store.secret,
+            auth=config.auth,
+            closed=not on_loopback,
+            wall_clock=world.wall_clock,
+            note=self._note_failures,
+        )
         self._restore()
-        self.keys = KeyRing(config.keys, config.auth.keys, config.rate)
         self.admission: Admission[Backend] = Admission(
             config.admission, give_back=lambda backend: backend.load.returned()
         )
@@ -183,11 +194,19 @@ class Gateway:
         for id, state in saved.states.items():
             if isinstance(server := self.registry.get(id), RemoteServer):
                 server.mode = "serving" if state.mode == "serving" else "paused"
+        for key in saved.keys:
+            self.keys.put(key, -inf)
+        admin_key = self.config.auth.admin_key
+        if admin_key is not None and (owner := self.keys.owner(self.keys.digest_of(admin_key))) is not None:
+            raise ValueError(f"`auth.admin_key` is also the client key of `{owner.name}`")
 
     def _models_changed(self, replaced: bool) -> None:
         if replaced:  # what was kept of another file's answers is void
             self.reuse.clear(trio.current_time())
         self.registry.refresh()
+
+    def _note_failures(self, address: str, count: int) -> None:
+        self.journal.note("auth.refused", address, failures=count)
 
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await open_wire(self.world.network, self._egress, host, port)
@@ -278,6 +297,7 @@ async def _run(
         async with _resources(gateway), trio.open_nursery() as scope:
             scope.start_soon(watch_lag, gateway.metrics.loop_lag)
             scope.start_soon(gateway.check_servers)
+            await restore_budgets(gateway.keys, gateway.store.history, gateway.world.wall_clock)
             await _serve(gateway, acceptors, app, announce, signals, shutdown)
             scope.cancel_scope.cancel()
         gateway.ledger.close()

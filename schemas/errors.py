@@ -103,6 +103,17 @@ INVALID_API_KEY = ErrorKind(
     category="configuration",
     remedy="Send a key that is known here: `Authorization: Bearer YOUR_KEY`.",
 )
+EXPIRED_API_KEY = ErrorKind(
+    "expired_api_key",
+    401,
+    "authentication_error",
+    "client",
+    False,
+    "The key was known here, until a moment that is past.",
+)
+REVOKED_API_KEY = ErrorKind(
+    "revoked_api_key", 401, "authentication_error", "client", False, "The key was revoked, or another took its place."
+)
 MODEL_NOT_ALLOWED = ErrorKind(
     "model_not_allowed",
     403,
@@ -163,6 +174,11 @@ CONFIGURED_SERVER = _client(
     category="configuration",
     remedy="Change the file; a running gateway reads it again.",
 )
+CONFIGURED_KEY = _client(
+    "configured_key", 409, "The key is written in the configuration file, which is where it is changed."
+)
+KEY_EXISTS = _client("key_exists", 409, "A key in use has this name, or the key is known here already.")
+KEY_REVOKED = _client("key_revoked", 409, "The key is revoked, which is for good.")
 VERSION_MISMATCH = _client(
     "version_mismatch",
     412,
@@ -222,6 +238,25 @@ TOKENS_LIMITED = ErrorKind(
     "Too many tokens in a minute; `Retry-After` says when.",
     category="resource",
     remedy="Wait for `Retry-After`, or have the key's limit raised.",
+)
+BUDGET_EXCEEDED = ErrorKind(
+    "budget_exceeded",
+    429,
+    "rate_limit_error",
+    "client",
+    True,
+    "The key's tokens for the day, week or month are spent; `Retry-After` says when the next begins.",
+)
+BUDGET_EXHAUSTED = ErrorKind(
+    "budget_exhausted", 403, "permission_error", "client", False, "The key's tokens are spent, once and for all."
+)
+AUTHENTICATION_LIMITED = ErrorKind(
+    "authentication_limited",
+    429,
+    "rate_limit_error",
+    "client",
+    True,
+    "Too many wrong keys came from the address; `Retry-After` says when it may try again.",
 )
 QUEUE_FULL = ErrorKind(
     "queue_full",

@@ -6,6 +6,7 @@ from quiver.proxy.server import Gateway
 
 from .answers import json_reply
 from .figures import figures
+from .keys import add_keys
 from .lock import admit_operator
 from .models import add_models
 from .servers import add_servers
@@ -21,6 +22,7 @@ def admin_api(gateway: Gateway, began: float) -> Blueprint:
 
     add_servers(api, gateway)
     add_models(api, gateway)
+    add_keys(api, gateway)
 
     @api.get("/stats")
     async def stats() -> Response:
