@@ -335,6 +335,14 @@ STORE_UNAVAILABLE = _gateway(
     category="resource",
     remedy="Make room on the disk of the data folder, or its database writable, and try again.",
 )
+QUERY_TIMEOUT = _gateway(
+    "query_timeout",
+    503,
+    "A question to the history took too long.",
+    retryable=False,
+    category="resource",
+    remedy="Ask for less time, with `since` and `until`.",
+)
 SHUTTING_DOWN = _gateway("shutting_down", 503, "The gateway is draining and takes no new requests.")
 UPSTREAM_UNREACHABLE = _upstream(
     "upstream_unreachable",

@@ -2,10 +2,10 @@
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import trio
 
@@ -34,6 +34,10 @@ class Connection:
         """`work(database, ...)`. Once begun it is not cancelled. Raises what `work` raises, so `sqlite3.Error`."""
         async with self._turn:
             return await offload(lambda: work(self._database, *args, **kwargs))
+
+    def at_once(self, question: tuple[str, Sequence[Any]]) -> Any:
+        """The first value of a statement's only row. Blocks, and nobody may be using it."""
+        return self._database.execute(*question).fetchone()[0]
 
     def close(self) -> None:
         """Nobody may be using it."""

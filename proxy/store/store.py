@@ -5,7 +5,7 @@ process, a few tenths of a second's worth of them.
 """
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
@@ -13,14 +13,18 @@ import structlog
 import trio
 from quiver.schemas import config, errors
 from quiver.schemas.errors import ApiError
-from quiver.schemas.saved import Saved, SavedKey, SavedModel, SavedServer, SavedState
+from quiver.schemas.events import Event
+from quiver.schemas.saved import CheckResult, Saved, SavedKey, SavedModel, SavedServer, SavedState
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from . import registry
+from ..record import Record
+from . import counts, registry
 from .connection import Connection, transaction
 from .failure import is_locked, reason_of
+from .history import History
 from .opening import Opened, open_folder, open_in_memory, renew_copy
-from .writer import Writer
+from .reader import Reader
+from .writer import Statistics, Writer
 
 P = ParamSpec("P")
 
@@ -35,9 +39,12 @@ class Store:
     def __init__(self, opened: Opened, config: config.Store, wall_clock: Callable[[], float]) -> None:
         self.saved: Saved = opened.saved
         self.secret = opened.secret
-        self._opened = opened
+        self._opened, self._wall_clock = opened, wall_clock
         self._connection = Connection(opened.database)
         self._writer = Writer(self._connection, config)
+        path = None if opened.folder is None else opened.folder.database
+        self._reader = Reader(path, self._connection)
+        self.history = History(self._reader, wall_clock)
         self._log = structlog.get_logger(component="store")
 
     @classmethod
@@ -78,11 +85,39 @@ class Store:
         """How a server was last seen; its mode stays as it was saved."""
         self._writer.keep(registry.note_state, state)
 
+    def keep_records(self, records: Sequence[Record]) -> None:
+        """Finished requests."""
+        self._writer.keep_all("records", records)
+
+    def keep_event(self, event: Event) -> None:
+        """A change of the gateway."""
+        self._writer.keep_all("events", [event])
+
+    def keep_check(self, server: str, result: CheckResult) -> None:
+        """How a check of `server` ended."""
+        self._writer.keep_all("checks", [(server, result)])
+
+    def keep_sample(self, figures: Mapping[str, float]) -> None:
+        """How the gateway is now; its figures over time are made of these."""
+        self._writer.keep_all("samples", [(self._wall_clock(), figures)])
+
+    def spent(self, client: str, since: float) -> int:
+        """As `history.spent`. Blocks: only for use before anything runs."""
+        return int(self._connection.at_once(counts.spent(client, since)))
+
+    def statistics(self) -> Statistics:
+        return self._writer.statistics()
+
+    async def wait_written(self) -> None:
+        """Return once nothing waits to be written."""
+        await self._writer.wait_idle()
+
     async def write(self) -> None:
         """Write what is kept, until `close` was called and nothing waits."""
         try:
             await self._writer.write()
         finally:
+            self._reader.close()
             self._connection.close()
             if self._opened.folder is not None:
                 self._opened.folder.release()
