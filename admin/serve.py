@@ -14,19 +14,27 @@ from quiver.proxy import server
 from quiver.proxy.store.failure import StoreError
 from quiver.proxy.store.folder import data_folder
 from quiver.proxy.store.store import Store
-from quiver.schemas.config import Config
+from quiver.schemas.config import Config, Log
 
 from . import logging
 from .api.app import create_app
 from .cli.console import fail, print_json
+from .configuration.live import LiveConfiguration
+from .configuration.settings import Loaded, Sources
 from .loopback import is_loopback
 from .watchdog import Watchdog
 
 
-def serve(config: Config, *, announce_json: bool = False) -> int:
-    """Run until a signal; the exit code. With `announce_json` one line on stdout says where it listens."""
+def serve(sources: Sources, *, announce_json: bool = False) -> int:
+    """Run until a signal; the exit code. With `announce_json` one line on stdout says where it listens. Raises
+    `SettingsError`.
+    """
+    loaded = sources.read()
+    config = loaded.config
     logging.configure(config.log)
-    startup = Startup(config, announce_json=announce_json)
+    for warning in loaded.warnings:
+        structlog.get_logger(component="configuration").warning(warning)
+    startup = Startup(loaded, sources, announce_json=announce_json)
     watchdog = Watchdog()
     try:
         store = Store.open(data_folder(config.store.data_dir), config.store, time.time)
@@ -66,13 +74,17 @@ async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: St
 class Startup:
     """What a starting gateway is told to do beside serving: carry the control plane, and say that it is there."""
 
-    def __init__(self, config: Config, *, announce_json: bool) -> None:
-        self._config, self._announce_json = config, announce_json
+    def __init__(self, loaded: Loaded, sources: Sources, *, announce_json: bool) -> None:
+        self._loaded, self._sources, self._announce_json = loaded, sources, announce_json
+        self._config = loaded.config
         self._models: list[str] = []
 
     def control(self, gateway: server.Gateway) -> ASGIFramework:
         self._models = list(gateway.registry.models())
-        return create_app(gateway)
+        live = LiveConfiguration(gateway, self._loaded, self._sources)
+        gateway.jobs += [live.watch, live.mind_hangups]
+        gateway.appliers.append(_Logging(self._config.log))
+        return create_app(gateway, live)
 
     def announce(self, listening: server.Listening) -> None:
         url = reachable_url(listening)
@@ -83,6 +95,18 @@ class Startup:
         else:
             log = structlog.get_logger(component="server")
             log.info("listening", url=url, access=access(listening), models=self._models)
+
+
+class _Logging:
+    """Puts another log level in force, when the configuration has one."""
+
+    def __init__(self, config: Log) -> None:
+        self._config = config
+
+    def __call__(self, config: Config) -> None:
+        if config.log != self._config:
+            self._config = config.log
+            logging.configure(config.log)
 
 
 def reachable_url(listening: server.Listening) -> str:

@@ -46,7 +46,6 @@ class ExchangeHandler:
         self.registry, self.inference, self.keys = registry, inference, keys
         self.ledger, self.metrics, self.world = ledger, metrics, world
         self.draining = False
-        self._time = inference.limits.request
         self._running: dict[Watch, tuple[Reply, Progress]] = {}
         self._young: dict[Watch, tuple[Departure, Reply]] = {}
         self._born, self._idle = trio.Event(), trio.Event()
@@ -92,7 +91,7 @@ class ExchangeHandler:
         now = trio.current_time()
         progress = Progress(_ENDPOINTS.get(request.path) or _endpoint_label(request.path), now)
         reply = Reply(peer, self._request_id(request))
-        watch = Watch(now, self._time)
+        watch = Watch(now, self.inference.limits.request)
         self._began(watch, peer, reply, progress)
         try:
             await self._answer(request, reply, progress, watch)
@@ -107,7 +106,7 @@ class ExchangeHandler:
 
     async def refuse(self, error: ApiError, downstream: Downstream, address: str) -> None:
         """Answer a request that never became one: its bytes broke a rule."""
-        watch = Watch(trio.current_time(), self._time)
+        watch = Watch(trio.current_time(), self.inference.limits.request)
         progress = Progress("none", watch.began)
         progress.error, progress.outcome = error.kind.code, "failed"
         reply = Reply(downstream, self.world.request_id())

@@ -10,7 +10,7 @@ How it ends is `shutdown`'s business.
 
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -23,6 +23,7 @@ import trio
 from hypercorn.typing import ASGIFramework
 from quiver.schemas.config import Config, RemoteBackend
 from quiver.schemas.servers import Entry
+from quiver.schemas.settings import Change
 
 from .access.keys import KeyRing
 from .access.spending import restore_budgets
@@ -44,6 +45,7 @@ from .local.models import LocalModels
 from .loop_lag import watch_lag
 from .metrics import Metrics
 from .network import Acceptor, Wire, listen_locally
+from .reconfigure import Applier, reconfigure
 from .registry import Backend, BackendStatus, Registry
 from .remote import health
 from .remote.backend import RemoteServer
@@ -92,7 +94,11 @@ class Gateway:
         self.store = store or Store.open(None, config.store, world.wall_clock)
         self.journal = Journal(world)
         self.ledger = Ledger(self.metrics, sink)
-        self._egress = operator_policy(config.egress, on_loopback)
+        self.on_loopback = on_loopback
+        self.egress = operator_policy(config.egress, on_loopback)
+        # What else a changed configuration is told to, and what else runs while the gateway serves.
+        self.appliers: list[Applier] = []
+        self.jobs: list[Callable[[], Awaitable[None]]] = []
         # Held from the last look at the registry to the change of it, as saving takes time in between.
         self.changes = trio.Lock()
         self._checks: trio.Nursery | None = None
@@ -132,11 +138,12 @@ class Gateway:
         """The state of every backend."""
         return [backend.status() for backend in self.registry]
 
-    def candidate(self, backend: RemoteBackend, entry: Entry) -> RemoteServer:
-        """A server that gets no requests yet, to check first and then `adopt`, or `close`. Raises `ValueError` when its
-        URL cannot be used.
+    def candidate(self, backend: RemoteBackend, entry: Entry, config: Config | None = None) -> RemoteServer:
+        """A server that gets no requests yet, to check first and then `adopt`, or `close`. `config`: where its limits are not
+        those in force. Raises `ValueError` when its URL cannot be used.
         """
-        server = RemoteServer(backend, self.config.limits, self.config.health, self.world, self._open_wire, entry)
+        config = config or self.config
+        server = RemoteServer(backend, config.limits, config.health, self.world, self._open_wire, entry)
         server.found = lambda: self.registry.refresh()
         return server
 
@@ -172,6 +179,32 @@ class Gateway:
         self._let_go(server)
         self.reuse.clear(trio.current_time())
         return True
+
+    async def reconfigure(self, config: Config) -> list[Change]:
+        """Put another configuration in force, as far as that goes without a restart; what differs. Raises `Refused`."""
+        return await reconfigure(self, config)
+
+    def exchange_servers(self, added: Sequence[RemoteServer], removed: Sequence[RemoteServer]) -> None:
+        """Put servers in, some in the place of those with the same id, and take others out, as one change."""
+        replaced = [before for server in added if isinstance(before := self.registry.get(server.id), RemoteServer)]
+        for server, before in ((server, self.registry.get(server.id)) for server in added):
+            if isinstance(before, RemoteServer):
+                server.succeed(before)
+        for server in (*replaced, *removed):
+            self._let_go(server)
+        self.registry.exchange(removed, added)
+        for server in added:
+            self.modes.settle(server)
+            self._watch(server)
+        if added or removed:
+            self.reuse.clear(trio.current_time())
+
+    def watch_anew(self) -> None:
+        """Check every server at once, and then as the configuration says now."""
+        for backend in self.registry:
+            if isinstance(backend, RemoteServer) and (scope := self._checking.pop(backend.id, None)) is not None:
+                scope.cancel()
+                self._watch(backend)
 
     async def check_servers(self) -> None:
         """Check every server that is or gets registered, until cancelled."""
@@ -209,7 +242,7 @@ class Gateway:
         self.journal.note("auth.refused", address, failures=count)
 
     async def _open_wire(self, host: str, port: int) -> Wire:
-        return await open_wire(self.world.network, self._egress, host, port)
+        return await open_wire(self.world.network, self.egress, host, port)
 
     def _watch(self, server: RemoteServer) -> None:
         if self._checks is not None:
@@ -260,6 +293,7 @@ async def run(
     if local_socket is not None:
         acceptors += _local_acceptors(local_socket)
     shutdown = Shutdown(gateway.config.drain, stopping)
+    gateway.appliers.append(lambda changed: shutdown.configure(changed.drain))
     with contextlib.ExitStack() as stack:
         if signals is None:
             signals = stack.enter_context(trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM))
@@ -297,6 +331,8 @@ async def _run(
         async with _resources(gateway), trio.open_nursery() as scope:
             scope.start_soon(watch_lag, gateway.metrics.loop_lag)
             scope.start_soon(gateway.check_servers)
+            for job in gateway.jobs:
+                scope.start_soon(job)
             await restore_budgets(gateway.keys, gateway.store.history, gateway.world.wall_clock)
             await _serve(gateway, acceptors, app, announce, signals, shutdown)
             scope.cancel_scope.cancel()

@@ -43,6 +43,11 @@ class Shutdown:
     def __repr__(self) -> str:
         return f"<Shutdown{'' if self.began is None else f' by {self._signal.name}'}>"
 
+    def configure(self, config: Drain) -> None:
+        """Other times, unless it has begun."""
+        if self.began is None:
+            self._config = config
+
     def begin(self, received: signal.Signals) -> None:
         """From now on the time is running."""
         self._signal, self.began = received, trio.current_time()

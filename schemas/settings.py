@@ -16,7 +16,10 @@ LIVE = frozenset(
         "limits",
         "retries",
         "drain",
-        "auth",
+        "auth.keys",
+        "auth.keys_file",
+        "auth.admin_key",
+        "auth.admin_key_file",
         "rate",
         "admission",
         "routing",
@@ -27,6 +30,7 @@ LIVE = frozenset(
         "keys",
         "models",
         "backends",
+        "cors",
     }
 )
 # What is never shown: each field has a sibling with `_file` behind its name, for a file that holds it.

@@ -4,7 +4,9 @@ import trio
 from quart import Blueprint, Response, request
 from quiver.proxy.server import Gateway
 
+from ..configuration.live import LiveConfiguration
 from .answers import json_reply
+from .configuration import add_configuration
 from .figures import figures
 from .keys import add_keys
 from .lock import admit_operator
@@ -12,7 +14,7 @@ from .models import add_models
 from .servers import add_servers
 
 
-def admin_api(gateway: Gateway, began: float) -> Blueprint:
+def admin_api(gateway: Gateway, began: float, live: LiveConfiguration) -> Blueprint:
     """The routes below `/admin` for `gateway`, which began at `began` (Trio's clock)."""
     api = Blueprint("admin_api", __name__, url_prefix="/admin")
 
@@ -23,6 +25,7 @@ def admin_api(gateway: Gateway, began: float) -> Blueprint:
     add_servers(api, gateway)
     add_models(api, gateway)
     add_keys(api, gateway)
+    add_configuration(api, live)
 
     @api.get("/stats")
     async def stats() -> Response:

@@ -17,6 +17,7 @@ from quiver.schemas import errors
 from quiver.schemas.errors import ApiError, ErrorKind
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from ..configuration.live import LiveConfiguration
 from ..loopback import is_loopback
 from . import openapi
 from .administration import admin_api
@@ -32,15 +33,16 @@ PAGE_POLICY = (
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
-def create_app(gateway: Gateway) -> QuartTrio:
+def create_app(gateway: Gateway, live: LiveConfiguration | None = None) -> QuartTrio:
     """The application for `gateway`. Call it inside `trio.run`: uptime counts from here, on Trio's clock."""
+    live = live or LiveConfiguration(gateway)
     app = QuartTrio("quiver.admin.api", static_folder="static", template_folder=None)
     # File names carry no version, so browsers ask each time whether theirs is still the right one.
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 0
     _add_health(app, gateway)
     began = trio.current_time()
     _add_figures(app, gateway, began)
-    app.register_blueprint(admin_api(gateway, began))
+    app.register_blueprint(admin_api(gateway, began, live))
     _add_pages(app, gateway)
     _add_errors(app)
     _add_headers(app, gateway)

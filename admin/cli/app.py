@@ -12,6 +12,7 @@ import typer
 
 from ..api.report import COLUMNS, StatusReport, row, summary
 from . import bench as bench_commands
+from . import config as config_commands
 from .chat import Answer, Question
 from .client import DEFAULT_URL, decoded
 from .console import print_json, print_table
@@ -55,7 +56,8 @@ def _options(
 @app.command()
 def serve(
     config: Annotated[
-        Path | None, typer.Option("--config", help="Read this file instead of ./quiver.toml.", metavar="FILE")
+        Path | None,
+        typer.Option("--config", help="Read this file (TOML or YAML) instead of ./quiver.toml.", metavar="FILE"),
     ] = None,
     host: Annotated[str | None, typer.Option("--host", help="Listen on this address.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Listen on this port; 0 for any free one.")] = None,
@@ -74,12 +76,12 @@ def serve(
     Example:
       quiver serve --port 9000 --model models/qwen3-0.6b.gguf
     """
-    from ..configuration.settings import load
+    from ..configuration.settings import Sources
     from ..serve import serve as run
 
     with failures_explained():
         flags = _flags(host, port, log_level)
-        raise typer.Exit(run(load(config, flags=flags, models=model or ()), announce_json=as_json))
+        raise typer.Exit(run(Sources(config, flags=flags, models=model or ()), announce_json=as_json))
 
 
 @app.command()
@@ -141,6 +143,7 @@ app.add_typer(models)
 app.command()(register)
 app.command()(deregister)
 app.command()(servers)
+app.add_typer(config_commands.app)
 app.add_typer(bench_commands.app, name="bench")
 
 

@@ -18,10 +18,15 @@ _WIDE = 10_000
 
 def fail(message: str, hint: str | None = None, *, code: int = 1) -> NoReturn:
     """Say what went wrong and what to do about it, and end the command with `code`."""
+    complain(message, hint)
+    raise typer.Exit(code)
+
+
+def complain(message: str, hint: str | None = None) -> None:
+    """Say what went wrong and what to do about it."""
     typer.echo(f"error: {message}", err=True)
     if hint is not None:
         typer.echo(f"hint: {hint}", err=True)
-    raise typer.Exit(code)
 
 
 def print_json(value: object) -> None:

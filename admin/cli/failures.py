@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from ..configuration.complaint import SettingsError
 from .client import ClientError, RequestFailed
-from .console import fail
+from .console import complain, fail
 
 
 @contextmanager
@@ -19,7 +19,10 @@ def failures_explained(credential: str = "your key with --api-key or QUIVER_API_
     try:
         yield
     except SettingsError as error:
-        fail(error.message, error.hint, code=2)
+        *others, last = error.all
+        for other in others:
+            complain(other.message, other.hint)
+        fail(last.message, last.hint, code=2)
     except ClientError as error:
         fail(error.message, error.hint)
     except RequestFailed as failure:

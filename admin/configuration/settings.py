@@ -20,7 +20,7 @@ from .credentials import Secrets
 from .dotenv import FILE as DOTENV
 from .dotenv import read_dotenv
 from .environment import from_environment
-from .files import default_file, read_layer
+from .files import DEFAULT_FILES, default_file, read_layer
 from .layer import DEFAULT, Layer, Origin, Tree
 
 __all__ = ["Loaded", "Origin", "Sources", "Tree", "load"]
@@ -58,6 +58,15 @@ class Sources:
     flags: Mapping[str, Tree] = field(default_factory=dict)
     models: Sequence[str] = ()
     _dotenv_seen: bool = False
+    _spoke: bool = False
+    _secrets: tuple[Path, ...] = ()
+
+    def watched(self, files: Sequence[Path]) -> list[Path]:
+        """Files whose change may change the configuration: those that `files` says were read, those that were looked for,
+        and those that a configuration named which could not be used.
+        """
+        own = [Path(name) for name in DEFAULT_FILES] if self.file is None else [self.file]
+        return list(dict.fromkeys((*own, Path(DOTENV), *files, *self._secrets)))
 
     def read(self) -> Loaded:
         """The configuration as it stands in its sources now. Raises `SettingsError`, or `SettingsErrors` for several."""
@@ -67,6 +76,7 @@ class Sources:
         self._add_models(tree, origins)
         secrets = Secrets()
         config = secrets.fill(msgspec.convert(tree, Config))
+        self._secrets = tuple(secrets.files)
         raise_all([_located(error, origins) for error in secrets.errors])
         try:
             consistent(config)
@@ -75,6 +85,13 @@ class Sources:
         own = [Path(layer.origin.name) for layer in layers if layer.origin.kind in ("file", "dotenv")]
         files = tuple(dict.fromkeys((*own, *secrets.files)))
         return Loaded(config, origins | secrets.origins, files, tuple(secrets.warnings))
+
+    def _own(self, layer: Layer) -> Layer:
+        """Raises `SettingsError` for a file that said something before and says nothing now: it is being written."""
+        if self._spoke and not layer.tree:
+            raise SettingsError(f"`{self.file}` is empty", "restart the gateway if that is meant")
+        self._spoke = self._spoke or bool(layer.tree)
+        return layer
 
     def _add_models(self, tree: Tree, origins: dict[str, Origin]) -> None:
         configured = tree.get("models", [])
@@ -100,7 +117,7 @@ class Sources:
             if self.file is None:
                 self.file = default_file()
             if self.file is not None:
-                yield read_layer(self.file)
+                yield self._own(read_layer(self.file))
         except SettingsError as error:
             yield error
         try:

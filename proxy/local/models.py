@@ -1,13 +1,13 @@
 """The models of the built-in engine: which there are, and loading, swapping, unloading and removing them while serving."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVarTuple
 
 import msgspec
 import trio
 from quiver.schemas import errors
 from quiver.schemas.admin import EstimateReport, ModelLoad, ModelSource
-from quiver.schemas.config import OLLAMA, Config, name_of
+from quiver.schemas.config import OLLAMA, Config, Drain, LocalModel, name_of
 from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import ModelName
 from quiver.schemas.sizes import bytes_of
@@ -85,6 +85,41 @@ class LocalModels:
     def close(self) -> None:
         """Free all models, and let `run` return."""
         self._stopped.set()
+
+    def look_at(self, models: Sequence[LocalModel]) -> None:
+        """Raises `ValueError` when one of the configuration's models cannot be changed now."""
+        for model in models:
+            known = self._models.get(model.name)
+            loading = None if known is None else known.residency.loading
+            if loading is not None and loading.wanted != wanted_by(model, self._config):
+                raise ValueError(f"the model `{model.name}` is being loaded; wait, or unload it first")
+
+    def configure(self, drain: Drain) -> None:
+        """How long requests get when their model is unloaded."""
+        self._drain = drain.timeout
+        for model in self:
+            model.residency.drain = drain.timeout
+
+    def exchange(self, before: Sequence[LocalModel], after: Sequence[LocalModel]) -> None:
+        """Unload the configured models that are not wanted any more, and begin to load those that are new or differ. After
+        `look_at`.
+        """
+        kept = {model.name: model for model in before}
+        wanted = {model.name: model for model in after}
+        for name in kept.keys() - wanted.keys() & self._models.keys():
+            self.remove(name)
+        for name, model in wanted.items():
+            if kept.get(name) != model:
+                self._load_configured(name, wanted_by(model, self._config))
+
+    def _load_configured(self, name: str, wanted: Wanted) -> None:
+        known = self._models.get(name)
+        if known is None:
+            known = self._models[name] = self._model(name, wanted)
+            assert self._registry is not None
+            self._registry.add(known)
+        if known.residency.loading is None:
+            known.residency.load(wanted, self._spawn)
 
     async def load(self, asked: ModelLoad) -> tuple[EngineModel, Loading]:
         """Begin to load what is `asked`, as a new model or in the place of one. Raises `ApiError`: 404, 409, 422."""
