@@ -15,6 +15,8 @@ from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import ModelCard, ModelList
 
 from .access.client import Client
+from .access.cors import CrossOrigin
+from .access.forwarding import Proxies
 from .access.keys import KeyRing
 from .access.limits import admit_request
 from .accounting import Ledger
@@ -38,13 +40,25 @@ class Peer(Downstream, Departure, Protocol):
 
 
 class ExchangeHandler:
-    """Answers requests. `run` has to run beside it. `draining`: new requests are turned away."""
+    """Answers requests. `run` has to run beside it. `draining`: new requests are turned away. `cors` and `proxies`: when
+    pages of other origins, or proxies, have a say.
+    """
 
     def __init__(
-        self, registry: Registry, inference: Inference, keys: KeyRing, ledger: Ledger, metrics: Metrics, world: World
+        self,
+        registry: Registry,
+        inference: Inference,
+        keys: KeyRing,
+        ledger: Ledger,
+        metrics: Metrics,
+        world: World,
+        *,
+        cors: CrossOrigin | None = None,
+        proxies: Proxies | None = None,
     ) -> None:
         self.registry, self.inference, self.keys = registry, inference, keys
         self.ledger, self.metrics, self.world = ledger, metrics, world
+        self.cors, self.proxies = cors, proxies
         self.draining = False
         self._running: dict[Watch, tuple[Reply, Progress]] = {}
         self._young: dict[Watch, tuple[Departure, Reply]] = {}
@@ -89,8 +103,12 @@ class ExchangeHandler:
     async def handle(self, request: Request, peer: Peer) -> None:
         """Answer one request. Raises `DownstreamGone` when there is nobody left to answer."""
         now = trio.current_time()
+        if self.proxies is not None:
+            request = msgspec.structs.replace(request, peer=self.proxies.client(request.peer, request.headers))
         progress = Progress(_ENDPOINTS.get(request.path) or _endpoint_label(request.path), now)
         reply = Reply(peer, self._request_id(request))
+        if self.cors is not None:
+            reply.cors = self.cors.headers(request.header(b"origin"))
         watch = Watch(now, self.inference.limits.request)
         self._began(watch, peer, reply, progress)
         try:
@@ -104,12 +122,14 @@ class ExchangeHandler:
                 await watch.close()
             self._ended(watch, progress, reply, request.peer)
 
-    async def refuse(self, error: ApiError, downstream: Downstream, address: str) -> None:
-        """Answer a request that never became one: its bytes broke a rule."""
+    async def refuse(self, error: ApiError, downstream: Downstream, address: str, origin: bytes | None = None) -> None:
+        """Answer a request that never became one: its bytes broke a rule. `origin`: of the page that sent it, if known."""
         watch = Watch(trio.current_time(), self.inference.limits.request)
         progress = Progress("none", watch.began)
         progress.error, progress.outcome = error.kind.code, "failed"
         reply = Reply(downstream, self.world.request_id())
+        if self.cors is not None:
+            reply.cors = self.cors.headers(origin)
         self._running[watch] = (reply, progress)
         try:
             await reply.fail(error)
@@ -151,6 +171,11 @@ class ExchangeHandler:
         """The answer to a request that may be answered. Raises `ApiError`."""
         path = request.path
         answer: Callable[[Client, Request, Reply, Progress, Watch], Awaitable[None]]
+        if self.cors is not None and request.method == "OPTIONS":
+            said = self.cors.preflight(request.header)
+            if said is not None:
+                progress.endpoint, reply.cors = "preflight", ()
+                return reply.complete(200, b"", said)
         if path in _ENDPOINTS and path != "/v1/models":
             method, answer = "POST", self.inference.answer
         elif path == "/v1/models":
@@ -227,6 +252,7 @@ class ExchangeHandler:
                 estimated=reply.estimated,
                 engine=reply.engine if progress.source == "server" else None,
                 failures=progress.failures,
+                charged=progress.charged,
             )
         )
 

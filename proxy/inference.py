@@ -107,8 +107,9 @@ class Inference:
             gone = True
             raise
         finally:
+            spent = _spent(call, reply, progress, refused or reply.refused, gone)
+            progress.charged = tokens if spent is None else max(0, spent)
             if reservation is not None:
-                spent = _spent(call, reply, progress, refused or reply.refused, gone)
                 reservation.settle(spent, trio.current_time())
 
     def _chain(self, model: str, client: Client) -> tuple[Target, ...]:

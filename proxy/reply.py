@@ -61,15 +61,16 @@ class Reply:
 
     `started`: the head, which has `status`, is out. `committed`: content is out, so no other backend may answer. `refused`: the
     content is an error. `gone`: the client is not there any more, which was noticed at `left_at`. `gaps` counts the times
-    between pieces of a stream. `usage`: what it cost, set by the backend as soon as that
-    is known, or `estimated`. `engine`: where the built-in engine's time went. `extra`: headers that come on top. `limits`:
-    whose limits the headers tell of. `beat_due`: when silence has to be broken, on Trio's clock; `inf` until `beats` was
-    called.
+    between pieces of a stream. `usage`: what it cost, set by the backend as soon as that is known, or `estimated`. `engine`:
+    where the built-in engine's time went. `extra`: headers that come on top. `limits`: whose limits the headers tell of.
+    `cors`: headers for pages of other origins. `beat_due`: when silence has to be broken, on Trio's clock; `inf` until
+    `beats` was called.
     """
 
     # Most replies never change these: they stand here once instead of being set for each.
     beat_due = inf
     extra: Headers = ()
+    cors: Headers = ()
     limits: Limited | None = None
     server_id: str | None = None
     status = 0
@@ -213,7 +214,7 @@ class Reply:
             raise
 
     def _with_standard(self, headers: Headers) -> list[tuple[bytes, bytes]]:
-        standard = [*headers, *self.extra, (b"x-request-id", self.request_id.encode())]
+        standard = [*headers, *self.extra, *self.cors, (b"x-request-id", self.request_id.encode())]
         if self.limits is not None:
             standard += self.limits.limit_headers(self.committed_at or trio.current_time())
         if self.server_id is not None:

@@ -13,11 +13,13 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from math import inf
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import structlog
 import trio
 from hypercorn.typing import ASGIFramework
@@ -25,8 +27,11 @@ from quiver.schemas.config import Config, RemoteBackend
 from quiver.schemas.servers import Entry
 from quiver.schemas.settings import Change
 
+from . import upkeep
+from .access.cors import CrossOrigin
+from .access.forwarding import Proxies
 from .access.keys import KeyRing
-from .access.spending import restore_budgets
+from .access.spending import spent_before
 from .accounting import Ledger, Sink
 from .admission.admission import Admission
 from .egress import open_wire, operator_policy
@@ -50,6 +55,7 @@ from .registry import Backend, BackendStatus, Registry
 from .remote import health
 from .remote.backend import RemoteServer
 from .remote.modes import Modes, entry_of
+from .remote.standings import Standings
 from .reuse.store import ReuseStore
 from .seams import World
 from .shutdown import Shutdown
@@ -93,7 +99,11 @@ class Gateway:
         self.metrics = Metrics()
         self.store = store or Store.open(None, config.store, world.wall_clock)
         self.journal = Journal(world)
-        self.ledger = Ledger(self.metrics, sink)
+        self.journal.keep = self.store.keep_event
+        self.store.told = self._store_changed
+        if self.store.recovery is not None:
+            self.journal.note("store.recovered", "database", **msgspec.to_builtins(self.store.recovery))
+        self.ledger = Ledger(self.metrics, sink, self.store.keep_records)
         self.on_loopback = on_loopback
         self.egress = operator_policy(config.egress, on_loopback)
         # What else a changed configuration is told to, and what else runs while the gateway serves.
@@ -104,9 +114,11 @@ class Gateway:
         self._checks: trio.Nursery | None = None
         self._checking: dict[str, trio.CancelScope] = {}
         catalogue = Catalogue(config.engine.models_dir)
-        self.models = LocalModels(config, world, catalogue, loader or EngineLoader(catalogue))
-        self.registry = Registry([*self.models, *map(self._configured, config.backends)], config.routing)
+        self.models = LocalModels(config, world, catalogue, loader or EngineLoader(catalogue), self.store, self.journal)
+        self.registry = Registry(tuple(self.models), config.routing)
+        self.standings = Standings(self.registry, self.store, self.journal, world)
         self.modes = Modes(self.registry, self.store, self.journal, self.changes, world)
+        self._add_known_servers()
         self.keys = KeyRing(
             config.keys,
             config.auth.keys,
@@ -117,7 +129,7 @@ class Gateway:
             wall_clock=world.wall_clock,
             note=self._note_failures,
         )
-        self._restore()
+        self._add_known_keys()
         self.admission: Admission[Backend] = Admission(
             config.admission, give_back=lambda backend: backend.load.returned()
         )
@@ -126,9 +138,20 @@ class Gateway:
         self.models.offer_in(self.registry)
         self.models.changed = self._models_changed
         inference = Inference(self.registry, self.admission, self.reuse, config, world.random, self.metrics)
-        self.exchanges = ExchangeHandler(self.registry, inference, self.keys, self.ledger, self.metrics, world)
-        gpus = GpuFigures()
-        self.metrics.figures = lambda: chain(gateway_figures(self), gpus.figures())
+        self.cors = CrossOrigin(config.cors) if config.cors.origins else None
+        self.proxies = Proxies(config.server.trusted_proxies) if config.server.trusted_proxies else None
+        self.exchanges = ExchangeHandler(
+            self.registry,
+            inference,
+            self.keys,
+            self.ledger,
+            self.metrics,
+            world,
+            cors=self.cors,
+            proxies=self.proxies,
+        )
+        self.gpus = GpuFigures()
+        self.metrics.figures = lambda: chain(gateway_figures(self), self.gpus.figures())
         self.page = Page(self.metrics)
 
     def __repr__(self) -> str:
@@ -144,7 +167,7 @@ class Gateway:
         """
         config = config or self.config
         server = RemoteServer(backend, config.limits, config.health, self.world, self._open_wire, entry)
-        server.found = lambda: self.registry.refresh()
+        self.standings.follow(server)
         return server
 
     def register(self, backend: RemoteBackend) -> RemoteServer:
@@ -167,6 +190,7 @@ class Gateway:
             self._let_go(before)
         self.registry.replace(server)
         self.modes.settle(server)
+        self.standings.settle(server)
         self.reuse.clear(trio.current_time())
         self._watch(server)
 
@@ -214,21 +238,29 @@ class Gateway:
                     self._watch(backend)
             await trio.sleep_forever()
 
-    def _configured(self, backend: RemoteBackend) -> RemoteServer:
+    def _add_known_servers(self) -> None:
+        """Those that are configured, and those that were registered before; each as it was when the gateway last ran."""
         now = self.world.wall_clock()
-        return self.candidate(backend, Entry(created=now, changed=now))
+        for configured in self.config.backends:
+            self.registry.add(self.candidate(configured, Entry(created=now, changed=now)))
+        log = structlog.get_logger(component="store")
+        for saved in self.store.saved.servers:
+            try:
+                if self.registry.get(saved.id) is None:
+                    self.registry.add(self.candidate(saved.backend, entry_of(saved)))
+                else:
+                    log.warning("a server is configured and was registered; the configuration wins", server=saved.id)
+            except ValueError as error:
+                log.error("a registered server cannot be used", server=saved.id, reason=str(error))
+        for backend in self.registry:
+            if isinstance(backend, RemoteServer):
+                self.standings.recall(backend)
+        self.registry.refresh()
 
-    def _restore(self) -> None:
-        """What was registered before the last stop, and which servers were paused then."""
-        saved = self.store.saved
-        for known in saved.servers:
-            if self.registry.get(known.id) is None:
-                self.registry.add(self.candidate(known.backend, entry_of(known)))
-        for id, state in saved.states.items():
-            if isinstance(server := self.registry.get(id), RemoteServer):
-                server.mode = "serving" if state.mode == "serving" else "paused"
-        for key in saved.keys:
-            self.keys.put(key, -inf)
+    def _add_known_keys(self) -> None:
+        for key in self.store.saved.keys:
+            client = self.keys.put(key, -inf, spent_before(key, self.store, self.world.wall_clock()))
+            client.used_before = self.store.last_used(key.name)
         admin_key = self.config.auth.admin_key
         if admin_key is not None and (owner := self.keys.owner(self.keys.digest_of(admin_key))) is not None:
             raise ValueError(f"`auth.admin_key` is also the client key of `{owner.name}`")
@@ -240,6 +272,12 @@ class Gateway:
 
     def _note_failures(self, address: str, count: int) -> None:
         self.journal.note("auth.refused", address, failures=count)
+
+    def _store_changed(self, reason: str | None) -> None:
+        if reason is None:
+            self.journal.note("store.recovered", "store", dropped=self.store.statistics().dropped)
+        else:
+            self.journal.note("store.degraded", "store", reason=reason)
 
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await open_wire(self.world.network, self.egress, host, port)
@@ -253,7 +291,7 @@ class Gateway:
         with scope:
             while True:
                 try:
-                    await health.watch(server, self.config.health, self.world)
+                    await health.watch(server, self.config.health, self.world, partial(self.standings.turned, server))
                 except Exception:  # a fault of ours must not leave the server unwatched, nor end the gateway
                     structlog.get_logger(component="health").exception("check broke", server=server.id)
                 await trio.sleep(self.config.health.interval)
@@ -330,10 +368,11 @@ async def _run(
         telemetry.start_soon(_write_records, gateway)
         async with _resources(gateway), trio.open_nursery() as scope:
             scope.start_soon(watch_lag, gateway.metrics.loop_lag)
+            scope.start_soon(upkeep.take_samples, gateway)
+            scope.start_soon(upkeep.tidy_store, gateway.store)
             scope.start_soon(gateway.check_servers)
             for job in gateway.jobs:
                 scope.start_soon(job)
-            await restore_budgets(gateway.keys, gateway.store.history, gateway.world.wall_clock)
             await _serve(gateway, acceptors, app, announce, signals, shutdown)
             scope.cancel_scope.cancel()
         gateway.ledger.close()

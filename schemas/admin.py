@@ -9,8 +9,9 @@ import msgspec
 from msgspec import Meta
 
 from .config import Capabilities, HttpUrl, ModelOptions, ServerName
+from .history import ModelTotals
 from .openai import ModelName
-from .saved import Metadata, Mode
+from .saved import CheckResult, Metadata, Mode
 from .servers import BackendKey, Origin
 
 HealthStatus = Literal["healthy", "unhealthy", "unknown"]
@@ -102,16 +103,6 @@ class ServerList(msgspec.Struct, frozen=True):
     next_cursor: str | None = None
 
 
-class CheckResult(msgspec.Struct, frozen=True):
-    """How one check, or one request, ended."""
-
-    at: float
-    ok: bool
-    seconds: float
-    reason: str | None
-    source: Literal["check", "traffic"]
-
-
 class ServerDetails(ServerReport, frozen=True, kw_only=True):
     """One server with its last results, oldest first, and what it can do. `has_key`: whether the gateway has a key for it."""
 
@@ -194,8 +185,23 @@ class RecordFigures(msgspec.Struct, frozen=True):
     dropped: int
 
 
+class StoreFigures(msgspec.Struct, frozen=True):
+    """Entries for the database that wait, were written and were dropped; why it cannot be written, if so; its bytes on the
+    disk, and the unused ones of them, a minute ago.
+    """
+
+    waiting: int
+    written: int
+    dropped: int
+    degraded: str | None
+    size: int
+    free: int
+
+
 class StatsReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The gateway's figures. `connections`: clients' ones; `upstream`: those to servers."""
+    """The gateway's figures. `connections`: clients' ones; `upstream`: those to servers. `today`: since midnight (UTC), null
+    when the history cannot be read.
+    """
 
     uptime: float
     in_flight: int
@@ -206,6 +212,8 @@ class StatsReport(msgspec.Struct, frozen=True, kw_only=True):
     clients: ClientFigures
     upstream: Connections
     records: RecordFigures
+    store: StoreFigures
+    today: list[ModelTotals] | None
 
 
 class ModelSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):

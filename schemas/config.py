@@ -13,6 +13,7 @@ from .openai import ModelName
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Patience = Annotated[float, Meta(ge=0, le=3600)]
+Days = Annotated[int, Meta(ge=1, le=3650)]
 ByteSize = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B$")]
 KvType = Literal["f16", "q8_0", "f32"]
 Priority = Literal["critical", "high", "normal", "low"]
@@ -330,6 +331,10 @@ class Store(_Section, frozen=True):
     ] = 0.25
     size_warning: Annotated[ByteSize, said("a database larger than this is warned of")] = "500MB"
     checks: Annotated[int, Meta(ge=1, le=10_000), said("results of checks that are kept of each server")] = 100
+    request_days: Annotated[Days, said("how long single requests are kept")] = 30
+    rollup_days: Annotated[Days, said("how long is kept what requests and errors add up to")] = 30
+    event_days: Annotated[Days, said("how long changes of the gateway are kept")] = 90
+    metric_days: Annotated[Days, said("how long figures, one a minute, are kept")] = 7
 
 
 class Telemetry(_Section, frozen=True):

@@ -31,6 +31,7 @@ EventKind = Literal[
     "auth.refused",
     "store.degraded",
     "store.recovered",
+    "history.deleted",
 ]
 
 

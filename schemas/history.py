@@ -56,6 +56,7 @@ class HistoryQuery(RequestQuery, frozen=True, forbid_unknown_fields=True, kw_onl
         Literal["json", "ndjson", "csv"] | None,
         said("`json`: a page; `ndjson` and `csv`: all of them, as a stream. Unset: as `Accept` says"),
     ] = None
+    limit: Annotated[Limit | None, said("rows, of a page 50 if unset, of a stream all")] = None  # type: ignore[assignment]
 
 
 class EngineFigures(msgspec.Struct, frozen=True):
@@ -159,6 +160,17 @@ class Aggregate(msgspec.Struct, frozen=True, kw_only=True):
     duration: Distribution
     first_byte: Distribution | None
     tokens_per_second: Distribution | None
+
+
+class ModelTotals(msgspec.Struct, frozen=True):
+    """What requests for one model add up to. `model` null: those that named none, or one that is not offered."""
+
+    model: str | None
+    requests: int
+    failed: int
+    prompt_tokens: int
+    completion_tokens: int
+    mean_seconds: float
 
 
 class AggregateQuery(RequestFilter, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -270,6 +282,12 @@ class SeriesReport(msgspec.Struct, frozen=True):
     series: list[Series]
 
 
+class DeletionQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What to delete."""
+
+    before: Annotated[Moment, said("delete requests that ended before this moment")]
+
+
 class Deleted(msgspec.Struct, frozen=True):
     """Requests that are no longer in the history."""
 
@@ -281,7 +299,7 @@ class StoreReport(msgspec.Struct, frozen=True, kw_only=True):
     and `dropped`: entries since the start; `degraded`: why nothing can be written; `oldest`: the first request it has.
     """
 
-    path: str | None
+    file: str | None
     size: int
     free: int
     size_warning: int

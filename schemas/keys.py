@@ -89,8 +89,8 @@ class BudgetReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One key, but never the key itself: `hint` is its last four characters. `last_used` is of this run. After a rotation
-    the old key opens until `previous_until`.
+    """One key, but never the key itself: `hint` is its last four characters. After a rotation the old key opens until
+    `previous_until`.
     """
 
     id: str

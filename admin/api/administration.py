@@ -8,6 +8,7 @@ from ..configuration.live import LiveConfiguration
 from .answers import json_reply
 from .configuration import add_configuration
 from .figures import figures
+from .history import add_history
 from .keys import add_keys
 from .lock import admit_operator
 from .models import add_models
@@ -26,9 +27,10 @@ def admin_api(gateway: Gateway, began: float, live: LiveConfiguration) -> Bluepr
     add_models(api, gateway)
     add_keys(api, gateway)
     add_configuration(api, live)
+    add_history(api, gateway)
 
     @api.get("/stats")
     async def stats() -> Response:
-        return json_reply(figures(gateway, trio.current_time() - began))
+        return json_reply(await figures(gateway, trio.current_time() - began))
 
     return api

@@ -5,7 +5,7 @@ Every change is saved before it counts, and counts before it is told of. A new k
 
 import hmac
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import trio
@@ -20,6 +20,7 @@ from quiver.schemas.events import EventKind
 from quiver.schemas.keys import KeyPatch, KeyWanted, Rotation
 from quiver.schemas.saved import SavedKey
 
+T = TypeVar("T")
 # Raises `ApiError` when the key is not in the state that the request was meant for.
 Guard = Callable[[SavedKey], None]
 HINT = 4
@@ -66,7 +67,7 @@ async def create(gateway: Gateway, wanted: KeyWanted, actor: str) -> tuple[Issue
     503 when it cannot be saved.
     """
     text = wanted.key or mint()
-    now = gateway.world.wall_clock()
+    now = round(gateway.world.wall_clock(), 3)
     _refuse_past(wanted.expires, now)
     key = SavedKey(
         id=gateway.world.unique_id("key_"),
@@ -140,14 +141,14 @@ async def revoke(gateway: Gateway, id: str, actor: str, guard: Guard) -> Issued:
         if before.key.revoked is not None:
             return before
         guard(before.key)
-        now = gateway.world.wall_clock()
+        now = round(gateway.world.wall_clock(), 3)
         key = msgspec.structs.replace(before.key, revoked=now, **_next(gateway, before.key))
         made = await _put(gateway, key)
     _note(gateway, "key.revoked", key, actor)
     return made
 
 
-def _decoded(body: bytes, decode: Callable[[bytes], Any]) -> Any:
+def _decoded(body: bytes, decode: Callable[[bytes], T]) -> T:
     try:
         return decode_body(body, decode)
     except ApiError as error:
@@ -166,7 +167,7 @@ def _current(gateway: Gateway, id: str, guard: Guard) -> Issued:
 
 
 def _next(gateway: Gateway, key: SavedKey) -> dict[str, Any]:
-    return {"changed": gateway.world.wall_clock(), "version": key.version + 1}
+    return {"changed": round(gateway.world.wall_clock(), 3), "version": key.version + 1}
 
 
 async def _put(gateway: Gateway, key: SavedKey) -> Issued:
@@ -177,7 +178,7 @@ async def _put(gateway: Gateway, key: SavedKey) -> Issued:
     spent = 0
     counts = None if before is None or before.key.budget_tokens is None else before.key.budget_period
     if key.budget_tokens is not None and key.budget_period != counts:
-        spent = await spent_by(key, gateway.store.history, gateway.world.wall_clock)
+        spent = await spent_by(key, gateway.store, gateway.world.wall_clock())
     with trio.CancelScope(shield=True):
         await gateway.store.save_key(key)
     gateway.keys.put(key, trio.current_time(), spent)

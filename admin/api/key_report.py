@@ -77,7 +77,7 @@ def _of_client(client: Client, wall: float, now: float) -> dict[str, Any]:
         "requests": None if client.requests is None else _limit(client.requests, now),
         "tokens": None if client.tokens is None else _limit(client.tokens.bucket, now),
         "budget": _budget(client),
-        "last_used": None if client.used_at == -inf else round(client.used_at + wall - now, 3),
+        "last_used": client.used_before if client.used_at == -inf else round(client.used_at + wall - now, 3),
     }
 
 

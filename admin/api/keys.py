@@ -19,7 +19,7 @@ def add_keys(api: Blueprint, gateway: Gateway) -> None:
     """The routes below `/admin/keys`."""
 
     @api.post("/keys")
-    async def create() -> Response:
+    async def create_key() -> Response:
         wanted = issuing.decoded(await json_body(request))
         made, text = await issuing.create(gateway, wanted, actor_of(request))
         reply = _told_once(made, text, 201)
@@ -27,28 +27,28 @@ def add_keys(api: Blueprint, gateway: Gateway) -> None:
         return reply
 
     @api.get("/keys")
-    async def keys() -> Response:
+    async def list_keys() -> Response:
         query = decoded_query(request, KeyQuery)
         return json_reply(key_listing.page(key_report.reports(gateway, trio.current_time()), query))
 
     @api.get("/keys/<id>")
-    async def key(id: str) -> Response:
+    async def show_key(id: str) -> Response:
         if (configured := key_report.configured(gateway, id, trio.current_time())) is not None:
             return json_reply(configured)
         found = issuing.issued(gateway, id)
         return await versions.conditional(request, json_reply(_report(found)), found.key)
 
     @api.patch("/keys/<id>")
-    async def change(id: str) -> Response:
+    async def change_key(id: str) -> Response:
         wanted = issuing.decoded_patch(await json_body(request, MERGE_PATCH))
         return _told(await issuing.change(gateway, id, wanted, actor_of(request), _unchanged))
 
     @api.delete("/keys/<id>")
-    async def revoke(id: str) -> Response:
+    async def revoke_key(id: str) -> Response:
         return _told(await issuing.revoke(gateway, id, actor_of(request), _unchanged))
 
     @api.post("/keys/<id>/rotate")
-    async def rotate(id: str) -> Response:
+    async def rotate_key(id: str) -> Response:
         wanted = issuing.decoded_rotation(await json_body(request)) if await request.data else Rotation()
         made, text = await issuing.rotate(gateway, id, wanted, actor_of(request), _unchanged)
         return _told_once(made, text, 200)

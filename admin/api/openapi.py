@@ -129,10 +129,21 @@ def _query(kind: type[msgspec.Struct]) -> list[Json]:
                 "in": "query",
                 **({"description": text} if text else {}),
                 **({"required": True} if name in schema.get("required", ()) else {}),
-                "schema": type_of,
+                "schema": _without_null(type_of),
             }
         )
     return found
+
+
+def _without_null(schema: Json) -> Json:
+    """A parameter that is unset is left out: there is no way to write null."""
+    kept = {name: value for name, value in schema.items() if (name, value) != ("default", None)}
+    if "enum" in kept:
+        return kept | {"enum": [value for value in kept["enum"] if value is not None]}
+    if "anyOf" not in kept:
+        return kept
+    [only, *others] = [option for option in kept.pop("anyOf") if option != {"type": "null"}]
+    return kept | ({"anyOf": [only, *others]} if others else only)
 
 
 def _content(operation: Operation) -> Json:

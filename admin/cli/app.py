@@ -16,6 +16,7 @@ from . import config as config_commands
 from .chat import Answer, Question
 from .client import DEFAULT_URL, decoded
 from .console import print_json, print_table
+from .db import db
 from .dotenv import lay_under
 from .failures import failures_explained
 from .models import models
@@ -140,6 +141,7 @@ def status(
 
 
 app.add_typer(models)
+app.add_typer(db)
 app.command()(register)
 app.command()(deregister)
 app.command()(servers)

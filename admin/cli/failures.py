@@ -6,6 +6,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from quiver.proxy.store.failure import StoreError
+
 from ..configuration.complaint import SettingsError
 from .client import ClientError, RequestFailed
 from .console import complain, fail
@@ -23,6 +25,8 @@ def failures_explained(credential: str = "your key with --api-key or QUIVER_API_
         for other in others:
             complain(other.message, other.hint)
         fail(last.message, last.hint, code=2)
+    except StoreError as error:
+        fail(error.message, error.hint)
     except ClientError as error:
         fail(error.message, error.hint)
     except RequestFailed as failure:

@@ -7,7 +7,6 @@ from urllib.parse import quote
 import msgspec
 import typer
 from quiver.schemas.admin import (
-    CheckResult,
     Deregistered,
     Registered,
     Registration,
@@ -15,6 +14,7 @@ from quiver.schemas.admin import (
     ServerList,
     ServerReport,
 )
+from quiver.schemas.saved import CheckResult
 
 from ..configuration.credentials import key_in
 from .client import DEFAULT_URL, decoded

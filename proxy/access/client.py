@@ -48,7 +48,7 @@ class Client:
     `name` is for logs and records and gives no key away. `scope` tells clients apart: nothing kept for one scope may be
     used for another. `models` empty means all. `priority` is the highest it may ask for. `limited`:
     whether there is any limit to tell of. `keep_content`: whether what it asks and is told may be kept. `used_at`: when it
-    was let in last, on Trio's clock.
+    was let in last, on Trio's clock; `used_before`: when that was before this run, as Unix time.
     """
 
     __slots__ = (
@@ -63,6 +63,7 @@ class Client:
         "scope",
         "tokens",
         "used_at",
+        "used_before",
     )
 
     def __init__(
@@ -81,6 +82,7 @@ class Client:
         self.budget: Budget | None = None
         self.keep_content = False
         self.used_at = -inf
+        self.used_before: float | None = None
         self._tell_limits()
 
     def __repr__(self) -> str:

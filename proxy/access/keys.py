@@ -203,16 +203,28 @@ class KeyRing:
             self._count("missing")
             raise ApiError(INVALID_API_KEY, "No API key was sent; send `Authorization: Bearer YOUR_KEY`")
         if self.failures:
-            self._refuse_guesses(peer, key, now)
+            self.refuse_guesses(peer, key, now)
         digest = self._digest(key)
         client = self._clients.get(digest)
         if client is None:
-            ending = self._ending.get(digest)
-            if ending is None and not self._required:
+            if not self._required and digest not in self._ending:
                 return self._addresses.client(peer, now)
-            client = self._before_end(ending, peer, key, now)
+            client = self._before_end(digest, peer, key, now)
         client.used_at = now
         return client
+
+    def recognise(self, key: bytes, peer: str, now: float) -> Client:
+        """Whom a key stands for, wherever it was shown. Raises `ApiError` as `authenticate` does for a wrong one."""
+        digest = self._digest(key)
+        return self._clients.get(digest) or self._before_end(digest, peer, key, now)
+
+    def refuse_guesses(self, peer: str, key: bytes, now: float) -> None:
+        """Raise `ApiError` (429) when `key` is not to be looked at, as too many wrong ones came from `peer`."""
+        try:
+            self.failures.refuse_guesses(peer, key, now)
+        except ApiError as error:
+            self._count(error.kind.code)
+            raise
 
     def statistics(self) -> Statistics:
         return Statistics(keys=len(self._digests) + len(self._issued), addresses=len(self._addresses))
@@ -221,8 +233,9 @@ class KeyRing:
         ending = self._ending.get(digest)
         return self._clients.get(digest) if ending is None else ending.client
 
-    def _before_end(self, ending: Ending | None, peer: str, key: bytes, now: float) -> Client:
+    def _before_end(self, digest: bytes, peer: str, key: bytes, now: float) -> Client:
         """The client of a key that has an end, before that. Raises `ApiError`."""
+        ending = self._ending.get(digest)
         if ending is not None and self._wall_clock() < ending.until:
             return ending.client
         if ending is not None:
@@ -233,16 +246,9 @@ class KeyRing:
             )
         else:
             error = ApiError(INVALID_API_KEY, "The API key is not known to this gateway")
-        self._count(error.kind.code)
+        self._count("mistyped" if ending is None and is_mistyped(key) else error.kind.code)
         self.failures.failed(peer, key, now, known=ending is not None)
         raise error
-
-    def _refuse_guesses(self, peer: str, key: bytes, now: float) -> None:
-        try:
-            self.failures.refuse_guesses(peer, key, now)
-        except ApiError as error:
-            self._count(error.kind.code)
-            raise
 
     def _let_in(self, key: SavedKey, client: Client) -> None:
         ending = self._end_of(key, client)

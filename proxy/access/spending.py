@@ -1,35 +1,27 @@
 """What was spent of a budget before now, from what is kept of finished requests: at start, and when a budget is new.
 
-A process that is killed forgets what its last moments' requests spent, as far as their records were not written.
+It stays with a key's name, whichever key had that. A process that is killed forgets what its last moments' requests spent,
+as far as their records were not written.
 """
 
-from collections.abc import Callable
-
-import structlog
-from quiver.schemas.errors import ApiError
 from quiver.schemas.periods import bounds
 from quiver.schemas.saved import SavedKey
 
-from ..store.history import History
-from .keys import KeyRing
+from ..store.store import Store
 
 
-async def spent_by(key: SavedKey, history: History, wall_clock: Callable[[], float]) -> int:
-    """Tokens that are gone of the present period of the key's budget. They stay with its name, whichever key had it. Raises
-    `ApiError` (503).
+def spent_before(key: SavedKey, store: Store, now: float) -> int:
+    """Tokens that are gone of the present period of the key's budget, at `now` (Unix time). Blocks: only for use before
+    anything runs. Raises `sqlite3.Error`.
     """
-    begins, _ = bounds(key.budget_period, wall_clock())
-    return await history.spent(key.name, max(0.0, begins))
+    return store.spent(key.name, _begin(key, now)) if key.budget_tokens is not None else 0
 
 
-async def restore_budgets(keys: KeyRing, history: History, wall_clock: Callable[[], float]) -> None:
-    """Count what was spent before the last stop. To be done ahead of the first request."""
-    for issued in keys:
-        budget = issued.client.budget
-        if budget is None:
-            continue
-        try:
-            budget.settle(0, await spent_by(issued.key, history, wall_clock))
-        except ApiError as error:
-            log = structlog.get_logger(component="keys")
-            log.error("a budget begins at nothing", key=issued.key.name, reason=error.message)
+async def spent_by(key: SavedKey, store: Store, now: float) -> int:
+    """The same while the gateway runs. Raises `ApiError` (503)."""
+    await store.wait_written()
+    return await store.history.spent(key.name, _begin(key, now))
+
+
+def _begin(key: SavedKey, now: float) -> float:
+    return max(0.0, bounds(key.budget_period, now)[0])

@@ -58,13 +58,29 @@ def series(asked: SeriesQuery, since: float) -> Question:
     return statement, found.parameters
 
 
+def today(now: float) -> Question:
+    """`[[model, requests, failed, prompt tokens, completion tokens, mean seconds], ...]`, the most used first."""
+    statement = f"""
+        SELECT json_group_array(json(line)) FROM (
+            SELECT json_array(nullif(model, ''), sum(requests), sum(failed), sum(prompt_tokens), sum(completion_tokens),
+                              round(sum(duration) / sum(requests), 6)) AS line
+            FROM rollups WHERE span = {DAY} AND view = 1 AND start = ? GROUP BY model ORDER BY sum(requests) DESC)
+    """  # noqa: S608 - made of our own names
+    return statement, [now // DAY * DAY]
+
+
 def spent(client: str, since: float) -> Question:
-    """Tokens of whole days, or of all time."""
+    """Tokens that were charged on whole days, or ever."""
     where: str
     parameters: tuple[float, ...]
     if since <= 0:
         where, parameters = "day = 0", ()
     else:
         where, parameters = "day > 0 AND day >= ?", (since // DAY * DAY,)
-    total = f"SELECT coalesce(sum(prompt_tokens + completion_tokens), 0) FROM spending WHERE client = ? AND {where}"  # noqa: S608
+    total = f"SELECT coalesce(sum(charged), 0) FROM spending WHERE client = ? AND {where}"  # noqa: S608
     return f"SELECT json(({total}))", [client, *parameters]
+
+
+def last_used(client: str) -> Question:
+    """The moment, or null."""
+    return "SELECT (SELECT json(last_at) FROM spending WHERE client = ? AND day = 0)", [client]

@@ -21,6 +21,7 @@ from quiver.schemas.history import (
     EventPage,
     EventQuery,
     HistoryPage,
+    ModelTotals,
     Point,
     RequestDetails,
     RequestEntry,
@@ -121,8 +122,13 @@ class History:
         rows = await self._ask(counts.series(asked, since), list[tuple[str, list[tuple[float, float, float, float]]]])
         return SeriesReport(asked.step, [Series(name, [Point(*each) for each in points]) for name, points in rows])
 
+    async def today(self) -> list[ModelTotals]:
+        """What each model did since midnight, UTC."""
+        rows = await self._ask(counts.today(self._wall_clock()), list[tuple[str | None, int, int, int, int, float]])
+        return [ModelTotals(*row) for row in rows]
+
     async def spent(self, client: str, since: float) -> int:
-        """Tokens that `client` used since the beginning (UTC) of the day of `since`; of 0: ever."""
+        """Tokens that `client` was charged since the beginning (UTC) of the day of `since`; of 0: ever."""
         return await self._ask(counts.spent(client, since), int)
 
     async def oldest(self) -> float | None:

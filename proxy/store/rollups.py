@@ -95,24 +95,29 @@ GROUP BY 1, 2, 3, {", ".join(f"shown_{name}" for name in DIMENSIONS)}
 {_adding(("span", "view", "start", *DIMENSIONS))}
 """  # noqa: S608 - made of our own names
 
-# What each client used, by day and, on day 0, ever: budgets are counted by it, and it outlives the rest.
+# What each client used and was charged, by day and, on day 0, ever, and when it did last: budgets are counted by it, and it
+# outlives the rest.
 SPENDING_TABLE = """
 CREATE TABLE spending (
     client TEXT NOT NULL, day INTEGER NOT NULL, requests INTEGER NOT NULL,
     prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+    charged INTEGER NOT NULL, last_at REAL NOT NULL,
     PRIMARY KEY (client, day)
 ) WITHOUT ROWID
 """
 SPEND = f"""
-INSERT INTO spending (client, day, requests, prompt_tokens, completion_tokens)
+INSERT INTO spending (client, day, requests, prompt_tokens, completion_tokens, charged, last_at)
 SELECT json_extract(value, '$.client') AS who, CAST(json_extract(value, '$.at') / {DAY} AS INTEGER) * {DAY} * kept AS day,
        count(*), sum(coalesce(json_extract(value, '$.usage.prompt_tokens'), 0)),
-       sum(coalesce(json_extract(value, '$.usage.completion_tokens'), 0))
+       sum(coalesce(json_extract(value, '$.usage.completion_tokens'), 0)),
+       sum(coalesce(json_extract(value, '$.charged'), 0)), max(json_extract(value, '$.at'))
 FROM json_each(?1), (SELECT 0 AS kept UNION ALL SELECT 1)
 WHERE true
 GROUP BY who, 2
 ON CONFLICT (client, day) DO UPDATE SET
     requests = requests + excluded.requests,
     prompt_tokens = prompt_tokens + excluded.prompt_tokens,
-    completion_tokens = completion_tokens + excluded.completion_tokens
+    completion_tokens = completion_tokens + excluded.completion_tokens,
+    charged = charged + excluded.charged,
+    last_at = max(last_at, excluded.last_at)
 """  # noqa: S608 - made of our own names

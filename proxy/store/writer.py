@@ -38,15 +38,6 @@ _UNWRITABLE = (CANTOPEN, CORRUPT, FULL, IO, NOTADB, READONLY)
 _encode = msgspec.json.Encoder().encode
 
 
-class Statistics(msgspec.Struct, frozen=True):
-    """Entries that wait, were written, and were dropped; and why nothing can be written, if so."""
-
-    waiting: int
-    written: int
-    dropped: int
-    degraded: str | None
-
-
 class Writer:
     """Writes entries in the order they came. `told` hears why nothing can be written, and None once it can again."""
 
@@ -71,9 +62,6 @@ class Writer:
     def waiting(self) -> int:
         """Entries that are not written yet."""
         return _count(self._entries)
-
-    def statistics(self) -> Statistics:
-        return Statistics(self.waiting, self.written, self.dropped, self.degraded)
 
     def keep(self, work: Callable[Concatenate[sqlite3.Connection, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Do `work(database, ...)` in the next batch. May be called in any thread."""

@@ -1,6 +1,7 @@
 """Every operation of the API as one table, in the order in which the API page shows them."""
 
 from .configuration import CONFIGURATION
+from .history import HISTORY
 from .inference import INFERENCE
 from .keys import KEYS
 from .models import MODELS
@@ -9,4 +10,4 @@ from .operation import Operation as Operation
 from .servers import SERVERS
 from .service import SERVICE
 
-OPERATIONS: tuple[Operation, ...] = (*INFERENCE, *SERVICE, *SERVERS, *MODELS, *KEYS, *CONFIGURATION)
+OPERATIONS: tuple[Operation, ...] = (*INFERENCE, *SERVICE, *SERVERS, *MODELS, *KEYS, *CONFIGURATION, *HISTORY)

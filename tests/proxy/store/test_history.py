@@ -54,6 +54,7 @@ def some(count: int) -> list[Record]:
             duration=float(number + 1),
             stream=True,
             usage=Usage(10, number, 10 + number),
+            charged=10 + number,
         )
         for number in range(count)
     ]
