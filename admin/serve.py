@@ -14,6 +14,7 @@ from quiver.proxy import server
 from quiver.proxy.store.failure import StoreError
 from quiver.proxy.store.folder import data_folder
 from quiver.proxy.store.store import Store
+from quiver.proxy.tracing import Tracer
 from quiver.schemas.config import Config, Log
 
 from . import logging
@@ -22,6 +23,7 @@ from .cli.console import fail, print_json
 from .configuration.live import LiveConfiguration
 from .configuration.settings import Loaded, Sources
 from .loopback import is_loopback
+from .telemetry.opening import MissingExtra, open_tracer
 from .watchdog import Watchdog
 
 
@@ -37,10 +39,13 @@ def serve(sources: Sources, *, announce_json: bool = False) -> int:
     startup = Startup(loaded, sources, announce_json=announce_json)
     watchdog = Watchdog()
     try:
+        tracer = open_tracer(config.telemetry)
         store = Store.open(data_folder(config.store.data_dir), config.store, time.time)
-        return trio.run(_run, config, startup, watchdog, store)
+        return trio.run(_run, config, startup, watchdog, store, tracer)
     except StoreError as error:
         fail(error.message, error.hint)
+    except MissingExtra as missing:
+        fail(str(missing), missing.hint, code=2)
     except OSError as error:
         fail(*why_not_bound(config, error))
     except ValueError as error:
@@ -56,7 +61,7 @@ def serve(sources: Sources, *, announce_json: bool = False) -> int:
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
 
 
-async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: Store) -> int:
+async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: Store, tracer: Tracer | None) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -68,6 +73,7 @@ async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: St
         on_loopback=is_loopback(config.server.host),
         store=store,
         stopping=watchdog.arm,
+        tracer=tracer,
     )
 
 

@@ -27,6 +27,7 @@ from .registry import Registry
 from .reply import Downstream, DownstreamGone, Reply
 from .request import Request
 from .seams import World
+from .tracing import Tracing
 from .watch import TICK, Departure, Watch
 
 # What is served by the exchange handler, whichever way the connection came.
@@ -55,10 +56,12 @@ class ExchangeHandler:
         *,
         cors: CrossOrigin | None = None,
         proxies: Proxies | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.registry, self.inference, self.keys = registry, inference, keys
         self.ledger, self.metrics, self.world = ledger, metrics, world
         self.cors, self.proxies = cors, proxies
+        self._tracing = tracing or Tracing(world.random)
         self.draining = False
         self._running: dict[Watch, tuple[Reply, Progress]] = {}
         self._young: dict[Watch, tuple[Departure, Reply]] = {}
@@ -106,9 +109,12 @@ class ExchangeHandler:
         if self.proxies is not None:
             request = msgspec.structs.replace(request, peer=self.proxies.client(request.peer, request.headers))
         progress = Progress(_ENDPOINTS.get(request.path) or _endpoint_label(request.path), now)
+        progress.trace_id, progress.trace = self._tracing.begin(request)
         reply = Reply(peer, self._request_id(request))
         if self.cors is not None:
             reply.cors = self.cors.headers(request.header(b"origin"))
+        if progress.trace is not None:
+            reply.answer = progress.trace.answer
         watch = Watch(now, self.inference.limits.request)
         self._began(watch, peer, reply, progress)
         try:
@@ -231,30 +237,33 @@ class ExchangeHandler:
         if not self._running:
             self._idle.set()
         first = None if reply.committed_at is None else reply.committed_at - progress.began
-        self.ledger.record(
-            Record(
-                request_id=reply.request_id,
-                at=self.world.wall_clock(),
-                client=progress.client or address,
-                endpoint=progress.endpoint,
-                model=progress.model,
-                server_id=reply.server_id,
-                stream=progress.stream,
-                status=reply.status,
-                outcome=_outcome(progress, reply),
-                error=progress.error,
-                source=progress.source,
-                attempts=progress.attempts,
-                queued=progress.queued,
-                duration=trio.current_time() - progress.began,
-                first_byte=first,
-                usage=reply.usage,
-                estimated=reply.estimated,
-                engine=reply.engine if progress.source == "server" else None,
-                failures=progress.failures,
-                charged=progress.charged,
-            )
+        ended = trio.current_time()
+        record = Record(
+            request_id=reply.request_id,
+            at=self.world.wall_clock(),
+            client=progress.client or address,
+            endpoint=progress.endpoint,
+            model=progress.model,
+            server_id=reply.server_id,
+            stream=progress.stream,
+            status=reply.status,
+            outcome=_outcome(progress, reply),
+            error=progress.error,
+            source=progress.source,
+            attempts=progress.attempts,
+            queued=progress.queued,
+            duration=ended - progress.began,
+            first_byte=first,
+            usage=reply.usage,
+            estimated=reply.estimated,
+            engine=reply.engine if progress.source == "server" else None,
+            failures=progress.failures,
+            trace_id=progress.trace_id,
+            charged=progress.charged,
         )
+        self.ledger.record(record)
+        if progress.trace is not None:
+            self._tracing.end(progress.trace, record, ended)
 
 
 def _shutting_down() -> ApiError:

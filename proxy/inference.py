@@ -92,7 +92,7 @@ class Inference:
             request.header(b"x-request-id") is None,
             priority,
         )
-        job = Job(call, chain, client, priority, self._affinity(request, peek))
+        job = Job(call, chain, client, priority, self._affinity(request, peek), progress.trace)
         reservation = client.reserve(call.tokens, watch.began)
         refused = gone = False
         try:

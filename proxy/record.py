@@ -1,9 +1,12 @@
 """What is kept of one request: the value that accounting writes and metrics count."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from quiver.schemas.openai import Usage
+
+if TYPE_CHECKING:
+    from .tracing import Trace
 
 Outcome = Literal["completed", "failed", "client_gone", "cancelled"]
 # Where an answer came from: a server for this request, another request in flight, or memory.
@@ -93,6 +96,8 @@ class Progress:
     source: Source = "server"
     failures: tuple[FailedAttempt, ...] = ()
     charged = 0
+    trace_id: str | None = None
+    trace: "Trace | None" = None
 
     def __init__(self, endpoint: str, began: float) -> None:
         self.endpoint, self.began = endpoint, began

@@ -24,7 +24,7 @@ import structlog
 import trio
 from hypercorn.typing import ASGIFramework
 from quiver.schemas.config import Config, RemoteBackend
-from quiver.schemas.servers import Entry
+from quiver.schemas.servers import Detection, Entry
 from quiver.schemas.settings import Change
 
 from . import upkeep
@@ -52,14 +52,18 @@ from .metrics import Metrics
 from .network import Acceptor, Wire, listen_locally
 from .reconfigure import Applier, reconfigure
 from .registry import Backend, BackendStatus, Registry
-from .remote import health
+from .remote import health, questions
 from .remote.backend import RemoteServer
 from .remote.modes import Modes, entry_of
 from .remote.standings import Standings
 from .reuse.store import ReuseStore
-from .seams import World
+from .seams import World, offload
 from .shutdown import Shutdown
 from .store.store import Store
+from .tracing import Tracer, Tracing
+
+# What sending the last spans may take.
+FLUSH = 3.0
 
 State = Literal["starting", "ready", "draining"]
 
@@ -93,6 +97,7 @@ class Gateway:
         on_loopback: bool,
         loader: Loader | None = None,
         store: Store | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.config, self.world = config, world
         self.state: State = "starting"
@@ -140,6 +145,7 @@ class Gateway:
         inference = Inference(self.registry, self.admission, self.reuse, config, world.random, self.metrics)
         self.cors = CrossOrigin(config.cors) if config.cors.origins else None
         self.proxies = Proxies(config.server.trusted_proxies) if config.server.trusted_proxies else None
+        self.tracer = tracer
         self.exchanges = ExchangeHandler(
             self.registry,
             inference,
@@ -149,6 +155,7 @@ class Gateway:
             world,
             cors=self.cors,
             proxies=self.proxies,
+            tracing=Tracing(world.random, tracer, propagate=config.telemetry.propagate),
         )
         self.gpus = GpuFigures()
         self.metrics.figures = lambda: chain(gateway_figures(self), self.gpus.figures())
@@ -169,6 +176,11 @@ class Gateway:
         server = RemoteServer(backend, config.limits, config.health, self.world, self._open_wire, entry)
         self.standings.follow(server)
         return server
+
+    async def detect(self, server: RemoteServer) -> Detection:
+        """What `server` is. Takes as long as a check at most."""
+        key, limits = server.config.api_key, self.config.limits
+        return await questions.ask(server.origin, key, limits, self._open_wire, self.config.health.timeout)
 
     def register(self, backend: RemoteBackend) -> RemoteServer:
         """`adopt` a server that nobody has checked. Raises `ValueError` as `candidate` and `adopt` do."""
@@ -312,6 +324,7 @@ async def run(
     signals: AsyncIterator[int] | None = None,
     on_loopback: bool = True,
     loader: Loader | None = None,
+    tracer: Tracer | None = None,
     stopping: Callable[[float], None] = lambda seconds: None,
     local_socket: Path | None = None,
     store: Store | None = None,
@@ -319,14 +332,14 @@ async def run(
     """Serve until SIGINT or SIGTERM; the process's exit code (130 or 143).
 
     `sink` gets the records of finished requests, in batches, off the event loop. `signals` stands in for the process's
-    own, `loader` for the engine's. `on_loopback`: whether only this machine can reach the gateway. `local_socket`: where to
-    listen for this user's own programs, too. `store` keeps what lasts and is closed at the end; without one nothing lasts.
-    `stopping` is told how many seconds the shutdown may take, once it begins; the exit code is 1 when that was not enough,
-    or a part of the gateway failed to stop. Raises `OSError` when the address cannot be bound, `ValueError` when the
-    configuration contradicts itself.
+    own, `loader` for the engine's; `tracer` gets the traces of requests. `on_loopback`: whether only this machine can reach
+    the gateway. `local_socket`: where to listen for this user's own programs, too. `store` keeps what lasts and is closed at
+    the end; without one nothing lasts. `stopping` is told how many seconds the shutdown may take, once it begins; the exit
+    code is 1 when that was not enough, or a part of the gateway failed to stop. Raises `OSError` when the address cannot be
+    bound, `ValueError` when the configuration contradicts itself.
     """
     world = world or World()
-    gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader, store=store)
+    gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader, store=store, tracer=tracer)
     acceptors = await world.network.listen(config.server.host, config.server.port)
     if local_socket is not None:
         acceptors += _local_acceptors(local_socket)
@@ -376,6 +389,8 @@ async def _run(
             await _serve(gateway, acceptors, app, announce, signals, shutdown)
             scope.cancel_scope.cancel()
         gateway.ledger.close()
+    if gateway.tracer is not None:
+        await offload(gateway.tracer.close, FLUSH)
 
 
 async def _write_records(gateway: Gateway) -> None:

@@ -12,7 +12,7 @@ from .config import Capabilities, HttpUrl, ModelOptions, ServerName
 from .history import ModelTotals
 from .openai import ModelName
 from .saved import CheckResult, Metadata, Mode
-from .servers import BackendKey, Origin
+from .servers import BackendKey, Detection, Origin
 
 HealthStatus = Literal["healthy", "unhealthy", "unknown"]
 ModelState = Literal["loading", "ready", "idle", "unloading", "unloaded", "failed"]
@@ -40,12 +40,13 @@ class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         return f"Registration({self.endpoint_url}, name={self.name})"
 
 
-class Registered(msgspec.Struct, frozen=True):
-    """What became of a registration, new or changed."""
+class Registered(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of a registration, new or changed. `detected`: what the server is, when that was asked for."""
 
     registration_id: str
     status: Literal["registered"]
     health_status: HealthStatus
+    detected: Detection | None = None
 
 
 class Deregistered(msgspec.Struct, frozen=True):

@@ -21,7 +21,8 @@ from .dotenv import lay_under
 from .failures import failures_explained
 from .models import models
 from .options import ApiKey, ApiKeyFile, Json, ModelName, Url, user
-from .servers import deregister, register, servers
+from .registering import deregister, register, update
+from .servers import servers
 
 app = typer.Typer(
     name="quiver",
@@ -143,8 +144,9 @@ def status(
 app.add_typer(models)
 app.add_typer(db)
 app.command()(register)
+app.command()(update)
 app.command()(deregister)
-app.command()(servers)
+app.add_typer(servers)
 app.add_typer(config_commands.app)
 app.add_typer(bench_commands.app, name="bench")
 

@@ -44,6 +44,10 @@ def _advice(failure: RequestFailed, credential: str) -> str | None:
             return "`quiver models list` shows the engine's models, `quiver models available` what can be loaded"
         case "not_found":
             return "`quiver servers` lists what is registered"
+        case "configured_server":
+            return "change it in the configuration file, or pause it with `quiver servers pause ID`"
+        case "servers_paused":
+            return "`quiver servers resume ID` lets one of them have requests again"
         case "model_not_found":
             return "`quiver models` lists what is on offer"
         case "insufficient_memory":

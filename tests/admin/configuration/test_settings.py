@@ -67,7 +67,8 @@ WRONG_FILES: list[tuple[str, str, str | None]] = [
     (
         "[server]\nhost = '0.0.0.0'",
         "`server.host` is `0.0.0.0`, which other machines can reach, and no client keys are set",
-        "set `auth.keys` or `[[keys]]`, listen on 127.0.0.1, or let everyone in with `auth.open = true`",
+        "set `auth.admin_key` and make keys with `quiver keys create`, set `auth.keys` or `[[keys]]`, listen on 127.0.0.1, "
+        "or let everyone in with `auth.open = true`",
     ),
     (
         f"[auth]\nopen = true\nkeys = ['{SECRET}']",
