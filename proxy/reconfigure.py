@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
+import structlog
 import trio
 from quiver.schemas.config import Config, RemoteBackend
 from quiver.schemas.servers import Entry
@@ -115,19 +116,20 @@ def _configured(registry: Registry) -> list[RemoteServer]:
 
 
 async def _look_at(gateway: Gateway, plan: Plan) -> None:
-    """Ask servers that move to another address what they offer, before the old ones go: their models must not be missing
+    """Ask new servers, and those that move to another address, what they offer, before old ones go: no model must be missing
     meanwhile. One that does not answer is taken all the same, as it would be at start.
     """
     async with trio.open_nursery() as nursery:
         for server in plan.servers:
             before = gateway.registry.get(server.id)
-            if isinstance(before, RemoteServer) and not server.reached_like(before) and not server.config.models:
+            known = isinstance(before, RemoteServer) and server.reached_like(before)
+            if not (known or server.config.models):
                 nursery.start_soon(health.check, server, plan.config.health)
 
 
 def _apply(gateway: Gateway, plan: Plan) -> None:
     """Change everything, without a wait."""
-    before, after, egress = gateway.config, plan.config, gateway.egress
+    before, after, egress, openness = gateway.config, plan.config, gateway.egress, gateway.keys.openness
     _refuse_loading(gateway, after)  # again, as time has passed
     undo: list[Callable[[], None]] = []
 
@@ -139,13 +141,21 @@ def _apply(gateway: Gateway, plan: Plan) -> None:
     def set_egress(config: Config) -> None:
         gateway.egress = plan.egress if config is after else egress
 
+    def set_keys(config: Config) -> None:
+        try:
+            gateway.keys.reload(config.keys, config.auth.keys, config.rate, trio.current_time())
+        except ValueError as error:
+            raise Refused(str(error)) from None
+        if config is before:
+            gateway.keys.restore(openness)
+
     def set_config(config: Config) -> None:
         gateway.config = config
 
     try:
         step(set_config)
         step(set_egress)
-        step(lambda config: _set_keys(gateway, config))
+        step(set_keys)
         step(lambda config: gateway.admission.configure(config.admission))
         step(lambda config: gateway.reuse.configure(config.reuse, trio.current_time()))
         step(lambda config: gateway.registry.configure(config.routing))
@@ -157,20 +167,16 @@ def _apply(gateway: Gateway, plan: Plan) -> None:
             step(applier)
     except Exception:
         for back in reversed(undo):
-            back()
+            try:
+                back()
+            except Exception:  # the others are taken back all the same
+                structlog.get_logger(component="configuration").exception("a change could not be taken back")
         raise
     # From here on nothing fails.
     gateway.exchange_servers(plan.servers, plan.removed)
     gateway.models.exchange(before.models, after.models)
     if before.health != after.health:
         gateway.watch_anew()
-
-
-def _set_keys(gateway: Gateway, config: Config) -> None:
-    try:
-        gateway.keys.reload(config.keys, config.auth.keys, config.rate, trio.current_time())
-    except ValueError as error:
-        raise Refused(str(error)) from None
 
 
 def _set_servers(gateway: Gateway, config: Config) -> None:

@@ -100,28 +100,45 @@ def masked(path: str, value: Any) -> Any:
 
 
 def changes(before: Config, after: Config) -> list[Change]:
-    """What differs. Entries of lists are told apart by name, so that a new first one does not change all others."""
-    old, new = _named(before), _named(after)
-    found = []
-    for path in dict.fromkeys((*old, *new)):
-        one, other = old.get(path), new.get(path)
-        if one != other:
-            found.append(Change(path, masked(path, one), masked(path, other), is_live(path)))
-    return found
+    """What differs. Entries of lists are told apart by name, so that a new first one does not change all others; of one that
+    comes or goes only what it does not leave to the defaults is told.
+    """
+    old, new = _single(before), _single(after)
+    entries, others = _entries(before), _entries(after)
+    for path, entry in entries.items():
+        old |= _flat(path, entry) if path in others else _own(path, entry)
+    for path, entry in others.items():
+        new |= _flat(path, entry) if path in entries else _own(path, entry)
+    return [
+        Change(path, masked(path, old.get(path)), masked(path, new.get(path)), is_live(path))
+        for path in dict.fromkeys((*old, *new))
+        if old.get(path) != new.get(path)
+    ]
 
 
-def _named(config: Config) -> dict[str, Any]:
-    lists: dict[str, dict[str, msgspec.Struct]] = {
-        "keys": {f"keys[{key.name}]": key for key in config.keys},
-        "models": {f"models[{model.name}]": model for model in config.models},
-        "backends": {f"backends[{backend.name or backend.url}]": backend for backend in config.backends},
+def _single(config: Config) -> dict[str, Any]:
+    return flat(msgspec.structs.replace(config, keys=(), models=(), backends=()))
+
+
+def _entries(config: Config) -> dict[str, msgspec.Struct]:
+    """What stands in lists, by name."""
+    return {
+        **{f"keys[{key.name}]": key for key in config.keys},
+        **{f"models[{model.name}]": model for model in config.models},
+        **{f"backends[{backend.name or backend.url}]": backend for backend in config.backends},
     }
-    single = msgspec.structs.replace(config, keys=(), models=(), backends=())
-    found = flat(single)
-    for entries in lists.values():
-        for path, entry in entries.items():
-            found.update(_flat(path, entry))
-    return found
+
+
+def _own(path: str, entry: msgspec.Struct) -> dict[str, Any]:
+    """What `entry` says beyond the defaults."""
+    required = {field.name for field in msgspec.structs.fields(entry) if field.required}
+    plain = type(entry)(**{name: getattr(entry, name) for name in required})
+    defaults = dict(_flat(path, plain))
+    return {
+        place: value
+        for place, value in _flat(path, entry)
+        if value != defaults[place] or place.rpartition(".")[2] in required
+    }
 
 
 def running(before: Config, after: Config) -> Config:
