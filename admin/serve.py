@@ -5,23 +5,32 @@ import gc
 import os
 import socket
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 import trio
 import typer
 from hypercorn.typing import ASGIFramework
 from quiver.proxy import server
+from quiver.proxy.levels import LEVELS
+from quiver.proxy.local.backend import EngineModel
 from quiver.proxy.store.failure import StoreError
 from quiver.proxy.store.folder import data_folder
 from quiver.proxy.store.store import Store
 from quiver.proxy.tracing import Tracer
-from quiver.schemas.config import Config, Log
+from quiver.schemas.admin import ModelDescription
+from quiver.schemas.config import Config
 
-from . import logging
 from .api.app import create_app
 from .cli.console import fail, print_json
 from .configuration.live import LiveConfiguration
 from .configuration.settings import Loaded, Sources
+from .logs.gpu import GpuWatch
+from .logs.pipeline import Pipeline
+from .logs.redactor import REDACTOR
+from .logs.requests import RecordLog
+from .logs.setup import configure, log_file
 from .loopback import is_loopback
 from .telemetry.opening import MissingExtra, open_tracer
 from .watchdog import Watchdog
@@ -33,27 +42,32 @@ def serve(sources: Sources, *, announce_json: bool = False) -> int:
     """
     loaded = sources.read()
     config = loaded.config
-    logging.configure(config.log)
-    for warning in loaded.warnings:
-        structlog.get_logger(component="configuration").warning(warning)
-    startup = Startup(loaded, sources, announce_json=announce_json)
-    watchdog = Watchdog()
-    try:
-        tracer = open_tracer(config.telemetry)
-        store = Store.open(data_folder(config.store.data_dir), config.store, time.time)
-        return trio.run(_run, config, startup, watchdog, store, tracer)
-    except StoreError as error:
-        fail(error.message, error.hint)
-    except MissingExtra as missing:
-        fail(str(missing), missing.hint, code=2)
-    except OSError as error:
-        fail(*why_not_bound(config, error))
-    except ValueError as error:
-        fail(str(error), code=2)
-    except KeyboardInterrupt:  # before the gateway minds its signals
-        return 130
-    finally:
-        watchdog.disarm()
+    REDACTOR.learn_from(config)
+    folder = data_folder(config.store.data_dir)
+    with configure(config.log, file=log_file(config.log, folder)) as pipeline:
+        for warning in loaded.warnings:
+            structlog.get_logger(component="configuration").warning(warning)
+        startup = Startup(loaded, sources, pipeline, announce_json=announce_json)
+        watchdog = Watchdog()
+        try:
+            tracer = open_tracer(config.telemetry)
+            store = Store.open(folder, config.store, time.time)
+            return trio.run(_run, config, startup, watchdog, store, tracer, folder)
+        except StoreError as error:
+            fail(error.message, error.hint)
+        except MissingExtra as missing:
+            fail(str(missing), missing.hint, code=2)
+        except OSError as error:
+            fail(*why_not_bound(config, error))
+        except ValueError as error:
+            fail(str(error), code=2)
+        except KeyboardInterrupt:  # before the gateway minds its signals
+            return 130
+        except BaseException:
+            structlog.get_logger(component="server").critical("the gateway crashed", exc_info=True)
+            raise
+        finally:
+            watchdog.disarm()
 
 
 # Requests leave nothing behind that only the garbage collector could find, so it need not look often; a walk over
@@ -61,7 +75,9 @@ def serve(sources: Sources, *, announce_json: bool = False) -> int:
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
 
 
-async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: Store, tracer: Tracer | None) -> int:
+async def _run(
+    config: Config, startup: "Startup", watchdog: Watchdog, store: Store, tracer: Tracer | None, folder: Path
+) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -69,10 +85,11 @@ async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: St
         config,
         control=startup.control,
         announce=startup.announce,
-        sink=logging.RecordLog(config.log),
+        sink=startup.records,
         on_loopback=is_loopback(config.server.host),
         store=store,
         stopping=watchdog.arm,
+        local_socket=folder / "quiver.sock" if config.server.local_socket else None,
         tracer=tracer,
     )
 
@@ -80,39 +97,46 @@ async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: St
 class Startup:
     """What a starting gateway is told to do beside serving: carry the control plane, and say that it is there."""
 
-    def __init__(self, loaded: Loaded, sources: Sources, *, announce_json: bool) -> None:
-        self._loaded, self._sources, self._announce_json = loaded, sources, announce_json
-        self._config = loaded.config
+    def __init__(self, loaded: Loaded, sources: Sources, pipeline: Pipeline, *, announce_json: bool) -> None:
+        self._loaded, self._sources, self._pipeline, self._announce_json = loaded, sources, pipeline, announce_json
+        self._config = config = loaded.config
         self._models: list[str] = []
+        self.records = RecordLog(pipeline, prompts=config.log.prompts, gpu=GpuWatch())
 
     def control(self, gateway: server.Gateway) -> ASGIFramework:
         self._models = list(gateway.registry.models())
+        self.records.describe = described(gateway)
         live = LiveConfiguration(gateway, self._loaded, self._sources)
         gateway.jobs += [live.watch, live.mind_hangups]
-        gateway.appliers.append(_Logging(self._config.log))
-        return create_app(gateway, live)
+        gateway.appliers += [REDACTOR.learn_from, self._set_levels]
+        return create_app(gateway, self._pipeline, live)
+
+    def _set_levels(self, config: Config) -> None:
+        """Only what the configuration changes: levels may have been set by hand."""
+        log, self._config = self._config.log, config
+        if (config.log.level, config.log.levels) != (log.level, log.levels):
+            LEVELS.configure(config.log.level, config.log.levels)
 
     def announce(self, listening: server.Listening) -> None:
         url = reachable_url(listening)
         if self._announce_json:
             print_json({"url": url, "keys_required": listening.keys_required})
-        if logging.chosen_format(self._config.log) == "console":
+        if self._pipeline.format == "console":
             typer.echo(welcome(listening, self._models, len(self._config.backends)), err=True)
         else:
             log = structlog.get_logger(component="server")
             log.info("listening", url=url, access=access(listening), models=self._models)
 
 
-class _Logging:
-    """Puts another log level in force, when the configuration has one."""
+def described(gateway: server.Gateway) -> Callable[[str], ModelDescription | None]:
+    """What the model behind a server's id is, when the engine has it in memory."""
 
-    def __init__(self, config: Log) -> None:
-        self._config = config
+    def describe(id: str) -> ModelDescription | None:
+        backend = gateway.registry.get(id)
+        current = backend.residency.current if isinstance(backend, EngineModel) else None
+        return None if current is None else current.engine.description
 
-    def __call__(self, config: Config) -> None:
-        if config.log != self._config:
-            self._config = config.log
-            logging.configure(config.log)
+    return describe
 
 
 def reachable_url(listening: server.Listening) -> str:

@@ -76,6 +76,7 @@ def _store(gateway: Gateway) -> Iterator[Figure]:
     yield Figure("counter", "quiver_store_written", "Entries written to the database", store.written)
     yield Figure("counter", "quiver_store_dropped", "Entries that never came into the database", store.dropped)
     yield Figure("gauge", "quiver_store_degraded", "Whether the database cannot be written", bool(store.degraded))
+    yield Figure("histogram", "quiver_store_flush_seconds", "Time to write a batch", gateway.store.flushes)
     yield Figure("gauge", "quiver_store_bytes", "Bytes of the database on the disk, a minute ago", store.size)
 
 

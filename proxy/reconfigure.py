@@ -17,6 +17,7 @@ from quiver.schemas.config import Config, RemoteBackend
 from quiver.schemas.servers import Entry
 from quiver.schemas.settings import Change, changes, running
 
+from .access.cors import cross_origin
 from .egress import EgressPolicy, operator_policy
 from .registry import Registry
 from .remote import health
@@ -149,6 +150,9 @@ def _apply(gateway: Gateway, plan: Plan) -> None:
         if config is before:
             gateway.keys.restore(openness)
 
+    def set_cors(config: Config) -> None:
+        gateway.cors = gateway.exchanges.cors = cross_origin(config.cors)
+
     def set_config(config: Config) -> None:
         gateway.config = config
 
@@ -156,6 +160,7 @@ def _apply(gateway: Gateway, plan: Plan) -> None:
         step(set_config)
         step(set_egress)
         step(set_keys)
+        step(set_cors)
         step(lambda config: gateway.admission.configure(config.admission))
         step(lambda config: gateway.reuse.configure(config.reuse, trio.current_time()))
         step(lambda config: gateway.registry.configure(config.routing))

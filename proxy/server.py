@@ -28,7 +28,7 @@ from quiver.schemas.servers import Detection, Entry
 from quiver.schemas.settings import Change
 
 from . import upkeep
-from .access.cors import CrossOrigin
+from .access.cors import cross_origin
 from .access.forwarding import Proxies
 from .access.keys import KeyRing
 from .access.spending import spent_before
@@ -41,6 +41,7 @@ from .exposition import Page
 from .figures import gateway_figures
 from .handover import HypercornControl
 from .inference import Inference
+from .levels import LEVELS
 from .listener import Listener
 from .local.backend import EngineModel
 from .local.catalogue import Catalogue
@@ -51,6 +52,7 @@ from .loop_lag import watch_lag
 from .metrics import Metrics
 from .network import Acceptor, Wire, listen_locally
 from .reconfigure import Applier, reconfigure
+from .record import Record
 from .registry import Backend, BackendStatus, Registry
 from .remote import health, questions
 from .remote.backend import RemoteServer
@@ -108,7 +110,7 @@ class Gateway:
         self.store.told = self._store_changed
         if self.store.recovery is not None:
             self.journal.note("store.recovered", "database", **msgspec.to_builtins(self.store.recovery))
-        self.ledger = Ledger(self.metrics, sink, self.store.keep_records)
+        self.ledger = Ledger(self.metrics, sink, self._keep_records)
         self.on_loopback = on_loopback
         self.egress = operator_policy(config.egress, on_loopback)
         # What else a changed configuration is told to, and what else runs while the gateway serves.
@@ -143,7 +145,7 @@ class Gateway:
         self.models.offer_in(self.registry)
         self.models.changed = self._models_changed
         inference = Inference(self.registry, self.admission, self.reuse, config, world.random, self.metrics)
-        self.cors = CrossOrigin(config.cors) if config.cors.origins else None
+        self.cors = cross_origin(config.cors)
         self.proxies = Proxies(config.server.trusted_proxies) if config.server.trusted_proxies else None
         self.tracer = tracer
         self.exchanges = ExchangeHandler(
@@ -157,6 +159,7 @@ class Gateway:
             proxies=self.proxies,
             tracing=Tracing(world.random, tracer, propagate=config.telemetry.propagate),
         )
+        self.exchanges.keep_content = config.log.prompts or config.store.content
         self.gpus = GpuFigures()
         self.metrics.figures = lambda: chain(gateway_figures(self), self.gpus.figures())
         self.page = Page(self.metrics)
@@ -291,6 +294,17 @@ class Gateway:
         else:
             self.journal.note("store.degraded", "store", reason=reason)
 
+    def _keep_records(self, records: Sequence[Record]) -> None:
+        """Into the store, with prompts and answers only where it may keep them: they may be there for the log alone."""
+        if not self.config.store.content:
+            records = [
+                record
+                if record.keep_content or record.prompt is None
+                else msgspec.structs.replace(record, prompt=None, answer=None)
+                for record in records
+            ]
+        self.store.keep_records(records)
+
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await open_wire(self.world.network, self.egress, host, port)
 
@@ -350,7 +364,10 @@ async def run(
             signals = stack.enter_context(trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM))
         try:
             with shutdown.scope:
-                await _run(gateway, acceptors, control(gateway), announce, signals, shutdown)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(shutdown.listen, signals)
+                    await _run(gateway, acceptors, control(gateway), announce, shutdown)
+                    nursery.cancel_scope.cancel()
         except Exception:
             if shutdown.began is None:
                 raise
@@ -373,7 +390,6 @@ async def _run(
     acceptors: Sequence[Acceptor],
     app: ASGIFramework,
     announce: Callable[[Listening], None],
-    signals: AsyncIterator[int],
     shutdown: Shutdown,
 ) -> None:
     async with trio.open_nursery() as telemetry:
@@ -384,9 +400,10 @@ async def _run(
             scope.start_soon(upkeep.take_samples, gateway)
             scope.start_soon(upkeep.tidy_store, gateway.store)
             scope.start_soon(gateway.check_servers)
+            scope.start_soon(LEVELS.go_back, gateway.journal)
             for job in gateway.jobs:
                 scope.start_soon(job)
-            await _serve(gateway, acceptors, app, announce, signals, shutdown)
+            await _serve(gateway, acceptors, app, announce, shutdown)
             scope.cancel_scope.cancel()
         gateway.ledger.close()
     if gateway.tracer is not None:
@@ -418,7 +435,6 @@ async def _serve(
     acceptors: Sequence[Acceptor],
     app: ASGIFramework,
     announce: Callable[[Listening], None],
-    signals: AsyncIterator[int],
     shutdown: Shutdown,
 ) -> None:
     """Accept and answer until a signal comes, then give way."""
@@ -429,10 +445,7 @@ async def _serve(
         await sessions.start(listener.serve, acceptors, sessions)
         announce(Listening(acceptors[0].address.host, acceptors[0].address.port, gateway.keys.required))
         gateway.state = "ready"
-        shutdown.begin(signal.Signals(await anext(signals)))
+        await shutdown.wait_asked()
         gateway.state = "draining"
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(shutdown.hurry_on, signals)
-            await shutdown.drain(gateway.exchanges, gateway.admission, listener, hypercorn)
-            nursery.cancel_scope.cancel()
+        await shutdown.drain(gateway.exchanges, gateway.admission, listener, hypercorn)
         sessions.cancel_scope.cancel()

@@ -27,6 +27,7 @@ LIVE = frozenset(
         "reuse",
         "egress",
         "log.level",
+        "log.levels",
         "keys",
         "models",
         "backends",

@@ -88,3 +88,8 @@ class CrossOrigin:
             return origin
         # A page without an origin of its own, such as a local file, is none of the pages that `*` stands for.
         return ANY.encode() if self._any and origin != b"null" else None
+
+
+def cross_origin(config: Cors) -> CrossOrigin | None:
+    """What `config` allows to pages of other origins; None for nothing."""
+    return CrossOrigin(config) if config.origins else None

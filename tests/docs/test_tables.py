@@ -115,6 +115,9 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("config", "check"),
     ("config", "example"),
     ("config", "reload"),
+    ("logs",),
+    ("logs", "levels"),
+    ("logs", "level"),
 )
 PAGES = {"docs/errors.md": error_table, "docs/configuration.md": config_table, "docs/cli.md": cli_help}
 

@@ -4,10 +4,11 @@ from .configuration import CONFIGURATION
 from .history import HISTORY
 from .inference import INFERENCE
 from .keys import KEYS
+from .logs import LOGS
 from .models import MODELS
 from .operation import EVERY_STATUS as EVERY_STATUS
 from .operation import Operation as Operation
 from .servers import SERVERS
 from .service import SERVICE
 
-OPERATIONS: tuple[Operation, ...] = (*INFERENCE, *SERVICE, *SERVERS, *MODELS, *KEYS, *CONFIGURATION, *HISTORY)
+OPERATIONS: tuple[Operation, ...] = (*INFERENCE, *SERVICE, *SERVERS, *MODELS, *KEYS, *HISTORY, *LOGS, *CONFIGURATION)

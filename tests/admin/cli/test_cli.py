@@ -75,7 +75,7 @@ SERVE_ERRORS = [
     (["--port", "70000"], "error: --port: `server.port`: expected a whole number <= 65535\n"),
     (
         ["--log-level", "loud"],
-        "error: --log-level: `log.level`: expected one of critical, debug, error, info, warning\n",
+        "error: --log-level: `log.level`: expected one of critical, debug, error, info, trace, warning\n",
     ),
     (
         ["--host", "0.0.0.0"],

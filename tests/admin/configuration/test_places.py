@@ -94,7 +94,7 @@ def test_all_errors_are_told_at_once() -> None:
         f"quiver.toml, line 5: `backends[0].url`: {address}",
         "quiver.toml, line 7: `keys[0].nam` is not a setting",
         ".env, line 2, QUIVER_LIMITS__REQUEST: `limits.request`: expected a number, got text",
-        "environment variable QUIVER_LOG__LEVEL: `log.level`: expected one of critical, debug, error, info, warning",
+        "environment variable QUIVER_LOG__LEVEL: `log.level`: expected one of critical, debug, error, info, trace, warning",
         "--port: `server.port`: expected a whole number <= 65535",
     ]
 
