@@ -2,6 +2,8 @@
 and the answer to a browser that asks ahead of a request.
 """
 
+import re
+
 from quiver.schemas.config import Cors
 
 from .keys import HeaderLookup
@@ -93,3 +95,12 @@ class CrossOrigin:
 def cross_origin(config: Cors) -> CrossOrigin | None:
     """What `config` allows to pages of other origins; None for nothing."""
     return CrossOrigin(config) if config.origins else None
+
+
+def origin_in(head: bytes) -> bytes | None:
+    """The `Origin` in the bytes of a head that was refused, for whoever has to answer it all the same."""
+    found = _ORIGIN.search(head.partition(b"\r\n\r\n")[0])
+    return None if found is None else found[1]
+
+
+_ORIGIN = re.compile(rb"(?i)\r\norigin:[ \t]*([!-~]+)[ \t]*(?=\r\n|\Z)")
