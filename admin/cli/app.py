@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import quiver
 import typer
 
-from ..api.report import COLUMNS, StatusReport, row, summary
+from ..api.report import COLUMNS, StatusReport, by_need, row, summary, totals
 from . import bench as bench_commands
 from . import config as config_commands
 from .chat import Answer, Question
 from .client import DEFAULT_URL, decoded
-from .console import print_json, print_table
+from .console import print_json, print_screenful
 from .db import db
 from .dotenv import lay_under
 from .failures import failures_explained
@@ -129,7 +129,7 @@ def chat(
 def status(
     url: Url = DEFAULT_URL, api_key: ApiKey = None, api_key_file: ApiKeyFile = None, as_json: Json = False
 ) -> None:
-    """Show the gateway, its backends and their health.
+    """Show the gateway, its backends and their health, on one screen: those first that need somebody.
 
     \b
     Example:
@@ -141,7 +141,8 @@ def status(
         print_json(report)
         return
     typer.echo(summary(report) + "\n")
-    print_table(COLUMNS, [row(backend) for backend in report.backends])
+    print_screenful(COLUMNS, [row(backend) for backend in by_need(report.backends)])
+    typer.echo("\n" + totals(report))
 
 
 app.add_typer(models)

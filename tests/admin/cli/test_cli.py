@@ -193,6 +193,15 @@ def test_status_is_shown(speak: Speak) -> None:
     lines = quiver_command("status", "--url", speaker.url).stdout.splitlines()
     assert lines[0] == "ready, 2 in flight, up 1h 2m, keys required, version 1.2.3"
     assert lines[3].split() == ["lab", "unhealthy", "1", "http://lab:8000/v1", "a,", "b", "no", "answer"]
+    assert lines[-1] == "0 of 1 backends healthy, 2 models on offer"
+
+
+def test_status_begins_with_who_is_ill(speak: Speak) -> None:
+    states = {"one": "healthy", "two": "unknown", "three": "unhealthy", "four": "healthy"}
+    backends = [STATUS["backends"][0] | {"id": id, "health": health} for id, health in states.items()]  # type: ignore[index]
+    speaker = speak(reply("200 OK", json.dumps({**STATUS, "backends": backends}).encode()))
+    lines = quiver_command("status", "--url", speaker.url).stdout.splitlines()
+    assert [line.split()[0] for line in lines[3:7]] == ["three", "two", "one", "four"]
 
 
 REGISTERED = b'{"registration_id": "lab", "status": "registered", "health_status": "healthy"}'
