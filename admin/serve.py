@@ -24,7 +24,7 @@ from quiver.schemas.config import Config
 
 from .api.app import create_app
 from .cli.console import fail, print_json
-from .configuration.live import LiveConfiguration
+from .configuration.live import LiveConfiguration, hangups_ignored
 from .configuration.settings import Loaded, Sources
 from .logs.gpu import GpuWatch
 from .logs.pipeline import Pipeline
@@ -44,7 +44,7 @@ def serve(sources: Sources, *, announce_json: bool = False) -> int:
     config = loaded.config
     REDACTOR.learn_from(config)
     folder = data_folder(config.store.data_dir)
-    with configure(config.log, file=log_file(config.log, folder)) as pipeline:
+    with hangups_ignored(), configure(config.log, file=log_file(config.log, folder)) as pipeline:
         for warning in loaded.warnings:
             structlog.get_logger(component="configuration").warning(warning)
         startup = Startup(loaded, sources, pipeline, announce_json=announce_json)

@@ -7,7 +7,7 @@ have stayed as they are for one more look: an editor may be in the middle of wri
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -125,6 +125,19 @@ class LiveConfiguration:
 
     async def _look(self) -> Marks:
         return await offload(_marks, self._files())
+
+
+@contextlib.contextmanager
+def hangups_ignored() -> Iterator[None]:
+    """A SIGHUP that comes before the gateway minds it must not end it. For the main thread."""
+    if not hasattr(signal, "SIGHUP"):
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _marks(files: Sequence[Path]) -> Marks:
