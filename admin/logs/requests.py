@@ -63,6 +63,7 @@ class RequestLine(msgspec.Struct, frozen=True, omit_defaults=True):
     gpu: GpuReading | None = None
     prompt: str | None = None
     answer: str | None = None
+    trace_id: str | None = None
 
 
 class RecordLog:
@@ -158,6 +159,7 @@ class RecordLog:
             gpu,
             prompt,
             answer,
+            record.trace_id,
         )
 
     def _content(self, record: Record, text: str | None) -> str | None:
