@@ -124,7 +124,7 @@ async def running(
     keeping: StoreConfig | None = None,
     **sections: Any,
 ) -> AsyncIterator[Running]:
-    """The gateway must have ended by itself, leaving nothing open, some time after the block. `keeping`: the section `store`."""
+    """The gateway must have ended by itself, leaving nothing open, some time after the block. `keeping`: `[store]`."""
     if keeping is not None:
         sections["store"] = keeping
     offload_runner.set(at_once)
