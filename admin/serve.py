@@ -24,6 +24,8 @@ from quiver.schemas.config import Config
 
 from .api.app import create_app
 from .cli.console import fail, print_json
+from .configuration.live import LiveConfiguration, hangups_ignored
+from .configuration.settings import Loaded, Sources
 from .logs.gpu import GpuWatch
 from .logs.pipeline import Pipeline
 from .logs.redactor import REDACTOR
@@ -34,12 +36,18 @@ from .telemetry.opening import MissingExtra, open_tracer
 from .watchdog import Watchdog
 
 
-def serve(config: Config, *, announce_json: bool = False) -> int:
-    """Run until a signal; the exit code. With `announce_json` one line on stdout says where it listens."""
+def serve(sources: Sources, *, announce_json: bool = False) -> int:
+    """Run until a signal; the exit code. With `announce_json` one line on stdout says where it listens. Raises
+    `SettingsError`.
+    """
+    loaded = sources.read()
+    config = loaded.config
     folder = data_folder(config.store.data_dir)
-    with configure(config.log, file=log_file(config.log, folder)) as pipeline:
+    with hangups_ignored(), configure(config.log, file=log_file(config.log, folder)) as pipeline:
         put_in_force(config)
-        startup = Startup(config, pipeline, announce_json=announce_json)
+        for warning in loaded.warnings:
+            structlog.get_logger(component="configuration").warning(warning)
+        startup = Startup(loaded, sources, pipeline, announce_json=announce_json)
         watchdog = Watchdog()
         try:
             tracer = open_tracer(config.telemetry)
@@ -89,8 +97,9 @@ async def _run(
 class Startup:
     """What a starting gateway is told to do beside serving: carry the control plane, and say that it is there."""
 
-    def __init__(self, config: Config, pipeline: Pipeline, *, announce_json: bool) -> None:
-        self._config, self._pipeline, self._announce_json = config, pipeline, announce_json
+    def __init__(self, loaded: Loaded, sources: Sources, pipeline: Pipeline, *, announce_json: bool) -> None:
+        self._loaded, self._sources, self._pipeline, self._announce_json = loaded, sources, pipeline, announce_json
+        self._config = config = loaded.config
         self._models: list[str] = []
         self.records = RecordLog(pipeline, prompts=config.log.prompts, gpu=GpuWatch())
 
@@ -98,7 +107,10 @@ class Startup:
         self._models = list(gateway.registry.models())
         self.records.describe = described(gateway)
         REDACTOR.learn(*(backend.config.api_key for backend in gateway.registry if isinstance(backend, RemoteServer)))
-        return create_app(gateway, self._pipeline)
+        live = LiveConfiguration(gateway, self._loaded, self._sources)
+        gateway.jobs += [live.watch, live.mind_hangups]
+        gateway.appliers.append(put_in_force)
+        return create_app(gateway, self._pipeline, live)
 
     def announce(self, listening: server.Listening) -> None:
         url = reachable_url(listening)

@@ -47,12 +47,18 @@ class Inference:
         random: Random,
         metrics: Metrics,
     ) -> None:
-        self.limits: Limits = config.limits
-        self._registry = registry
-        self._policy = config.routing.policy
-        self._attempts = Attempts(registry, admission, config, random, metrics)
-        self._sharing = Sharing(store, self._attempts, config.limits, metrics)
+        self._registry, self._admission, self._store = registry, admission, store
+        self._random, self._metrics = random, metrics
         self._background: trio.Nursery | None = None
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """How requests are answered that come from now on."""
+        self.limits: Limits = config.limits
+        self._policy = config.routing.policy
+        self._attempts = Attempts(self._registry, self._admission, config, self._random, self._metrics)
+        self._attempts.background = self._background
+        self._sharing = Sharing(self._store, self._attempts, config.limits, self._metrics)
 
     async def run(self) -> None:
         """Give a place to live to what must outlive the request that began it, such as answers that several share."""

@@ -50,6 +50,12 @@ UUID_FORM = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _decode_models = msgspec.json.Decoder(RemoteModelList).decode
 
 
+def id_of(config: RemoteConfig) -> str:
+    """What the server is called. Raises `ValueError` when its address cannot be used."""
+    origin = Origin.parse(config.url)
+    return config.name or OF_NO_NAME.sub(".", f"{origin.host}-{origin.port}")[:64]
+
+
 class RemoteServer:
     """One server. `circuit` says how it is, `load` how busy, `mode` whether it gets new calls, `entry` where it comes from.
     `found` is called when it offers other models than before. Close with `close`.
@@ -67,7 +73,7 @@ class RemoteServer:
         self.config, self.entry = config, entry
         self.mode: Mode = "serving"
         origin = Origin.parse(config.url)
-        self.id = config.name or OF_NO_NAME.sub(".", f"{origin.host}-{origin.port}")[:64]
+        self.id = id_of(config)
         self.load = Load(config.weight, config.max_concurrency or 0)
         self._longest = config.capabilities.context_length or inf
         self._longest_reply = config.capabilities.max_tokens or inf
@@ -160,6 +166,11 @@ class RemoteServer:
             self._found_models, self._reports_load = before._found_models, before._reports_load
             self.circuit = before.circuit
             self.circuit.on_change = self._circuit_changed
+
+    def configure(self, limits: Limits, health: HealthConfig) -> None:
+        """From now on other limits hold. An attempt that is on its way keeps its own."""
+        self.circuit.configure(health)
+        self._upstream.configure(limits)
 
     def recall(self, models: tuple[str, ...]) -> None:
         """These are what it offered before the gateway was started."""

@@ -17,7 +17,7 @@ class Cards:
     def figures(self) -> Iterator[Figure]:
         self.asked += 1
         for number in ("0", "1") if self.present else ():
-            label = ("gpu", number)
+            label = (("gpu", number),)
             yield Figure("gauge", "quiver_gpu_memory_used_bytes", "", 100 * self.asked * MIB, label)
             yield Figure("gauge", "quiver_gpu_memory_bytes", "", 8192 * MIB, label)
             yield Figure("gauge", "quiver_gpu_busy_ratio", "", 0.5 if number == "0" else 0.874, label)
