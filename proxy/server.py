@@ -423,6 +423,7 @@ async def _run(
                 scope.start_soon(job)
             await _serve(gateway, acceptors, app, announce, shutdown)
             scope.cancel_scope.cancel()
+        gateway.journal.note("gateway.stopped", "gateway")
         gateway.ledger.close()
     if gateway.tracer is not None:
         await offload(gateway.tracer.close, FLUSH)
@@ -463,6 +464,7 @@ async def _serve(
         await sessions.start(listener.serve, acceptors, sessions)
         announce(Listening(acceptors[0].address.host, acceptors[0].address.port, gateway.keys.required))
         gateway.state = "ready"
+        gateway.journal.note("gateway.started", "gateway", servers=len(list(gateway.registry)))
         await shutdown.wait_asked()
         gateway.state = "draining"
         await shutdown.drain(gateway.exchanges, gateway.admission, listener, hypercorn)
