@@ -56,7 +56,8 @@ def _add_requests(api: Blueprint, gateway: Gateway) -> None:
         if wanted == "json":
             return json_reply(await history.requests(_asked(query, query.limit or PAGE)))
         rows = _rows(history, _asked(query, PIECE), query.limit)
-        response = Response(_written(rows, _csv if wanted == "csv" else _ndjson), content_type=FORMATS[wanted])
+        first: list[RequestEntry] = await anext(rows, [])  # so that a bad cursor is refused before the reply begins
+        response = Response(_written(first, rows, _csv if wanted == "csv" else _ndjson), content_type=FORMATS[wanted])
         response.timeout = None  # a month takes as long as it takes
         response.headers["Content-Disposition"] = f'attachment; filename="history.{wanted}"'
         return response
@@ -136,12 +137,13 @@ async def _rows(history: History, asked: RequestQuery, limit: int | None) -> Asy
 
 
 async def _written(
-    pages: AsyncIterator[list[RequestEntry]], write: Callable[[list[RequestEntry], bool], bytes]
+    first: list[RequestEntry],
+    rest: AsyncIterator[list[RequestEntry]],
+    write: Callable[[list[RequestEntry], bool], bytes],
 ) -> AsyncIterator[bytes]:
-    first = True
-    async for page in pages:
-        yield write(page, first)
-        first = False
+    yield write(first, True)
+    async for page in rest:
+        yield write(page, False)
 
 
 def _ndjson(page: list[RequestEntry], first: bool) -> bytes:
