@@ -13,8 +13,8 @@ import trio
 import typer
 from hypercorn.typing import ASGIFramework
 from quiver.proxy import server
-from quiver.proxy.levels import LEVELS
 from quiver.proxy.local.backend import EngineModel
+from quiver.proxy.remote.backend import RemoteServer
 from quiver.proxy.store.failure import StoreError
 from quiver.proxy.store.folder import data_folder
 from quiver.proxy.store.store import Store
@@ -30,7 +30,7 @@ from .logs.gpu import GpuWatch
 from .logs.pipeline import Pipeline
 from .logs.redactor import REDACTOR
 from .logs.requests import RecordLog
-from .logs.setup import configure, log_file
+from .logs.setup import configure, log_file, put_in_force
 from .loopback import is_loopback
 from .telemetry.opening import MissingExtra, open_tracer
 from .watchdog import Watchdog
@@ -42,9 +42,9 @@ def serve(sources: Sources, *, announce_json: bool = False) -> int:
     """
     loaded = sources.read()
     config = loaded.config
-    REDACTOR.learn_from(config)
     folder = data_folder(config.store.data_dir)
     with hangups_ignored(), configure(config.log, file=log_file(config.log, folder)) as pipeline:
+        put_in_force(config)
         for warning in loaded.warnings:
             structlog.get_logger(component="configuration").warning(warning)
         startup = Startup(loaded, sources, pipeline, announce_json=announce_json)
@@ -106,16 +106,11 @@ class Startup:
     def control(self, gateway: server.Gateway) -> ASGIFramework:
         self._models = list(gateway.registry.models())
         self.records.describe = described(gateway)
+        REDACTOR.learn(*(backend.config.api_key for backend in gateway.registry if isinstance(backend, RemoteServer)))
         live = LiveConfiguration(gateway, self._loaded, self._sources)
         gateway.jobs += [live.watch, live.mind_hangups]
-        gateway.appliers += [REDACTOR.learn_from, self._set_levels]
+        gateway.appliers.append(put_in_force)
         return create_app(gateway, self._pipeline, live)
-
-    def _set_levels(self, config: Config) -> None:
-        """Only what the configuration changes: levels may have been set by hand."""
-        log, self._config = self._config.log, config
-        if (config.log.level, config.log.levels) != (log.level, log.levels):
-            LEVELS.configure(config.log.level, config.log.levels)
 
     def announce(self, listening: server.Listening) -> None:
         url = reachable_url(listening)

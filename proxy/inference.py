@@ -138,17 +138,17 @@ def unknown_model(model: str, registry: Registry, client: Client) -> ApiError:
     """404, with the name that was probably meant and others that the client may use."""
     known = [name for name in registry.models() if client.allows(name)]
     guess = names.nearest(model, known)
-    hint = f"; did you mean `{guess}`?" if guess else ""
-    message = f"No server offers the model `{model[:255]}`{hint}{'' if guess else ';'} {_on_offer(known)}"
+    hint = f"; did you mean `{guess}`?" if guess else "."
+    message = f"No server offers the model `{model[:255]}`{hint} {_on_offer(known)}"
     return ApiError(errors.MODEL_NOT_FOUND, message, param="model")
 
 
 def _on_offer(known: list[str]) -> str:
     if not known:
-        return "no model is on offer"
+        return "There is none"
     told = ", ".join(f"`{name}`" for name in known[:TOLD_MODELS])
     more = len(known) - TOLD_MODELS
-    return f"on offer: {told}" + (f" and {more} more, which `GET /v1/models` lists" if more > 0 else "")
+    return f"There is {told}" + (f" and {more} more, which `GET /v1/models` lists" if more > 0 else "")
 
 
 def _check_name(model: str) -> None:

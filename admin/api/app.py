@@ -52,8 +52,8 @@ def create_app(gateway: Gateway, pipeline: Pipeline | None = None, live: LiveCon
     app.register_blueprint(admin_api(gateway, began, pipeline, live))
     _add_pages(app, gateway)
     _add_errors(app, gateway)
+    add_access_log(app, gateway)  # first, so that whatever answers a request has its id
     harden(app, gateway)
-    add_access_log(app, gateway)
     return app
 
 

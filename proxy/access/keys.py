@@ -211,7 +211,7 @@ class KeyRing:
                 return self._addresses.client(peer, now)
             self._count("missing")
             raise ApiError(INVALID_API_KEY, "No API key was sent; send `Authorization: Bearer YOUR_KEY`")
-        if self.failures:
+        if self.failures.addresses:
             self.refuse_guesses(peer, key, now)
         digest = self._digest(key)
         client = self._clients.get(digest)

@@ -259,7 +259,7 @@ class RemoteServer:
     async def _pass_on(self, response: Response, call: Call, reply: Reply, began: float, watch: Watch) -> None:
         head = response.head
         if head.status >= 400:
-            raise await read_refusal(response)
+            raise await read_refusal(response, self.config.api_key)
         content_type = head.header(b"content-type")
         if content_type is not None and content_type.startswith(b"text/event-stream"):
             await relay_events(response, call, reply, self.load, began)
