@@ -42,6 +42,8 @@ from .remote.backend import RemoteServer
 from .reuse.store import ReuseStore
 from .seams import World
 from .session import LAST_CALL
+from .tunnel.door import JoinDoor
+from .tunnel.joins import Joins
 
 State = Literal["starting", "ready", "draining"]
 # What cancelled work may take to close its sockets once everything was told to stop.
@@ -77,6 +79,7 @@ class Gateway:
         self.metrics = Metrics()
         self.journal = Journal(world)
         self.ledger = Ledger(self.metrics, sink)
+        self.on_loopback = on_loopback
         self._egress = operator_policy(config.egress, on_loopback)
         self._checks: trio.Nursery | None = None
         self._checking: dict[str, trio.CancelScope] = {}
@@ -88,6 +91,7 @@ class Gateway:
             config.admission, give_back=lambda backend: backend.load.returned()
         )
         self.registry.changed = self.admission.poke
+        self.joins = Joins(self)
         self.reuse = ReuseStore(config.reuse)
         self.models.offer_in(self.registry)
         self.models.changed = self._models_changed
@@ -237,6 +241,7 @@ async def _run(
         telemetry.start_soon(gateway.ledger.write_records)
         async with _resources(gateway), trio.open_nursery() as scope:
             scope.start_soon(gateway.check_servers)
+            scope.start_soon(gateway.joins.run)
             received = await _serve(gateway, acceptors, app, announce, signals)
             scope.cancel_scope.cancel()
         gateway.ledger.close()
@@ -266,7 +271,8 @@ async def _serve(
 ) -> int:
     """Accept and answer until a signal comes, then drain; the signal's number."""
     hypercorn = HypercornControl(app, gateway.exchanges, gateway.config.server)
-    listener = Listener(gateway.exchanges, hypercorn, gateway.metrics, gateway.config.server)
+    door = JoinDoor(gateway.joins, hypercorn, gateway.config, on_loopback=gateway.on_loopback)
+    listener = Listener(gateway.exchanges, door, gateway.metrics, gateway.config.server)
     async with trio.open_nursery() as sessions:
         sessions.start_soon(gateway.exchanges.run)
         await sessions.start(listener.serve, acceptors, sessions)
@@ -301,6 +307,7 @@ async def _drain(
     await _turn_away(gateway, listener, hypercorn)
     with trio.move_on_after(timeout):
         await gateway.exchanges.wait_idle()
+        gateway.joins.close()
         with trio.move_on_after(FAREWELL):
             await listener.wait_empty()
 
@@ -322,6 +329,7 @@ async def _stop(gateway: Gateway, listener: Listener, hypercorn: HypercornContro
         gateway.exchanges.stop_all()
         with trio.move_on_after(CLOSE_TIMEOUT):
             await gateway.exchanges.wait_idle()
+    gateway.joins.close()
 
 
 async def _stop_waiting_on_signal(signals: AsyncIterator[int], waiting: trio.CancelScope) -> None:

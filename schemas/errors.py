@@ -54,6 +54,14 @@ ADMIN_FORBIDDEN = ErrorKind(
     False,
     "The admin API takes `auth.admin_key`, or when none is set requests from the gateway's own machine.",
 )
+JOIN_FORBIDDEN = ErrorKind(
+    "join_forbidden",
+    403,
+    "permission_error",
+    "client",
+    False,
+    "Joining takes `join.key` or `auth.admin_key`, or when none is set a joiner on the gateway's own machine.",
+)
 MODEL_NOT_FOUND = _client("model_not_found", 404, "No server offers this model.")
 NOT_FOUND = _client("not_found", 404, "No such path.")
 METHOD_NOT_ALLOWED = _client("method_not_allowed", 405, "The path exists, but not for this method.")
@@ -67,6 +75,7 @@ REQUEST_TIMEOUT = _client("request_timeout", 408, "The request did not arrive in
 BODY_TOO_LARGE = _client("body_too_large", 413, "The body is over the limit.")
 TARGET_TOO_LONG = _client("target_too_long", 414, "The request target is over the limit.")
 UNKNOWN_EXPECTATION = _client("unknown_expectation", 417, "An `Expect` other than `100-continue`.")
+UPGRADE_REQUIRED = _client("upgrade_required", 426, "The path takes a WebSocket, as `quiver join` opens it.")
 HEADERS_TOO_LARGE = _client("headers_too_large", 431, "The head of the request is over the limit.")
 RATE_LIMITED = ErrorKind(
     "rate_limit_exceeded",

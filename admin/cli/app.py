@@ -16,6 +16,7 @@ from .chat import Answer, Question
 from .client import DEFAULT_URL, Client, decoded
 from .console import print_json, print_table
 from .failures import failures_explained
+from .join import join
 from .models import models
 from .options import ApiKey, Json, Url
 from .servers import deregister, register, servers
@@ -136,6 +137,7 @@ app.add_typer(models)
 app.command()(register)
 app.command()(deregister)
 app.command()(servers)
+app.command()(join)
 app.add_typer(bench_commands.app, name="bench")
 
 

@@ -18,7 +18,9 @@ def with_secrets(config: Config) -> Config:
     """`config` with the keys that stand in files of their own. Raises `SettingsError`."""
     backends = tuple(_with_credential(index, backend) for index, backend in enumerate(config.backends))
     keys = tuple(_with_key(index, key) for index, key in enumerate(config.keys))
-    return msgspec.structs.replace(config, auth=_with_keys(config.auth), keys=keys, backends=backends)
+    key = _one_key("join", "key", config.join.key, config.join.key_file, CLIENT_KEY)
+    join = msgspec.structs.replace(config.join, key=key)
+    return msgspec.structs.replace(config, auth=_with_keys(config.auth), keys=keys, backends=backends, join=join)
 
 
 def _with_keys(auth: Auth) -> Auth:

@@ -87,6 +87,7 @@ def _anchored(tree: Tree, folder: Path) -> Tree:
     named = [(tree.get("auth", {}), "keys_file")]
     named += [(tree.get("auth", {}), "admin_key_file")]
     named += [(key, "key_file") for key in tree.get("keys", ())]
+    named += [(tree.get("join", {}), "key_file")]
     named += [(tree.get("engine", {}), "models_dir")]
     named += [(model, "path") for model in tree.get("models", ()) if not str(model.get("path")).startswith(OLLAMA)]
     named += [(backend, "api_key_file") for backend in tree.get("backends", ())]

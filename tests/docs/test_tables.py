@@ -93,6 +93,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("register",),
     ("deregister",),
     ("servers",),
+    ("join",),
 )
 PAGES = {"docs/errors.md": error_table, "docs/configuration.md": config_table, "docs/cli.md": cli_help}
 
