@@ -4,32 +4,43 @@ import errno
 import gc
 import os
 import socket
+import time
 
 import structlog
 import trio
 import typer
 from hypercorn.typing import ASGIFramework
 from quiver.proxy import server
+from quiver.proxy.store.failure import StoreError
+from quiver.proxy.store.folder import data_folder
+from quiver.proxy.store.store import Store
 from quiver.schemas.config import Config
 
 from . import logging
 from .api.app import create_app
 from .cli.console import fail, print_json
 from .loopback import is_loopback
+from .watchdog import Watchdog
 
 
 def serve(config: Config, *, announce_json: bool = False) -> int:
     """Run until a signal; the exit code. With `announce_json` one line on stdout says where it listens."""
     logging.configure(config.log)
     startup = Startup(config, announce_json=announce_json)
+    watchdog = Watchdog()
     try:
-        return trio.run(_run, config, startup)
+        store = Store.open(data_folder(config.store.data_dir), config.store, time.time)
+        return trio.run(_run, config, startup, watchdog, store)
+    except StoreError as error:
+        fail(error.message, error.hint)
     except OSError as error:
         fail(*why_not_bound(config, error))
     except ValueError as error:
         fail(str(error), code=2)
     except KeyboardInterrupt:  # before the gateway minds its signals
         return 130
+    finally:
+        watchdog.disarm()
 
 
 # Requests leave nothing behind that only the garbage collector could find, so it need not look often; a walk over
@@ -37,7 +48,7 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
 
 
-async def _run(config: Config, startup: "Startup") -> int:
+async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: Store) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -47,6 +58,8 @@ async def _run(config: Config, startup: "Startup") -> int:
         announce=startup.announce,
         sink=logging.RecordLog(config.log),
         on_loopback=is_loopback(config.server.host),
+        store=store,
+        stopping=watchdog.arm,
     )
 
 

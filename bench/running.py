@@ -1,6 +1,7 @@
 """Starting a gateway as its own process, the way a user does, and stopping it: shared by the demo, benchmarks and tests."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,11 +20,14 @@ class NotStarted(RuntimeError):
 
 @dataclass(frozen=True)
 class Running:
-    """A gateway that accepts connections at `url`. `log` is where its stderr goes."""
+    """A gateway that accepts connections at `url`. `log` is where its stderr goes, `data` the folder where it keeps what
+    lasts.
+    """
 
     process: subprocess.Popen[str]
     url: str
     log: Path
+    data: Path
 
     def stop(self, with_signal: signal.Signals = signal.SIGINT) -> int:
         """Signal it and wait; its exit code. Raises `subprocess.TimeoutExpired` after 10 s."""
@@ -32,25 +36,33 @@ class Running:
 
 
 @contextmanager
-def gateway(config: str = "", options: Sequence[str] = ()) -> Iterator[Running]:
-    """`quiver serve` on a free port with `config` as its file; killed at the end if it still runs.
+def gateway(config: str = "", options: Sequence[str] = (), folder: Path | None = None) -> Iterator[Running]:
+    """`quiver serve` on a free port with `config` as its file; killed at the end if it still runs. It lives in `folder`,
+    where one before it may have left its data; else in one of its own that goes with it.
 
     Raises `NotStarted` with its log when it does not come up.
     """
-    with tempfile.TemporaryDirectory(prefix="quiver-") as folder:
-        (Path(folder) / "quiver.toml").write_text(config)
-        log = Path(folder) / "log"
-        command = [sys.executable, "-m", "quiver.admin", "serve", "--port", "0", "--json", *options]
-        with log.open("w") as stderr:
-            process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=stderr, text=True)
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line:
-                raise NotStarted(f"the gateway did not start:\n{log.read_text()}")
-            yield Running(process, json.loads(line)["url"], log)
-        finally:
-            process.kill()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+    if folder is None:
+        with (
+            tempfile.TemporaryDirectory(prefix="quiver-") as passing,
+            gateway(config, options, Path(passing)) as running,
+        ):
+            yield running
+        return
+    (folder / "quiver.toml").write_text(config)
+    log, data = folder / "log", folder / "data"
+    command = [sys.executable, "-m", "quiver.admin", "serve", "--port", "0", "--json", *options]
+    environ = {**os.environ, "QUIVER_DATA_DIR": str(data)}
+    with log.open("w") as stderr:
+        process = subprocess.Popen(command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=stderr, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise NotStarted(f"the gateway did not start:\n{log.read_text()}")
+        yield Running(process, json.loads(line)["url"], log, data)
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()

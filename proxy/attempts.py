@@ -20,7 +20,8 @@ from .admission.admission import Admission
 from .admission.ticket import Ticket
 from .choosing import Chooser, worth_trying
 from .decoding import with_model
-from .record import Progress
+from .metrics import Metrics
+from .record import FailedAttempt, Progress
 from .registry import Backend, Call, Registry, Target
 from .reply import Reply
 from .retries import RetryBudget
@@ -28,8 +29,12 @@ from .watch import Watch
 
 # How often a waiting client is told its place in the queue.
 PLACE_INTERVAL = 5.0
+# What is kept of a server's words, in characters.
+MESSAGE = 500
 # What keeps a model's servers from taking a request, though another model's may.
-ELSEWHERE = (errors.UPSTREAM_BUSY, errors.QUEUE_FULL, errors.NO_HEALTHY_BACKEND)
+ELSEWHERE = (errors.UPSTREAM_BUSY, errors.QUEUE_FULL, errors.NO_HEALTHY_BACKEND, errors.SERVERS_PAUSED)
+# When a client may ask again for a model whose servers people have paused: nobody knows when they resume them.
+RESUME_SECONDS = 30
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -45,11 +50,14 @@ class Job(msgspec.Struct, frozen=True):
 class Attempts:
     """Carries out jobs. `background`: a nursery for what has to happen later, while there is one."""
 
-    def __init__(self, registry: Registry, admission: Admission[Backend], config: Config, random: Random) -> None:
+    def __init__(
+        self, registry: Registry, admission: Admission[Backend], config: Config, random: Random, metrics: Metrics
+    ) -> None:
         self._registry, self._admission = registry, admission
         self._most = config.retries.attempts
         self._budget = RetryBudget(config.retries)
         self._chooser = Chooser(config.routing.policy, random)
+        self._metrics = metrics
         self._log = structlog.get_logger(component="attempts")
         self.background: trio.Nursery | None = None
 
@@ -79,10 +87,15 @@ class Attempts:
                 tried.append(backend)
                 progress.attempts += 1
                 reply.server_id = backend.id
+                if call.stream:
+                    reply.gaps = self._metrics.gaps_of(call.model, backend.id)
                 try:
                     await backend.forward(call, reply, watch)
                     return
                 except ApiError as error:
+                    if watch.cause is None:
+                        failed = FailedAttempt(backend.id, error.kind.code, error.message[:MESSAGE])
+                        progress.failures = (*progress.failures, failed)
                     if reply.committed or watch.cause is not None or error.kind.fault == "client":
                         raise
                     failures.append(error)
@@ -90,6 +103,8 @@ class Attempts:
                         self.background.start_soon(self._wake_queue, backend.paused_until(call.model))
                     self._log.warning("attempt failed", request_id=call.request_id, server=backend.id, error=str(error))
                 finally:
+                    if (noticed := watch.left_at or reply.left_at) is not None:
+                        self._metrics.torn_down(backend.id, trio.current_time() - noticed)
                     backend.load.returned()
                     self._admission.leave(ticket, reply.usage.total_tokens if reply.usage else 0)
                 if progress.attempts >= self._most or not self._budget.withdraw(trio.current_time()):
@@ -134,8 +149,11 @@ class Attempts:
         def choose() -> Backend | None:
             """Servers may have come and gone since."""
             now = trio.current_time()
-            candidates = worth_trying(self._registry.offering(call.model), call, tried, now)
+            offering = self._registry.offering(call.model)
+            candidates = worth_trying(offering, call, tried, now)
             if not candidates:
+                if offering and not any(backend.serving for backend in offering):
+                    raise _all_paused(call.model)
                 raise ApiError(errors.NO_HEALTHY_BACKEND, f"No server offers `{call.model}` any more", retry_after=5)
             return self._chooser.choose(candidates, call.model, job.affinity, now)
 
@@ -172,10 +190,16 @@ def _paused(model: str, seconds: float) -> ApiError:
     )
 
 
+def _all_paused(model: str) -> ApiError:
+    return ApiError(errors.SERVERS_PAUSED, f"All servers that offer `{model}` are paused", retry_after=RESUME_SECONDS)
+
+
 def _verdict(job: Job, failures: list[ApiError]) -> ApiError:
     """What the client is told when every attempt failed."""
     model = job.call.model
     if not failures:
+        if not any(backend.serving for target in job.chain for backend in target.backends):
+            return _all_paused(model)
         served = {path: None for target in job.chain for backend in target.backends for path in backend.endpoints}
         if served and job.call.endpoint not in served:
             paths = " and ".join(f"`/v1/{path}`" for path in served)

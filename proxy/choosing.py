@@ -42,10 +42,10 @@ class Chooser:
 
 
 def worth_trying(backends: Sequence[Backend], call: Call, tried: Sequence[Backend], now: float) -> Sequence[Backend]:
-    """Servers that could answer: those in service, or when there is none all of them, as the last is never given up. The
-    length of a call is only guessed, so one that seems to fit nowhere may be tried anywhere.
+    """Servers that could answer: those in service, or when there is none all of them, as the last is never given up; but
+    none that is paused. The length of a call is only guessed, so one that seems to fit nowhere may be tried anywhere.
     """
-    able = [backend for backend in backends if backend.takes(call) and backend not in tried]
+    able = [backend for backend in backends if backend.serving and backend.takes(call) and backend not in tried]
     best = [backend for backend in able if backend.tier(now) < OUT_OF_SERVICE and backend.fits(call)]
     if not best:
         able = [backend for backend in able if backend.fits(call)] or able

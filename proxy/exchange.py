@@ -47,7 +47,7 @@ class ExchangeHandler:
         self.ledger, self.metrics, self.world = ledger, metrics, world
         self.draining = False
         self._time = inference.limits.request
-        self._running: dict[Watch, None] = {}
+        self._running: dict[Watch, tuple[Reply, Progress]] = {}
         self._young: dict[Watch, tuple[Departure, Reply]] = {}
         self._born, self._idle = trio.Event(), trio.Event()
         self._log = structlog.get_logger(component="exchange")
@@ -59,6 +59,14 @@ class ExchangeHandler:
     def in_flight(self) -> int:
         """Exchanges that are being worked on."""
         return len(self._running)
+
+    def in_flight_by_model(self) -> dict[str, int]:
+        """The same for each model, of requests that have got so far as to have one."""
+        counted: dict[str, int] = {}
+        for _, progress in self._running.values():
+            if progress.model is not None:
+                counted[progress.model] = counted.get(progress.model, 0) + 1
+        return counted
 
     async def run(self) -> None:
         """Give every exchange that outlives a tick its guard, and answers that are shared a place to live in."""
@@ -85,7 +93,7 @@ class ExchangeHandler:
         progress = Progress(_ENDPOINTS.get(request.path) or _endpoint_label(request.path), now)
         reply = Reply(peer, self._request_id(request))
         watch = Watch(now, self._time)
-        self._began(watch, peer, reply)
+        self._began(watch, peer, reply, progress)
         try:
             await self._answer(request, reply, progress, watch)
         except DownstreamGone:
@@ -103,7 +111,7 @@ class ExchangeHandler:
         progress = Progress("none", watch.began)
         progress.error, progress.outcome = error.kind.code, "failed"
         reply = Reply(downstream, self.world.request_id())
-        self._running[watch] = None
+        self._running[watch] = (reply, progress)
         try:
             await reply.fail(error)
         finally:
@@ -114,6 +122,10 @@ class ExchangeHandler:
         while self._running:
             self._idle = trio.Event()
             await self._idle.wait()
+
+    def request_ids(self) -> list[str]:
+        """The ids of the requests that are being worked on."""
+        return [reply.request_id for reply, _ in self._running.values()]
 
     def stop_all(self) -> None:
         """End every running exchange; each client is told that the gateway is shutting down."""
@@ -182,8 +194,8 @@ class ExchangeHandler:
             return given.decode("ascii")
         return self.world.request_id()
 
-    def _began(self, watch: Watch, peer: Departure, reply: Reply) -> None:
-        self._running[watch] = None
+    def _began(self, watch: Watch, peer: Departure, reply: Reply, progress: Progress) -> None:
+        self._running[watch] = (reply, progress)
         if not self._young:
             self._born.set()
         self._young[watch] = (peer, reply)
@@ -215,6 +227,7 @@ class ExchangeHandler:
                 usage=reply.usage,
                 estimated=reply.estimated,
                 engine=reply.engine if progress.source == "server" else None,
+                failures=progress.failures,
             )
         )
 

@@ -8,13 +8,13 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ASGIFramework, ConnectionState
+from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ConnectionState, Scope, WWWScope
 from hypercorn.utils import wrap_app
 from quiver.schemas.config import Server
 
 from .exchange import ExchangeHandler
 from .inference_app import InferenceApp
-from .network import Wire
+from .network import LOCAL, Wire
 
 # What an application gets to finish in once its client has left, or has sent all it will.
 FAREWELL = 1.0
@@ -69,6 +69,7 @@ class HypercornControl:
         self._config.include_server_header = False
         self._inference = InferenceApp(app, handler, config.max_body)
         self._app = wrap_app(self._inference, config.max_body, "asgi")
+        self._local_app = wrap_app(_marked_local(self._inference), config.max_body, "asgi")
         self._context = WorkerContext(None)
 
     async def serve(self, wire: Wire, prefix: bytes) -> None:
@@ -76,7 +77,8 @@ class HypercornControl:
         with trio.CancelScope() as connection:
             guarded = GuardedStream(wire, prefix, connection)
             # Its annotation names one stream type; what it uses is what `GuardedStream` has.
-            await TCPServer(self._app, self._config, self._context, ConnectionState({}), guarded)  # type: ignore[arg-type]
+            app = self._local_app if wire.peer is LOCAL else self._app
+            await TCPServer(app, self._config, self._context, ConnectionState({}), guarded)  # type: ignore[arg-type]
 
     def wind_down(self) -> None:
         """From now on every reply is its connection's last."""
@@ -85,3 +87,21 @@ class HypercornControl:
     async def stop(self) -> None:
         """Close idle connections at once, the others after their present reply."""
         await self._context.terminated.set()
+
+
+def came_locally(scope: WWWScope) -> bool:
+    """Whether a request came over the Unix socket, which only the gateway's own user can open."""
+    return _MARK in scope.get("extensions", {})
+
+
+_MARK = "quiver.local"
+
+
+def _marked_local(app: ASGIFramework) -> ASGIFramework:
+    async def marked(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] != "lifespan":
+            scope["client"] = (LOCAL.host, LOCAL.port)
+            scope["extensions"] = {**scope.get("extensions", {}), _MARK: {}}
+        await app(scope, receive, send)
+
+    return marked

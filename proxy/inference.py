@@ -17,6 +17,7 @@ from .admission.admission import Admission
 from .admission.ticket import LEVELS, PRIORITIES
 from .attempts import Attempts, Job
 from .decoding import decode_body, with_model
+from .metrics import Metrics
 from .record import Progress
 from .registry import BYTES_A_TOKEN, Backend, Call, Registry, Target
 from .reply import DownstreamGone, Reply
@@ -36,13 +37,19 @@ class Inference:
     """Carries inference requests to the registry's backends. `run` has to run beside it."""
 
     def __init__(
-        self, registry: Registry, admission: Admission[Backend], store: ReuseStore, config: Config, random: Random
+        self,
+        registry: Registry,
+        admission: Admission[Backend],
+        store: ReuseStore,
+        config: Config,
+        random: Random,
+        metrics: Metrics,
     ) -> None:
         self.limits: Limits = config.limits
         self._registry = registry
         self._policy = config.routing.policy
-        self._attempts = Attempts(registry, admission, config, random)
-        self._sharing = Sharing(store, self._attempts, config.limits)
+        self._attempts = Attempts(registry, admission, config, random, metrics)
+        self._sharing = Sharing(store, self._attempts, config.limits, metrics)
         self._background: trio.Nursery | None = None
 
     async def run(self) -> None:

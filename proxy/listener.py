@@ -69,7 +69,9 @@ class Listener:
     async def _accept(self, acceptor: Acceptor, nursery: trio.Nursery) -> None:
         while True:
             for wire in await acceptor.accept():
+                self._metrics.connections_opened += 1
                 if len(self._sessions) >= self._config.max_connections:
+                    self._metrics.connections_refused += 1
                     wire.close()
                     continue
                 session = Session(wire, self._handler, self._control, self._config)

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import trio
 
@@ -36,6 +37,10 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+# The peer of every wire that came over the Unix socket: as near as loopback, and surely the gateway's own user.
+LOCAL = Address("127.0.0.1", 0)
 
 
 class UnknownHost(OSError):
@@ -234,18 +239,38 @@ class KernelNetwork:
 
     async def listen(self, host: str, port: int) -> list[Acceptor]:
         """See `Network.listen`."""
-        return [_KernelAcceptor(listener) for listener in await trio.open_tcp_listeners(port, host=host)]
+        return [_KernelAcceptor(_detached(listener)) for listener in await trio.open_tcp_listeners(port, host=host)]
+
+
+def listen_locally(path: Path) -> "LocalAcceptor":
+    """Listen on the Unix socket `path`, which only this user may open. One that nobody listens on any more is replaced.
+
+    Raises `OSError`.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            if path.is_socket() and probe.connect_ex(str(path)) == errno.ECONNREFUSED:
+                path.unlink()
+        listener.bind(str(path))
+        path.chmod(0o600)  # nobody can connect before `listen`
+        listener.listen()
+    except BaseException:
+        listener.close()
+        raise
+    return LocalAcceptor(listener, path)
 
 
 class _KernelAcceptor:
     """Accepts without Trio's stream layer, so that a session gets the bare socket."""
 
-    def __init__(self, listener: trio.SocketListener) -> None:
-        name = listener.socket.getsockname()
-        self.address = Address(name[0], name[1])
-        self._socket = socket.socket(fileno=os.dup(listener.socket.fileno()))
+    def __init__(self, listener: socket.socket) -> None:
+        self._socket = listener
         self._socket.setblocking(False)
-        listener.socket.close()
+        self.address = self._address_of(listener.getsockname())
+
+    def _address_of(self, name: Any) -> Address:
+        return Address(name[0], name[1])
 
     async def accept(self) -> list[Wire]:
         await trio.lowlevel.wait_readable(self._socket)
@@ -261,12 +286,28 @@ class _KernelAcceptor:
                     break
                 continue  # the client left while it waited
             sock.setblocking(False)
-            wires.append(_wire(sock, Address(name[0], name[1])))
+            wires.append(_wire(sock, self._address_of(name)))
         return wires
 
     def close(self) -> None:
         trio.lowlevel.notify_closing(self._socket)
         self._socket.close()
+
+
+class LocalAcceptor(_KernelAcceptor):
+    """A Unix socket, whose file goes when it is closed. Its clients are this machine's own."""
+
+    def __init__(self, listener: socket.socket, path: Path) -> None:
+        super().__init__(listener)
+        self._path = path
+
+    def _address_of(self, name: Any) -> Address:
+        return LOCAL
+
+    def close(self) -> None:
+        super().close()
+        with contextlib.suppress(OSError):
+            self._path.unlink()
 
 
 def _wire(sock: socket.socket, peer: Address) -> Wire:
@@ -280,6 +321,13 @@ def _wire(sock: socket.socket, peer: Address) -> Wire:
         partial(trio.lowlevel.wait_writable, sock),
         partial(trio.lowlevel.notify_closing, sock),
     )
+
+
+def _detached(listener: trio.SocketListener) -> socket.socket:
+    """The listener's socket, out of Trio's hands."""
+    detached = socket.socket(fileno=os.dup(listener.socket.fileno()))
+    listener.socket.close()
+    return detached
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -42,10 +42,18 @@ class EngineTimings(msgspec.Struct, frozen=True):
         )
 
 
+class FailedAttempt(msgspec.Struct, frozen=True):
+    """One attempt that failed: on which server, with which code of the catalogue, and in whose words."""
+
+    server_id: str
+    code: str
+    message: str
+
+
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is kept of one request. `at`: Unix time of its end; times else in seconds. No prompt, no key: `client` is a
     key's name, or an address. `estimated`: the usage is our guess. `engine`: of answers that the built-in engine made for
-    this very request.
+    this very request. `failures` are its attempts that failed, in order; `trace_id` is the W3C trace it belongs to.
     """
 
     request_id: str
@@ -66,6 +74,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     usage: Usage | None
     estimated: bool
     engine: EngineTimings | None = None
+    failures: tuple[FailedAttempt, ...] = ()
+    trace_id: str | None = None
 
 
 class Progress:
@@ -79,6 +89,7 @@ class Progress:
     error: str | None = None
     outcome: Outcome = "cancelled"
     source: Source = "server"
+    failures: tuple[FailedAttempt, ...] = ()
 
     def __init__(self, endpoint: str, began: float) -> None:
         self.endpoint, self.began = endpoint, began

@@ -76,6 +76,11 @@ class Backend(Protocol):
         """The paths below `/v1/` it serves."""
         ...
 
+    @property
+    def serving(self) -> bool:
+        """Whether its operator lets it have new calls."""
+        ...
+
     def takes(self, call: Call) -> bool:
         """Whether it can carry out such a call at all."""
         ...

@@ -14,6 +14,7 @@ from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import Usage
 
 from .access.limits import Limited
+from .histogram import Histogram
 from .record import EngineTimings
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -59,7 +60,8 @@ class Reply:
     """Writes one reply.
 
     `started`: the head, which has `status`, is out. `committed`: content is out, so no other backend may answer. `refused`: the
-    content is an error. `gone`: the client is not there any more. `usage`: what it cost, set by the backend as soon as that
+    content is an error. `gone`: the client is not there any more, which was noticed at `left_at`. `gaps` counts the times
+    between pieces of a stream. `usage`: what it cost, set by the backend as soon as that
     is known, or `estimated`. `engine`: where the built-in engine's time went. `extra`: headers that come on top. `limits`:
     whose limits the headers tell of. `beat_due`: when silence has to be broken, on Trio's clock; `inf` until `beats` was
     called.
@@ -77,6 +79,8 @@ class Reply:
     finished = False
     refused = False
     gone = False
+    left_at: float | None = None
+    gaps: Histogram | None = None
     usage: Usage | None = None
     estimated = False
     engine: EngineTimings | None = None
@@ -84,6 +88,7 @@ class Reply:
     _comment: Callable[[], bytes] | None = None
     _comment_interval = inf
     _interval = 0.0
+    _sent_at = 0.0
     _streams = False
     _writing = False
 
@@ -119,7 +124,7 @@ class Reply:
             self.status = status
             await self._downstream.send_response(status, self._with_standard(headers), body)
         except DownstreamGone:
-            self.gone = True
+            self._gone()
             raise
 
     async def send_events(self, events: bytes) -> None:
@@ -133,11 +138,17 @@ class Reply:
                 await self._open(STREAM_HEADERS)
             await self._downstream.send_data(events)
         except DownstreamGone:
-            self.gone = True
+            self._gone()
             raise
         self._writing = False
-        if self._interval:
-            self.beat_due = trio.current_time() + self._interval
+        if self._interval or self.gaps is not None:
+            now = trio.current_time()
+            if self._interval:
+                self.beat_due = now + self._interval
+            if self.gaps is not None:
+                if self._sent_at:
+                    self.gaps.observe(now - self._sent_at)
+                self._sent_at = now
 
     async def end_stream(self, last: bytes = b"") -> None:
         """End the stream cleanly, with its last events."""
@@ -151,7 +162,7 @@ class Reply:
             self.finished = True
             await self._downstream.send_end(last)
         except DownstreamGone:
-            self.gone = True
+            self._gone()
             raise
 
     async def fail(self, error: ApiError) -> None:
@@ -174,7 +185,7 @@ class Reply:
             comment = self._comment() if self._comment is not None else HEARTBEAT
             await self._downstream.send_data(comment if self._streams else BLANK)
         except DownstreamGone:
-            self.gone = True
+            self._gone()
             raise
         finally:
             self._beating = None
@@ -184,6 +195,10 @@ class Reply:
         self.started = True
         self.status = 200
         await self._downstream.send_response(200, self._with_standard(headers), None)
+
+    def _gone(self) -> None:
+        if not self.gone:
+            self.gone, self.left_at = True, trio.current_time()
 
     def _commit(self) -> None:
         if not self.committed:

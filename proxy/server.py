@@ -1,24 +1,27 @@
 """The gateway as one structured program: nested scopes, opened from the root and closed from the leaf.
 
-    telemetry    the ledger's writer                                  closes last
+    telemetry    the ledger's writer, the store's                     closes last
       resources  the engine's models, connections to remote servers
         control  health checks, one task for each server
           serving  listener, a session per connection, the exchanges' guards     closes first
 
-Shutdown: readiness turns 503 while work is still accepted, accepting stops, queued requests are turned away, exchanges run
-to the drain timeout, open streams end with an error event, then the scopes close. A second signal skips the waiting.
+How it ends is `shutdown`'s business.
 """
 
+import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import Literal
 
 import structlog
 import trio
 from hypercorn.typing import ASGIFramework
 from quiver.schemas.config import Config, RemoteBackend
+from quiver.schemas.servers import Entry
 
 from .access.keys import KeyRing
 from .accounting import Ledger, Sink
@@ -26,30 +29,31 @@ from .admission.admission import Admission
 from .egress import open_wire, operator_policy
 from .events import Journal
 from .exchange import ExchangeHandler
+from .exposition import Page
+from .figures import gateway_figures
 from .handover import HypercornControl
 from .inference import Inference
-from .listener import SWEEP, Listener
+from .listener import Listener
 from .local.backend import EngineModel
 from .local.catalogue import Catalogue
 from .local.gpu import GpuFigures
 from .local.loading import EngineLoader, Loader
 from .local.models import LocalModels
-from .metrics import Figure, Metrics
-from .network import Acceptor, Wire
-from .registry import OUT_OF_SERVICE, Backend, BackendStatus, Registry
+from .loop_lag import watch_lag
+from .metrics import Metrics
+from .network import Acceptor, Wire, listen_locally
+from .registry import Backend, BackendStatus, Registry
 from .remote import health
 from .remote.backend import RemoteServer
+from .remote.modes import Modes, entry_of
 from .reuse.store import ReuseStore
 from .seams import World
-from .session import LAST_CALL
+from .shutdown import Shutdown
+from .store.store import Store
 from .tunnel.door import JoinDoor
 from .tunnel.joins import Joins
 
 State = Literal["starting", "ready", "draining"]
-# What cancelled work may take to close its sockets once everything was told to stop.
-CLOSE_TIMEOUT = 2.0
-# What idle connections get, once all work is done: a last request may be on its way.
-FAREWELL = LAST_CALL + 2 * SWEEP
 
 
 @dataclass(frozen=True)
@@ -68,24 +72,37 @@ class Listening:
 
 class Gateway:
     """The parts of one running gateway, for the control plane to look at and to change. Raises `ValueError` when the
-    configuration contradicts itself. `loader` stands in for the engine's own.
+    configuration contradicts itself. `loader` stands in for the engine's own. Without a `store` everything is kept in
+    memory.
     """
 
     def __init__(
-        self, config: Config, world: World, sink: Sink, *, on_loopback: bool, loader: Loader | None = None
+        self,
+        config: Config,
+        world: World,
+        sink: Sink,
+        *,
+        on_loopback: bool,
+        loader: Loader | None = None,
+        store: Store | None = None,
     ) -> None:
         self.config, self.world = config, world
         self.state: State = "starting"
         self.metrics = Metrics()
+        self.store = store or Store.open(None, config.store, world.wall_clock)
         self.journal = Journal(world)
         self.ledger = Ledger(self.metrics, sink)
         self.on_loopback = on_loopback
         self._egress = operator_policy(config.egress, on_loopback)
+        # Held from the last look at the registry to the change of it, as saving takes time in between.
+        self.changes = trio.Lock()
         self._checks: trio.Nursery | None = None
         self._checking: dict[str, trio.CancelScope] = {}
         catalogue = Catalogue(config.engine.models_dir)
         self.models = LocalModels(config, world, catalogue, loader or EngineLoader(catalogue))
-        self.registry = Registry([*self.models, *map(self.candidate, config.backends)], config.routing)
+        self.registry = Registry([*self.models, *map(self._configured, config.backends)], config.routing)
+        self.modes = Modes(self.registry, self.store, self.journal, self.changes, world)
+        self._restore()
         self.keys = KeyRing(config.keys, config.auth.keys, config.rate)
         self.admission: Admission[Backend] = Admission(
             config.admission, give_back=lambda backend: backend.load.returned()
@@ -95,10 +112,11 @@ class Gateway:
         self.reuse = ReuseStore(config.reuse)
         self.models.offer_in(self.registry)
         self.models.changed = self._models_changed
-        inference = Inference(self.registry, self.admission, self.reuse, config, world.random)
+        inference = Inference(self.registry, self.admission, self.reuse, config, world.random, self.metrics)
         self.exchanges = ExchangeHandler(self.registry, inference, self.keys, self.ledger, self.metrics, world)
-        self._gpus = GpuFigures()
-        self.metrics.figures = self._figures
+        gpus = GpuFigures()
+        self.metrics.figures = lambda: chain(gateway_figures(self), gpus.figures())
+        self.page = Page(self.metrics)
 
     def __repr__(self) -> str:
         return f"<Gateway: {self.state}, {self.exchanges!r}, {self.registry!r}>"
@@ -107,17 +125,18 @@ class Gateway:
         """The state of every backend."""
         return [backend.status() for backend in self.registry]
 
-    def candidate(self, backend: RemoteBackend) -> RemoteServer:
+    def candidate(self, backend: RemoteBackend, entry: Entry) -> RemoteServer:
         """A server that gets no requests yet, to check first and then `adopt`, or `close`. Raises `ValueError` when its
         URL cannot be used.
         """
-        server = RemoteServer(backend, self.config.limits, self.config.health, self.world, self._open_wire)
+        server = RemoteServer(backend, self.config.limits, self.config.health, self.world, self._open_wire, entry)
         server.found = lambda: self.registry.refresh()
         return server
 
     def register(self, backend: RemoteBackend) -> RemoteServer:
         """`adopt` a server that nobody has checked. Raises `ValueError` as `candidate` and `adopt` do."""
-        server = self.candidate(backend)
+        now = self.world.wall_clock()
+        server = self.candidate(backend, Entry(origin="registered", created=now, changed=now))
         self.adopt(server)
         return server
 
@@ -133,6 +152,7 @@ class Gateway:
             server.succeed(before)
             self._let_go(before)
         self.registry.replace(server)
+        self.modes.settle(server)
         self.reuse.clear(trio.current_time())
         self._watch(server)
 
@@ -154,32 +174,24 @@ class Gateway:
                     self._watch(backend)
             await trio.sleep_forever()
 
+    def _configured(self, backend: RemoteBackend) -> RemoteServer:
+        now = self.world.wall_clock()
+        return self.candidate(backend, Entry(created=now, changed=now))
+
+    def _restore(self) -> None:
+        """What was registered before the last stop, and which servers were paused then."""
+        saved = self.store.saved
+        for known in saved.servers:
+            if self.registry.get(known.id) is None:
+                self.registry.add(self.candidate(known.backend, entry_of(known)))
+        for id, state in saved.states.items():
+            if isinstance(server := self.registry.get(id), RemoteServer):
+                server.mode = "serving" if state.mode == "serving" else "paused"
+
     def _models_changed(self, replaced: bool) -> None:
         if replaced:  # what was kept of another file's answers is void
             self.reuse.clear(trio.current_time())
         self.registry.refresh()
-
-    def _figures(self) -> Iterator[Figure]:
-        """What other parts count, for the metrics page."""
-        admission, reuse, ledger = self.admission.statistics(), self.reuse.statistics(), self.ledger
-        yield Figure("gauge", "quiver_queue_waiting", "Requests that wait for a free server", admission.queue.waiting)
-        yield Figure("counter", "quiver_queue_full", "Requests refused because too many waited", admission.full)
-        yield Figure("counter", "quiver_queue_timeouts", "Requests that waited too long", admission.timed_out)
-        yield Figure("gauge", "quiver_cache_bytes", "Memory taken by kept answers", reuse.bytes)
-        yield Figure("gauge", "quiver_cache_answers", "Answers kept", reuse.kept)
-        yield Figure("counter", "quiver_cache_hits", "Requests answered from memory", reuse.hits)
-        yield Figure("counter", "quiver_cache_shared", "Requests that shared another's answer", reuse.shared)
-        yield Figure("counter", "quiver_cache_misses", "Repeatable requests with no answer yet", reuse.misses)
-        yield Figure("gauge", "quiver_records_waiting", "Records not yet written", ledger.waiting)
-        yield Figure("counter", "quiver_records_dropped", "Records that could not be written", ledger.dropped)
-        for backend in self.registry:
-            label = ("server", backend.id)
-            tier, load = backend.tier(trio.current_time()), backend.load
-            yield Figure("gauge", "quiver_server_up", "Whether a server is in service", tier < OUT_OF_SERVICE, label)
-            yield Figure("gauge", "quiver_server_in_flight", "Requests on a server", load.in_flight, label)
-            if isinstance(backend, EngineModel):
-                yield from backend.figures()
-        yield from self._gpus.figures()
 
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await open_wire(self.world.network, self._egress, host, port)
@@ -214,20 +226,46 @@ async def run(
     signals: AsyncIterator[int] | None = None,
     on_loopback: bool = True,
     loader: Loader | None = None,
+    stopping: Callable[[float], None] = lambda seconds: None,
+    local_socket: Path | None = None,
+    store: Store | None = None,
 ) -> int:
     """Serve until SIGINT or SIGTERM; the process's exit code (130 or 143).
 
     `sink` gets the records of finished requests, in batches, off the event loop. `signals` stands in for the process's
-    own, `loader` for the engine's. `on_loopback`: whether only this machine can reach the gateway. Raises `OSError` when the
-    address cannot be bound, `ValueError` when the configuration contradicts itself.
+    own, `loader` for the engine's. `on_loopback`: whether only this machine can reach the gateway. `local_socket`: where to
+    listen for this user's own programs, too. `store` keeps what lasts and is closed at the end; without one nothing lasts.
+    `stopping` is told how many seconds the shutdown may take, once it begins; the exit code is 1 when that was not enough,
+    or a part of the gateway failed to stop. Raises `OSError` when the address cannot be bound, `ValueError` when the
+    configuration contradicts itself.
     """
     world = world or World()
-    gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader)
+    gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader, store=store)
     acceptors = await world.network.listen(config.server.host, config.server.port)
-    if signals is not None:
-        return 128 + await _run(gateway, acceptors, control(gateway), announce, signals)
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
-        return 128 + await _run(gateway, acceptors, control(gateway), announce, received)
+    if local_socket is not None:
+        acceptors += _local_acceptors(local_socket)
+    shutdown = Shutdown(gateway.config.drain, stopping)
+    with contextlib.ExitStack() as stack:
+        if signals is None:
+            signals = stack.enter_context(trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM))
+        try:
+            with shutdown.scope:
+                await _run(gateway, acceptors, control(gateway), announce, signals, shutdown)
+        except Exception:
+            if shutdown.began is None:
+                raise
+            shutdown.failed()
+        return shutdown.exit_code()
+
+
+def _local_acceptors(path: Path) -> list[Acceptor]:
+    """The Unix socket, if there can be one: the gateway is of use without."""
+    try:
+        return [listen_locally(path)]
+    except OSError as error:
+        log = structlog.get_logger(component="server")
+        log.warning("no local socket: use the address and a key instead", path=str(path), reason=str(error))
+        return []
 
 
 async def _run(
@@ -236,16 +274,24 @@ async def _run(
     app: ASGIFramework,
     announce: Callable[[Listening], None],
     signals: AsyncIterator[int],
-) -> int:
+    shutdown: Shutdown,
+) -> None:
     async with trio.open_nursery() as telemetry:
-        telemetry.start_soon(gateway.ledger.write_records)
+        telemetry.start_soon(gateway.store.write)
+        telemetry.start_soon(_write_records, gateway)
         async with _resources(gateway), trio.open_nursery() as scope:
+            scope.start_soon(watch_lag, gateway.metrics.loop_lag)
             scope.start_soon(gateway.check_servers)
             scope.start_soon(gateway.joins.run)
-            received = await _serve(gateway, acceptors, app, announce, signals)
+            await _serve(gateway, acceptors, app, announce, signals, shutdown)
             scope.cancel_scope.cancel()
         gateway.ledger.close()
-    return received
+
+
+async def _write_records(gateway: Gateway) -> None:
+    """The ledger's writer; when it is done, nothing more comes for the store."""
+    await gateway.ledger.write_records()
+    gateway.store.close()
 
 
 @asynccontextmanager
@@ -268,8 +314,9 @@ async def _serve(
     app: ASGIFramework,
     announce: Callable[[Listening], None],
     signals: AsyncIterator[int],
-) -> int:
-    """Accept and answer until a signal comes, then drain; the signal's number."""
+    shutdown: Shutdown,
+) -> None:
+    """Accept and answer until a signal comes, then give way."""
     hypercorn = HypercornControl(app, gateway.exchanges, gateway.config.server)
     door = JoinDoor(gateway.joins, hypercorn, gateway.config, on_loopback=gateway.on_loopback)
     listener = Listener(gateway.exchanges, door, gateway.metrics, gateway.config.server)
@@ -278,61 +325,10 @@ async def _serve(
         await sessions.start(listener.serve, acceptors, sessions)
         announce(Listening(acceptors[0].address.host, acceptors[0].address.port, gateway.keys.required))
         gateway.state = "ready"
-        received = int(await anext(signals))
-        async with trio.open_nursery() as drain:
-            drain.start_soon(_stop_waiting_on_signal, signals, drain.cancel_scope)
-            await _drain(gateway, listener, hypercorn, signal.Signals(received))
-            drain.cancel_scope.cancel()
-        await _stop(gateway, listener, hypercorn)
+        shutdown.begin(signal.Signals(await anext(signals)))
+        gateway.state = "draining"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(shutdown.hurry_on, signals)
+            await shutdown.drain(gateway.exchanges, gateway.admission, listener, hypercorn, gateway.joins)
+            nursery.cancel_scope.cancel()
         sessions.cancel_scope.cancel()
-    return received
-
-
-async def _drain(
-    gateway: Gateway,
-    listener: Listener,
-    hypercorn: HypercornControl,
-    received: signal.Signals,
-) -> None:
-    """Let work in flight end by itself, for as long as the configuration gives it."""
-    config, log = gateway.config.drain, structlog.get_logger(component="server")
-    interrupted = received is signal.SIGINT
-    timeout = config.interrupt_timeout if interrupted else config.timeout
-    log.info("draining", signal=received.name, in_flight=gateway.exchanges.in_flight, timeout=timeout)
-    gateway.state = "draining"
-    listener.wind_down()
-    hypercorn.wind_down()
-    if not interrupted:
-        await trio.sleep(config.delay)
-    await _turn_away(gateway, listener, hypercorn)
-    with trio.move_on_after(timeout):
-        await gateway.exchanges.wait_idle()
-        gateway.joins.close()
-        with trio.move_on_after(FAREWELL):
-            await listener.wait_empty()
-
-
-async def _turn_away(gateway: Gateway, listener: Listener, hypercorn: HypercornControl) -> None:
-    """No new connections, no new requests, no more waiting for a free server."""
-    gateway.exchanges.draining = True
-    listener.stop_accepting()
-    gateway.admission.stop()
-    await hypercorn.stop()
-
-
-async def _stop(gateway: Gateway, listener: Listener, hypercorn: HypercornControl) -> None:
-    """End what still runs: open streams get an error event, others an envelope."""
-    await _turn_away(gateway, listener, hypercorn)
-    if gateway.exchanges.in_flight:
-        log = structlog.get_logger(component="server")
-        log.warning("drain timed out", stopped=gateway.exchanges.in_flight)
-        gateway.exchanges.stop_all()
-        with trio.move_on_after(CLOSE_TIMEOUT):
-            await gateway.exchanges.wait_idle()
-    gateway.joins.close()
-
-
-async def _stop_waiting_on_signal(signals: AsyncIterator[int], waiting: trio.CancelScope) -> None:
-    """A second signal."""
-    await anext(signals)
-    waiting.cancel()

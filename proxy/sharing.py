@@ -11,6 +11,7 @@ from quiver.schemas.config import Limits
 from quiver.schemas.errors import ApiError
 
 from .attempts import Attempts, Job
+from .metrics import Metrics
 from .record import Progress
 from .reply import Reply
 from .request import Request
@@ -25,8 +26,8 @@ TOLD = {"cache": b"hit", "shared": b"shared", "server": b"miss"}
 class Sharing:
     """Answers repeatable jobs. Productions live in the nursery that `answer` is given."""
 
-    def __init__(self, store: ReuseStore, attempts: Attempts, limits: Limits) -> None:
-        self._store, self._attempts, self._limits = store, attempts, limits
+    def __init__(self, store: ReuseStore, attempts: Attempts, limits: Limits, metrics: Metrics) -> None:
+        self._store, self._attempts, self._limits, self._metrics = store, attempts, limits, metrics
         self._log = structlog.get_logger(component="sharing")
 
     async def answer(
@@ -81,6 +82,8 @@ class Sharing:
             self._log.exception("internal error", request_id=request_id)
             recording.fail(ApiError(errors.INTERNAL_ERROR, f"Internal error; the log has it under `{request_id}`"))
         finally:
+            if recording.deserted_at is not None and reply.server_id is not None:
+                self._metrics.torn_down(reply.server_id, trio.current_time() - recording.deserted_at)
             self._store.finish(recording, trio.current_time())
             await watch.close()
 

@@ -30,10 +30,13 @@ class Departure(Protocol):
 
 
 class Watch:
-    """The end of one exchange, or of its present step. `cause`: why the whole exchange was ended, if it was."""
+    """The end of one exchange, or of its present step. `cause`: why the whole exchange was ended, if it was; `left_at`: when
+    its client was seen to have left, on Trio's clock.
+    """
 
     # Most exchanges never change these: they stand here once instead of being set for each.
     cause: ApiError | DownstreamGone | None = None
+    left_at: float | None = None
     due = inf
     _close: Callable[[], None] | None = None
     _depth = 0
@@ -115,6 +118,8 @@ class Watch:
         """End the exchange: its present step and all later ones."""
         if self.cause is None:
             self.cause = cause
+            if isinstance(cause, DownstreamGone):
+                self.left_at = trio.current_time()
             self._interrupt()
 
     def nudge(self) -> None:

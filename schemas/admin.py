@@ -10,6 +10,8 @@ from msgspec import Meta
 
 from .config import Capabilities, HttpUrl, ModelOptions, ServerName
 from .openai import ModelName
+from .saved import Metadata, Mode
+from .servers import BackendKey, Origin
 
 HealthStatus = Literal["healthy", "unhealthy", "unknown"]
 ModelState = Literal["loading", "ready", "idle", "unloading", "unloaded", "failed"]
@@ -19,16 +21,19 @@ CircuitState = Literal["unknown", "healthy", "suspect", "ejected", "half_open", 
 class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """A server to register, by its address with or without `/v1`. `model_name` is short for one of `models`; without
     either they are asked from the server. `name` becomes its id, host and port if unset. `api_key`: the key it wants.
+    With `detect` the gateway finds out what the server is, and takes what is not said here from that.
     """
 
     endpoint_url: HttpUrl
     model_name: ModelName | None = None
     models: tuple[ModelName, ...] = ()
     name: ServerName | None = None
-    api_key: Annotated[str, Meta(pattern=r"^[!-~]+$", max_length=4096)] | None = None
+    api_key: BackendKey | None = None
     weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
     max_concurrency: Annotated[int, Meta(ge=1)] | None = None
     capabilities: Capabilities = Capabilities()
+    metadata: Metadata = Metadata()
+    detect: bool = False
 
     def __repr__(self) -> str:
         return f"Registration({self.endpoint_url}, name={self.name})"
@@ -60,6 +65,7 @@ class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
     """One server. `state`: what its answers made of it, since `since`; `reason`: why it is not healthy; `until`: the end
     of its time out, null when it is not out; `failures`: those in a row. `success_rate` and `mean_seconds` are of checks,
     `uptime` is the share of time it was healthy. `reported_load`: requests it says it has, with other clients' requests.
+    `mode`: whether its operator lets it have requests. `version` counts the changes of what is known of it.
     """
 
     id: str
@@ -80,12 +86,20 @@ class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
     weight: float
     max_concurrency: int | None
     connections: Connections
+    mode: Mode
+    origin: Origin
+    metadata: Metadata
+    created: float
+    changed: float
+    version: int
 
 
 class ServerList(msgspec.Struct, frozen=True):
-    """The registered servers, in the order they came."""
+    """A page of the servers that were asked for; `total` of them in all. `next_cursor`: for the next page, null on the last."""
 
     servers: list[ServerReport]
+    total: int
+    next_cursor: str | None = None
 
 
 class CheckResult(msgspec.Struct, frozen=True):

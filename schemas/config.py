@@ -83,6 +83,7 @@ class Drain(_Section, frozen=True):
     delay: Annotated[Patience, said("on SIGTERM, how long `/readyz` says 503 while work is still accepted")] = 0.0
     timeout: Annotated[Patience, said("what open requests then get")] = 30.0
     interrupt_timeout: Annotated[Patience, said("the same after Ctrl-C, where a person waits")] = 2.0
+    total: Annotated[Seconds, said("the whole shutdown; what still runs then is stopped by force")] = 60.0
 
 
 class Auth(_Section, frozen=True):
@@ -280,6 +281,44 @@ class Log(_Section, frozen=True):
     ] = "auto"
 
 
+class Store(_Section, frozen=True):
+    """What is kept over restarts, and where."""
+
+    data_dir: Annotated[
+        str | None, said("the folder; `QUIVER_DATA_DIR` comes first, the platform's folder for a user's data last")
+    ] = None
+    flush_pause: Annotated[
+        Annotated[float, Meta(gt=0, le=60)], said("records wait so long for others to be written with")
+    ] = 0.25
+    size_warning: Annotated[ByteSize, said("a database larger than this is warned of")] = "500MB"
+    checks: Annotated[int, Meta(ge=1, le=10_000), said("results of checks that are kept of each server")] = 100
+
+
+class Telemetry(_Section, frozen=True):
+    """What the gateway tells of itself, beside its log. `/metrics` is on the main port in any case."""
+
+    metrics_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65_535)] | None,
+        said("a port with nothing but `/metrics`; none if unset, 0 for any"),
+    ] = None
+    metrics_host: Annotated[str, said("the address of that port; one that others can reach takes a client's key")] = (
+        "127.0.0.1"
+    )
+    tracing: Annotated[
+        bool, said("send OpenTelemetry spans to a collector, by OTLP over HTTP; needs the extra `otel`")
+    ] = False
+    endpoint: Annotated[
+        HttpUrl | None, said("the collector; `OTEL_EXPORTER_OTLP_ENDPOINT` or `http://localhost:4318` if unset")
+    ] = None
+    sampling: Annotated[
+        Annotated[float, Meta(ge=0, le=1)], said("the share of traces that are kept, of those that begin here")
+    ] = 1.0
+    propagate: Annotated[
+        bool, said("give requests that come without a `traceparent` one of ours, also without `tracing`")
+    ] = False
+    content: Annotated[bool, said("put prompts and answers into spans")] = False
+
+
 class Join(_Section, frozen=True):
     """Servers that dial in with `quiver join`, from behind NAT, and are served through a tunnel. Each end pings the other; a
     link that was silent for three heartbeats is dead.
@@ -317,6 +356,8 @@ class Config(_Section, frozen=True):
     egress: Egress = Egress()
     engine: Engine = Engine()
     log: Log = Log()
+    store: Store = Store()
+    telemetry: Telemetry = Telemetry()
     join: Join = Join()
     keys: tuple[Key, ...] = ()
     models: tuple[LocalModel, ...] = ()

@@ -12,6 +12,7 @@ EventKind = Literal[
     "server.deregistered",
     "server.paused",
     "server.resumed",
+    "server.draining",
     "server.drained",
     "server.state",
     "server.joined",

@@ -3,7 +3,7 @@
 These are the store's rows as the rest of the gateway sees them. Moments are Unix time.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -80,3 +80,24 @@ class SavedModel(msgspec.Struct, frozen=True, kw_only=True):
     id: ModelName
     model: LocalModel
     unloaded: bool = False
+
+
+class CheckResult(msgspec.Struct, frozen=True):
+    """How one attempt on a server ended: when, after how many seconds, and why it failed. `source`: a check, or traffic."""
+
+    at: float
+    ok: bool
+    seconds: float
+    reason: str | None = None
+    source: Literal["check", "traffic"] = "check"
+
+
+class Saved(msgspec.Struct, frozen=True, kw_only=True):
+    """What was there at start. `states` and `checks`, the last ones and oldest first, go by the server's id."""
+
+    servers: tuple[SavedServer, ...] = ()
+    states: dict[str, SavedState] = {}
+    keys: tuple[SavedKey, ...] = ()
+    models: tuple[SavedModel, ...] = ()
+    settings: dict[str, Any] = {}
+    checks: dict[str, tuple[CheckResult, ...]] = {}

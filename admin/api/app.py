@@ -8,7 +8,6 @@ import msgspec
 import quiver
 import structlog
 import trio
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from quart import Response, redirect, request
 from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
@@ -20,10 +19,10 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ..loopback import is_loopback
 from . import openapi
+from .administration import admin_api
 from .answers import json_reply
 from .lock import header_lookup
 from .report import HealthReport, VersionReport, report_on
-from .servers import admin_api
 
 # Swagger UI sets styles through the DOM and uses images inside its style sheet; nothing comes from another host.
 PAGE_POLICY = (
@@ -97,7 +96,8 @@ def _add_figures(app: QuartTrio, gateway: Gateway, began: float) -> None:
     @app.get("/metrics")
     async def metrics() -> Response:
         authenticate()
-        return Response(gateway.metrics.exposition(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+        page, content_type = await gateway.page.write(request.headers.get("Accept", ""))
+        return Response(page, content_type=content_type)
 
 
 def _add_pages(app: QuartTrio, gateway: Gateway) -> None:

@@ -1,4 +1,5 @@
-"""Who may use the admin API: whoever has the admin key, or without one whoever sits at a gateway's own machine.
+"""Who may use the admin API: whoever has the admin key or comes over the local socket, or without a key whoever sits at a
+gateway's own machine.
 
 Without a key a request has to come from loopback, and for nobody else, to a gateway on loopback. Pages of other sites that a
 browser on this machine shows are kept out too: by `Host` those whose name resolves to 127.0.0.1, by `Origin` the rest.
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 
 from quart import Request
 from quiver.proxy.access.keys import HeaderLookup, KeyRing, presented_key
+from quiver.proxy.handover import came_locally
 from quiver.schemas import errors
 from quiver.schemas.config import Config
 from quiver.schemas.errors import ApiError
@@ -20,6 +22,8 @@ SETTING = "set `auth.admin_key` or `auth.admin_key_file`"
 
 def admit_operator(request: Request, config: Config, keys: KeyRing, now: float) -> None:
     """Raise `ApiError` unless `request` may use the admin API: 401 without a key that is known here, 403 for others."""
+    if came_locally(request.scope):
+        return
     if config.auth.admin_key is None:
         refuse_strangers(request, config.server.host)
         return
@@ -57,6 +61,13 @@ def _hostname(address: str) -> str:
         return urlsplit(address).hostname or ""
     except ValueError:
         return ""
+
+
+def actor_of(request: Request) -> str:
+    """Who makes a change, for the journal: the address it comes from, with `admin@` before it when it showed the admin key."""
+    address = request.remote_addr or "unknown"
+    shown = "X-API-Key" in request.headers or "Authorization" in request.headers
+    return f"admin@{address}" if shown else address
 
 
 def header_lookup(request: Request) -> HeaderLookup:

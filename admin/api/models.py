@@ -10,7 +10,6 @@ from quiver.proxy.local.backend import EngineModel
 from quiver.proxy.local.loading import Loading
 from quiver.proxy.seams import World, offload
 from quiver.proxy.server import Gateway
-from quiver.schemas import errors
 from quiver.schemas.admin import (
     AvailableList,
     LoadEvent,
@@ -19,9 +18,9 @@ from quiver.schemas.admin import (
     ModelRemoved,
     ModelSource,
 )
-from quiver.schemas.errors import ApiError
 
 from .answers import json_reply
+from .bodies import json_body
 from .model_report import report
 
 # How often a follower of a load is told how far it is.
@@ -46,7 +45,7 @@ def add_models(api: Blueprint, gateway: Gateway) -> None:
 
     @api.post("/models/load")
     async def load() -> Response:
-        asked = decode_body(await _json_body(), _decode_load)
+        asked = decode_body(await json_body(request), _decode_load)
         model, loading = await models.load(asked)
         if "text/event-stream" in request.headers.get("Accept", ""):
             return _stream(_followed(model, loading, world))
@@ -59,7 +58,7 @@ def add_models(api: Blueprint, gateway: Gateway) -> None:
 
     @api.post("/models/estimate")
     async def estimate() -> Response:
-        return json_reply(await models.estimate(decode_body(await _json_body(), _decode_source)))
+        return json_reply(await models.estimate(decode_body(await json_body(request), _decode_source)))
 
     # A model's name may hold slashes.
     @api.get("/models/<path:id>")
@@ -74,14 +73,6 @@ def add_models(api: Blueprint, gateway: Gateway) -> None:
     async def remove(id: str) -> Response:
         models.remove(id)
         return json_reply(ModelRemoved(id, "removed"))
-
-
-async def _json_body() -> bytes:
-    """The request's body. It must be declared as JSON: pages of other sites cannot send that without being asked first."""
-    if request.mimetype != "application/json":
-        raise ApiError(errors.INVALID_REQUEST, "Send the request with `Content-Type: application/json`")
-    body: bytes = await request.data
-    return body
 
 
 async def _followed(model: EngineModel, loading: Loading, world: World) -> AsyncIterator[bytes]:

@@ -1,5 +1,6 @@
 """The API's description, `/openapi.json`: made from the table of operations and the error catalogue."""
 
+import re
 from typing import Any, get_args
 
 import msgspec
@@ -101,14 +102,36 @@ def _operation_object(operation: Operation, key_required: bool) -> Json:
 
 
 def _parameters(operation: Operation) -> list[Json]:
-    found: list[Json] = []
-    if "{id}" in operation.path:
-        found.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})
+    found: list[Json] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"{(\w+)}", operation.path)
+    ]
+    if operation.query is not None:
+        found += _query(operation.query)
     if operation.tag == "inference" and operation.request is not None:
         found += [
             {"name": name, "in": "header", "description": text, "schema": schema}
             for name, (text, schema) in REQUEST_HEADERS.items()
         ]
+    return found
+
+
+def _query(kind: type[msgspec.Struct]) -> list[Json]:
+    """The fields of `kind`, which must not hold structs of their own."""
+    _, schemas = msgspec.json.schema_components([kind], ref_template=REFERENCE)
+    schema = schemas[kind.__name__]
+    found = []
+    for name, type_of in schema["properties"].items():
+        text = type_of.pop("description", None)
+        found.append(
+            {
+                "name": name,
+                "in": "query",
+                **({"description": text} if text else {}),
+                **({"required": True} if name in schema.get("required", ()) else {}),
+                "schema": type_of,
+            }
+        )
     return found
 
 
@@ -118,6 +141,8 @@ def _content(operation: Operation) -> Json:
     content: Json = {"application/json": {"schema": _reference(operation.reply)}}
     if operation.stream is not None:
         content["text/event-stream"] = {"schema": _reference(operation.stream)}
+    for content_type in operation.also:
+        content[content_type] = {"schema": {"type": "string"}}
     return content
 
 

@@ -31,6 +31,12 @@ def report(server: RemoteServer, world: World) -> ServerReport:
         weight=load.weight,
         max_concurrency=load.limit or None,
         connections=msgspec.convert(server.statistics(), Connections, from_attributes=True),
+        mode=server.mode,
+        origin=server.entry.origin,
+        metadata=server.entry.metadata,
+        created=round(server.entry.created, 3),
+        changed=round(server.entry.changed, 3),
+        version=server.entry.version,
     )
 
 

@@ -1,55 +1,52 @@
-"""The admin API: servers are registered, looked at, checked and taken out while the gateway runs; its models; its figures."""
+"""The admin API's routes for servers: registered, listed, looked at, changed, checked, paused and taken out."""
 
+from collections.abc import AsyncIterator
+
+import msgspec
 import trio
 from quart import Blueprint, Response, request
 from quiver.proxy.remote import health
 from quiver.proxy.remote.backend import RemoteServer
 from quiver.proxy.server import Gateway
-from quiver.schemas import errors
-from quiver.schemas.admin import CheckReport, Deregistered, Registration, ServerList
-from quiver.schemas.errors import ApiError
+from quiver.schemas.admin import CheckReport, Deregistered, Registered
+from quiver.schemas.servers import DrainQuery, ModeReport, ServerQuery
 
-from . import registration
+from . import listing, registration, versions
 from .answers import json_reply
-from .figures import figures
-from .lock import admit_operator
-from .models import add_models
+from .bodies import MERGE_PATCH, json_body
+from .lock import actor_of
+from .query import decoded_query
 from .server_report import details, report
 
+# How often a follower of a drain is told how many requests are left.
+INTERVAL = 0.5
 
-def admin_api(gateway: Gateway, began: float) -> Blueprint:
-    """The routes below `/admin` for `gateway`, which began at `began` (Trio's clock)."""
-    api = Blueprint("admin_api", __name__, url_prefix="/admin")
 
-    @api.before_request
-    async def admit() -> None:
-        admit_operator(request, gateway.config, gateway.keys, trio.current_time())
-
+def add_servers(api: Blueprint, gateway: Gateway) -> None:
+    """The routes below `/admin/register` and `/admin/servers`."""
     _add_registration(api, gateway)
     _add_servers(api, gateway)
-    add_models(api, gateway)
-
-    @api.get("/stats")
-    async def stats() -> Response:
-        return json_reply(figures(gateway, trio.current_time() - began))
-
-    return api
+    _add_modes(api, gateway)
 
 
 def _add_registration(api: Blueprint, gateway: Gateway) -> None:
     @api.post("/register")
     async def register() -> Response:
-        reply, new = await registration.register(gateway, await _wanted())
-        return json_reply(reply, 201 if new else 200)
+        wanted = registration.decoded(await json_body(request))
+        server, new = await registration.register(gateway, wanted, actor_of(request))
+        reply = versions.tagged(json_reply(_registered(server), 201 if new else 200), server.entry)
+        reply.headers["Location"] = f"/admin/servers/{server.id}"
+        return reply
 
     @api.put("/register/<id>")
     async def change(id: str) -> Response:
-        return json_reply(await registration.change(gateway, id, await _wanted()))
+        wanted = registration.decoded(await json_body(request))
+        server = await registration.change(gateway, id, wanted, actor_of(request), _unchanged)
+        return versions.tagged(json_reply(_registered(server)), server.entry)
 
     @api.delete("/register/<id>")
     async def deregister(id: str) -> Response:
-        registration.registered(gateway, id)
-        gateway.deregister(id)
+        await registration.deregister(gateway, id, actor_of(request), _unchanged)
         return json_reply(Deregistered(id, "deregistered"))
 
 
@@ -58,12 +55,20 @@ def _add_servers(api: Blueprint, gateway: Gateway) -> None:
 
     @api.get("/servers")
     async def servers() -> Response:
-        found = [report(backend, world) for backend in gateway.registry if isinstance(backend, RemoteServer)]
-        return json_reply(ServerList(found))
+        query = decoded_query(request, ServerQuery)
+        reports = [report(backend, world) for backend in gateway.registry if isinstance(backend, RemoteServer)]
+        return json_reply(listing.page(reports, query))
 
     @api.get("/servers/<id>")
     async def server(id: str) -> Response:
-        return json_reply(details(registration.registered(gateway, id), world))
+        found = registration.registered(gateway, id)
+        return await versions.conditional(request, json_reply(details(found, world)), found.entry)
+
+    @api.patch("/servers/<id>")
+    async def patch(id: str) -> Response:
+        wanted = registration.decoded_patch(await json_body(request, MERGE_PATCH))
+        server = await registration.patch(gateway, id, wanted, actor_of(request), _unchanged)
+        return versions.tagged(json_reply(details(server, world)), server.entry)
 
     @api.post("/servers/<id>/health-check")
     async def check(id: str) -> Response:
@@ -73,8 +78,56 @@ def _add_servers(api: Blueprint, gateway: Gateway) -> None:
         return json_reply(CheckReport(id, passed, circuit.health, circuit.state, circuit.reason, round(seconds, 4)))
 
 
-async def _wanted() -> Registration:
-    """The request's body. It must be declared as JSON: pages of other sites cannot send that without being asked first."""
-    if request.mimetype != "application/json":
-        raise ApiError(errors.INVALID_REQUEST, "Send the registration with `Content-Type: application/json`")
-    return registration.decoded(await request.data)
+def _add_modes(api: Blueprint, gateway: Gateway) -> None:
+    modes = gateway.modes
+
+    @api.post("/servers/<id>/pause")
+    async def pause(id: str) -> Response:
+        _unchanged(registration.registered(gateway, id))
+        return json_reply(_mode(await modes.pause(id, actor_of(request))))
+
+    @api.post("/servers/<id>/resume")
+    async def resume(id: str) -> Response:
+        _unchanged(registration.registered(gateway, id))
+        return json_reply(_mode(await modes.resume(id, actor_of(request))))
+
+    @api.post("/servers/<id>/drain")
+    async def drain(id: str) -> Response:
+        query = decoded_query(request, DrainQuery)
+        _unchanged(registration.registered(gateway, id))
+        server = await modes.drain(id, actor_of(request))
+        if "text/event-stream" in request.headers.get("Accept", ""):
+            response = Response(_followed(gateway, server, query.wait), content_type="text/event-stream; charset=utf-8")
+            response.timeout = None
+            return response
+        with trio.move_on_after(query.wait):
+            await modes.wait_drained(id)
+        return json_reply(_mode(server))
+
+
+async def _followed(gateway: Gateway, server: RemoteServer, wait: float) -> AsyncIterator[bytes]:
+    """How many requests are left, until there is none or the time is over."""
+    yield _event(_mode(server))
+    with trio.move_on_after(wait):
+        while server.mode == "draining":
+            with trio.move_on_after(INTERVAL):
+                await gateway.modes.wait_drained(server.id)
+            yield _event(_mode(server))
+    yield b"data: [DONE]\n\n"
+
+
+def _event(value: msgspec.Struct) -> bytes:
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+
+
+def _unchanged(server: RemoteServer) -> None:
+    """Raise `ApiError` (412) when the request is meant for another version of `server`."""
+    versions.refuse_changed(request, server.entry)
+
+
+def _registered(server: RemoteServer) -> Registered:
+    return Registered(server.id, "registered", server.health)
+
+
+def _mode(server: RemoteServer) -> ModeReport:
+    return ModeReport(registration_id=server.id, mode=server.mode, in_flight=server.load.in_flight)

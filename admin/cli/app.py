@@ -13,18 +13,18 @@ import typer
 from ..api.report import COLUMNS, StatusReport, row, summary
 from . import bench as bench_commands
 from .chat import Answer, Question
-from .client import DEFAULT_URL, Client, decoded
+from .client import DEFAULT_URL, decoded
 from .console import print_json, print_table
+from .dotenv import lay_under
 from .failures import failures_explained
 from .join import join
 from .models import models
-from .options import ApiKey, Json, Url
+from .options import ApiKey, ApiKeyFile, Json, ModelName, Url, user
 from .servers import deregister, register, servers
 
 app = typer.Typer(
     name="quiver",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="One OpenAI-compatible address for every model server you run, with an engine of its own.",
@@ -44,10 +44,13 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-) -> None: ...
+) -> None:
+    with failures_explained():
+        lay_under(context)
 
 
 @app.command()
@@ -83,7 +86,7 @@ def serve(
 @app.command()
 def chat(
     question: Annotated[str, typer.Argument(help="What to ask; - reads it from stdin.")],
-    model: Annotated[str, typer.Option("--model", help="The model to ask.", metavar="NAME")] = "bolt",
+    model: ModelName = "bolt",
     system: Annotated[str | None, typer.Option("--system", help="Instructions ahead of the question.")] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.")] = None,
     temperature: Annotated[
@@ -91,6 +94,7 @@ def chat(
     ] = 0.0,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    api_key_file: ApiKeyFile = None,
     stats: Annotated[bool, typer.Option("--stats", help="Print the speed to stderr.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -102,8 +106,7 @@ def chat(
     """
     text = sys.stdin.read() if question == "-" else question
     with failures_explained():
-        client = Client(url, api_key)
-        answer = Answer(client, Question(text, model, system, max_tokens, temperature))
+        answer = Answer(user(url, api_key, api_key_file), Question(text, model, system, max_tokens, temperature))
         for piece in answer:
             if not as_json:
                 typer.echo(piece, nl=False)
@@ -117,7 +120,9 @@ def chat(
 
 
 @app.command()
-def status(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
+def status(
+    url: Url = DEFAULT_URL, api_key: ApiKey = None, api_key_file: ApiKeyFile = None, as_json: Json = False
+) -> None:
     """Show the gateway, its backends and their health.
 
     \b
@@ -125,7 +130,7 @@ def status(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False
       quiver status --url http://gateway.lab:8080
     """
     with failures_explained():
-        report = decoded(Client(url, api_key, timeout=10).get("/status"), StatusReport)
+        report = decoded(user(url, api_key, api_key_file, timeout=10).get("/status"), StatusReport)
     if as_json:
         print_json(report)
         return

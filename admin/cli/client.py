@@ -7,16 +7,17 @@ the code from the gateway's envelope.
 import http.client
 import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
-from quiver.schemas.errors import ErrorBody, ErrorEnvelope
+from quiver.schemas.errors import INVALID_API_KEY, ErrorBody, ErrorEnvelope
+
+from .address import DEFAULT_URL as DEFAULT_URL
+from .address import Address, BadAddress
 
 T = TypeVar("T")
-DEFAULT_URL = "http://127.0.0.1:8080"
 # The gateway sends a heartbeat every 15 s while it works, so a stream that is silent for longer than this is dead.
 TIMEOUT = 60.0
 MAX_REST = 1024 * 1024
@@ -49,24 +50,26 @@ class RequestFailed(Exception):
 
 
 class Client:
-    """Talks to the gateway at `url`, which may end in `/v1`. Nothing stays open between calls."""
+    """Talks to the gateway at `url`, which may end in `/v1` or name a socket of this machine. Nothing stays open between
+    calls. Where no key was given and the gateway wants one, it is asked for with `ask`, once.
+    """
 
-    def __init__(self, url: str = DEFAULT_URL, api_key: str | None = None, timeout: float = TIMEOUT) -> None:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ClientError(f"`{url}` is no HTTP address", f"write it as `{DEFAULT_URL}`")
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        api_key: str | None = None,
+        timeout: float = TIMEOUT,
+        ask: Callable[[str], str | None] | None = None,
+    ) -> None:
         try:
-            self._port = parts.port
-        except ValueError:
-            raise ClientError(f"`{url}` has no valid port", f"write it as `{DEFAULT_URL}`") from None
-        self._host, self._secure, self._timeout = parts.hostname, parts.scheme == "https", timeout
-        self._base = parts.path.rstrip("/").removesuffix("/v1")
-        self.url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{self._base}"
+            self._address = Address.parse(url)
+        except BadAddress as error:
+            raise ClientError(str(error), f"write it as `{DEFAULT_URL}`") from None
+        self._timeout, self._ask = timeout, ask
+        self.url = self._address.url
         self._headers = {"Accept": "application/json"}
         if api_key is not None:
-            if not (api_key.isascii() and api_key.isprintable()):
-                raise ClientError("the API key has characters that HTTP cannot carry")
-            self._headers["Authorization"] = f"Bearer {api_key}"
+            self._authorize(api_key)
 
     def __repr__(self) -> str:
         return f"<Client of {self.url}>"
@@ -80,13 +83,13 @@ class Client:
         with self._response(method, path, body) as response:
             return response.read()
 
-    def stream(self, path: str, body: bytes, accept: str | None = None) -> Iterator[bytes]:
-        """POST `body`; the data of each server-sent event as it arrives, without the closing `[DONE]`. `accept`: where
-        events have to be asked for.
+    def stream(self, path: str, body: bytes | None = None, accept: str | None = None) -> Iterator[bytes]:
+        """POST `body`, or GET where there is none; the data of each server-sent event as it arrives, without the closing
+        `[DONE]`. `accept`: where events have to be asked for.
 
         Raises `ClientError`, also when the stream ends too early, and `RequestFailed`, also for an error inside it.
         """
-        with self._response("POST", path, body, accept) as response:
+        with self._response("GET" if body is None else "POST", path, body, accept) as response:
             while line := response.readline():
                 data = _event_data(line)
                 if data == b"[DONE]":
@@ -101,13 +104,27 @@ class Client:
     def _response(
         self, method: str, path: str, body: bytes | None = None, accept: str | None = None
     ) -> Iterator[http.client.HTTPResponse]:
-        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=self._timeout)
+        with ExitStack() as stack:
+            try:
+                response = stack.enter_context(self._reply(method, path, body, accept))
+            except RequestFailed as failure:
+                key = self._missing_key(failure)
+                if key is None:
+                    raise
+                self._authorize(key)
+                response = stack.enter_context(self._reply(method, path, body, accept))
+            yield response
+
+    @contextmanager
+    def _reply(
+        self, method: str, path: str, body: bytes | None, accept: str | None
+    ) -> Iterator[http.client.HTTPResponse]:
+        connection = self._address.connection(self._timeout)
         try:
             with self._translated():
                 headers = self._headers | ({"Content-Type": "application/json"} if body is not None else {})
                 headers |= {"Accept": accept} if accept is not None else {}
-                connection.request(method, self._base + path, body, headers)
+                connection.request(method, self._address.base + path, body, headers)
                 response = connection.getresponse()
                 if response.status >= 300:
                     raise _failure(response)
@@ -115,17 +132,29 @@ class Client:
         finally:
             connection.close()
 
+    def _missing_key(self, failure: RequestFailed) -> str | None:
+        """The key that the gateway asks for, where none was given and there is somebody to ask."""
+        asked, self._ask = self._ask, None
+        if asked is None or failure.error.code != INVALID_API_KEY.code or "Authorization" in self._headers:
+            return None
+        return asked(self.url)
+
+    def _authorize(self, key: str) -> None:
+        if not (key.isascii() and key.isprintable()):
+            raise ClientError("the API key has characters that HTTP cannot carry")
+        self._headers["Authorization"] = f"Bearer {key}"
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         """Socket and protocol errors become `ClientError`."""
         try:
             yield
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, FileNotFoundError):
             raise ClientError(f"no gateway runs at {self.url}", "start one with `quiver serve`") from None
         except TimeoutError:
             raise ClientError(f"{self.url} did not answer within {self._timeout:g} s") from None
         except socket.gaierror:
-            raise ClientError(f"the host `{self._host}` is not known", "check `--url` or QUIVER_URL") from None
+            raise ClientError(f"the host `{self._address.host}` is not known", "check `--url` or QUIVER_URL") from None
         except ssl.SSLError as error:
             raise ClientError(f"no secure connection to {self.url}: {error.reason}") from None
         except http.client.IncompleteRead:

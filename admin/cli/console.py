@@ -1,5 +1,6 @@
 """What the command line prints: data to stdout, `error:` and `hint:` lines to stderr."""
 
+import getpass
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,3 +45,17 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("loading", total=None)
         yield lambda stage, done, total: progress.update(task, description=stage, completed=done, total=total or None)
+
+
+def ask_secretly(what: str) -> Callable[[str], str | None] | None:
+    """How to ask a person for a key for the gateway at a URL, without showing it; None where nobody sits."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+
+    def ask(url: str) -> str | None:
+        try:
+            return getpass.getpass(f"{what} for {url}: ", stream=sys.stderr).strip() or None
+        except EOFError:
+            return None
+
+    return ask

@@ -25,11 +25,11 @@ from quiver.schemas.openai import ModelList
 from quiver.schemas.sizes import size
 
 from .client import DEFAULT_URL, Client, ClientError, decoded
+from .completion import engine_models
 from .console import print_json, print_table, progress_bar
 from .failures import failures_explained
-from .options import AdminKey, ApiKey, Json, Url
+from .options import OPERATOR, AdminKey, AdminKeyFile, ApiKey, ApiKeyFile, Json, Url, operator, user
 
-OPERATOR = "the admin key with --admin-key or QUIVER_ADMIN_KEY"
 # Unloading waits for requests, by `drain.timeout`.
 UNLOAD_TIMEOUT = 3700.0
 COLUMNS = ("MODEL", "STATE", "IN FLIGHT", "MEMORY", "SOURCE", "REASON")
@@ -43,11 +43,19 @@ Context = Annotated[
     int | None, typer.Option("--context", min=16, help="Tokens of prompt and answer.", metavar="TOKENS")
 ]
 Sequences = Annotated[int | None, typer.Option("--max-sequences", min=1, help="Answers written at the same time.")]
-Id = Annotated[str, typer.Argument(help="The model, as `quiver models list` calls it.", metavar="ID")]
+Id = Annotated[
+    str, typer.Argument(help="The model, as `quiver models list` calls it.", metavar="ID", autocompletion=engine_models)
+]
 
 
 @models.callback(invoke_without_command=True)
-def on_offer(context: typer.Context, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
+def on_offer(
+    context: typer.Context,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    api_key_file: ApiKeyFile = None,
+    as_json: Json = False,
+) -> None:
     """List the models on offer; load, unload and size those of the built-in engine.
 
     \b
@@ -57,7 +65,7 @@ def on_offer(context: typer.Context, url: Url = DEFAULT_URL, api_key: ApiKey = N
     if context.invoked_subcommand is not None:
         return
     with failures_explained():
-        found = decoded(Client(url, api_key, timeout=10).get("/v1/models"), ModelList)
+        found = decoded(user(url, api_key, api_key_file, timeout=10).get("/v1/models"), ModelList)
     if as_json:
         print_json(found)
     else:
@@ -65,7 +73,9 @@ def on_offer(context: typer.Context, url: Url = DEFAULT_URL, api_key: ApiKey = N
 
 
 @models.command("list")
-def list_models(url: Url = DEFAULT_URL, admin_key: AdminKey = None, as_json: Json = False) -> None:
+def list_models(
+    url: Url = DEFAULT_URL, admin_key: AdminKey = None, admin_key_file: AdminKeyFile = None, as_json: Json = False
+) -> None:
     """List the built-in engine's models and how they stand.
 
     \b
@@ -73,7 +83,7 @@ def list_models(url: Url = DEFAULT_URL, admin_key: AdminKey = None, as_json: Jso
       quiver models list
     """
     with failures_explained(OPERATOR):
-        found = decoded(Client(url, admin_key).get("/admin/models"), LocalModelList)
+        found = decoded(operator(url, admin_key, admin_key_file).get("/admin/models"), LocalModelList)
     if as_json:
         print_json(found)
     else:
@@ -95,6 +105,7 @@ def load(
     force: Annotated[bool, typer.Option("--force", help="Load it even if memory seems too small.")] = False,
     url: Url = DEFAULT_URL,
     admin_key: AdminKey = None,
+    admin_key_file: AdminKeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Load a model while the gateway serves. One with the same id goes on until the new one is there.
@@ -108,7 +119,7 @@ def load(
     path, name = _path_or_name(source)
     asked = ModelLoad(path=path, name=name, id=id, options=options, replace=replace, force=force)
     with failures_explained(OPERATOR):
-        loaded = _follow(Client(url, admin_key), asked, shown=not as_json)
+        loaded = _follow(operator(url, admin_key, admin_key_file), asked, shown=not as_json)
     if as_json:
         print_json(loaded)
     else:
@@ -116,7 +127,13 @@ def load(
 
 
 @models.command()
-def unload(id: Id, url: Url = DEFAULT_URL, admin_key: AdminKey = None, as_json: Json = False) -> None:
+def unload(
+    id: Id,
+    url: Url = DEFAULT_URL,
+    admin_key: AdminKey = None,
+    admin_key_file: AdminKeyFile = None,
+    as_json: Json = False,
+) -> None:
     """Free a model's memory, once its requests are over or had their time. Cancels a load.
 
     \b
@@ -124,7 +141,7 @@ def unload(id: Id, url: Url = DEFAULT_URL, admin_key: AdminKey = None, as_json: 
       quiver models unload llama3.2:1b
     """
     with failures_explained(OPERATOR):
-        client = Client(url, admin_key, timeout=UNLOAD_TIMEOUT)
+        client = operator(url, admin_key, admin_key_file, timeout=UNLOAD_TIMEOUT)
         reply = decoded(client.send("POST", f"/admin/models/{quote(id)}/unload", b"{}"), LocalModelReport)
     if as_json:
         print_json(reply)
@@ -133,7 +150,13 @@ def unload(id: Id, url: Url = DEFAULT_URL, admin_key: AdminKey = None, as_json: 
 
 
 @models.command()
-def remove(id: Id, url: Url = DEFAULT_URL, admin_key: AdminKey = None, as_json: Json = False) -> None:
+def remove(
+    id: Id,
+    url: Url = DEFAULT_URL,
+    admin_key: AdminKey = None,
+    admin_key_file: AdminKeyFile = None,
+    as_json: Json = False,
+) -> None:
     """Unload a model and offer it no more.
 
     \b
@@ -141,7 +164,9 @@ def remove(id: Id, url: Url = DEFAULT_URL, admin_key: AdminKey = None, as_json: 
       quiver models remove llama3.2:1b
     """
     with failures_explained(OPERATOR):
-        reply = decoded(Client(url, admin_key).send("DELETE", f"/admin/models/{quote(id)}"), ModelRemoved)
+        reply = decoded(
+            operator(url, admin_key, admin_key_file).send("DELETE", f"/admin/models/{quote(id)}"), ModelRemoved
+        )
     if as_json:
         print_json(reply)
     else:
@@ -149,7 +174,9 @@ def remove(id: Id, url: Url = DEFAULT_URL, admin_key: AdminKey = None, as_json: 
 
 
 @models.command()
-def available(url: Url = DEFAULT_URL, admin_key: AdminKey = None, as_json: Json = False) -> None:
+def available(
+    url: Url = DEFAULT_URL, admin_key: AdminKey = None, admin_key_file: AdminKeyFile = None, as_json: Json = False
+) -> None:
     """List what can be loaded by name: Ollama's models, and the files in `engine.models_dir`.
 
     \b
@@ -157,7 +184,7 @@ def available(url: Url = DEFAULT_URL, admin_key: AdminKey = None, as_json: Json 
       quiver models available
     """
     with failures_explained(OPERATOR):
-        found = decoded(Client(url, admin_key).get("/admin/models/available"), AvailableList)
+        found = decoded(operator(url, admin_key, admin_key_file).get("/admin/models/available"), AvailableList)
     if as_json:
         print_json(found)
     elif found.models:
@@ -175,6 +202,7 @@ def estimate(
     max_sequences: Sequences = None,
     url: Url = DEFAULT_URL,
     admin_key: AdminKey = None,
+    admin_key_file: AdminKeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Say how much memory a model would take on the gateway's machine, and whether there is so much.
@@ -187,7 +215,9 @@ def estimate(
     options = ModelOptions(context_length=context, max_sequences=max_sequences)
     asked = msgspec.json.encode(ModelSource(path=path, name=name, options=options))
     with failures_explained(OPERATOR):
-        found = decoded(Client(url, admin_key).send("POST", "/admin/models/estimate", asked), EstimateReport)
+        found = decoded(
+            operator(url, admin_key, admin_key_file).send("POST", "/admin/models/estimate", asked), EstimateReport
+        )
     if as_json:
         print_json(found)
         return

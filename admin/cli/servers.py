@@ -17,14 +17,14 @@ from quiver.schemas.admin import (
 )
 
 from ..configuration.credentials import key_in
-from .client import DEFAULT_URL, Client, decoded
+from .client import DEFAULT_URL, decoded
+from .completion import server_ids
 from .console import print_json, print_table
 from .failures import failures_explained
-from .options import AdminKey, Json, Url
+from .options import OPERATOR, AdminKey, AdminKeyFile, Json, ServerId, Url, operator
 
 # A first check may take a minute, by `health.timeout`.
 TIMEOUT = 75.0
-OPERATOR = "the admin key with --admin-key or QUIVER_ADMIN_KEY"
 
 COLUMNS = ("SERVER", "STATE", "IN FLIGHT", "ADDRESS", "MODELS", "REASON")
 RESULTS = ("AT", "OF", "RESULT", "SECONDS", "REASON")
@@ -50,6 +50,7 @@ def register(
     ] = None,
     url: Url = DEFAULT_URL,
     admin_key: AdminKey = None,
+    admin_key_file: AdminKeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Register a server with a running gateway, once it has passed a check. Registering it again changes it.
@@ -67,7 +68,7 @@ def register(
             weight=weight,
             max_concurrency=max_concurrency,
         )
-        client = Client(url, admin_key, TIMEOUT)
+        client = operator(url, admin_key, admin_key_file, TIMEOUT)
         reply = decoded(client.send("POST", "/admin/register", msgspec.json.encode(wanted)), Registered)
     if as_json:
         print_json(reply)
@@ -76,9 +77,10 @@ def register(
 
 
 def deregister(
-    id: Annotated[str, typer.Argument(help="The server, as `quiver servers` calls it.", metavar="ID")],
+    id: ServerId,
     url: Url = DEFAULT_URL,
     admin_key: AdminKey = None,
+    admin_key_file: AdminKeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Give a server no more requests; those on it go on.
@@ -88,7 +90,10 @@ def deregister(
       quiver deregister lab
     """
     with failures_explained(OPERATOR):
-        reply = decoded(Client(url, admin_key).send("DELETE", f"/admin/register/{quote(id, safe='')}"), Deregistered)
+        reply = decoded(
+            operator(url, admin_key, admin_key_file).send("DELETE", f"/admin/register/{quote(id, safe='')}"),
+            Deregistered,
+        )
     if as_json:
         print_json(reply)
     else:
@@ -96,9 +101,13 @@ def deregister(
 
 
 def servers(
-    id: Annotated[str | None, typer.Argument(help="Show only this one, with its last results.", metavar="ID")] = None,
+    id: Annotated[
+        str | None,
+        typer.Argument(help="Show only this one, with its last results.", metavar="ID", autocompletion=server_ids),
+    ] = None,
     url: Url = DEFAULT_URL,
     admin_key: AdminKey = None,
+    admin_key_file: AdminKeyFile = None,
     as_json: Json = False,
 ) -> None:
     """List the servers and how they stand, or show one.
@@ -108,7 +117,7 @@ def servers(
       quiver servers lab
     """
     with failures_explained(OPERATOR):
-        client = Client(url, admin_key)
+        client = operator(url, admin_key, admin_key_file)
         if id is None:
             _list(decoded(client.get("/admin/servers"), ServerList), as_json=as_json)
         else:

@@ -15,7 +15,16 @@ from .complaint import SettingsError, explain, known_names, nearest, type_at
 PREFIX = "QUIVER_"
 # Variables that are not settings of the gateway: the clients', the data folder's, and the bootstrap script's.
 RESERVED = frozenset(
-    {"QUIVER_URL", "QUIVER_API_KEY", "QUIVER_ADMIN_KEY", "QUIVER_JOIN_KEY", "QUIVER_DATA_DIR", "QUIVER_PYTHON"}
+    {
+        "QUIVER_URL",
+        "QUIVER_API_KEY",
+        "QUIVER_API_KEY_FILE",
+        "QUIVER_ADMIN_KEY",
+        "QUIVER_ADMIN_KEY_FILE",
+        "QUIVER_JOIN_KEY",
+        "QUIVER_DATA_DIR",
+        "QUIVER_PYTHON",
+    }
 )
 # Kubernetes puts these into every pod beside a service called `quiver`.
 _SERVICE_LINK = re.compile(r"QUIVER_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")

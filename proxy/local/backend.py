@@ -78,6 +78,10 @@ class EngineModel:
             yield from statistics_figures(current.engine.statistics(), label)
         yield from self._sequences.figures(label)
 
+    @property
+    def serving(self) -> bool:
+        return True
+
     def takes(self, call: Call) -> bool:
         return call.endpoint in self.endpoints
 

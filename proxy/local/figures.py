@@ -76,10 +76,10 @@ class SequenceFigures:
             ("generation_tokens_per_second", "Speed of writing answers", self.generation_rate),
         ]
         for name, meaning, histogram in histograms:
-            yield Figure("histogram", f"quiver_engine_{name}", meaning, histogram, label)
+            yield Figure("histogram", f"quiver_engine_{name}", meaning, histogram, (label,))
 
 
 def statistics_figures(statistics: EngineStatistics, label: tuple[str, str]) -> Iterator[Figure]:
     """The engine's own figures as of its last step."""
     for name, (kind, meaning) in STATISTICS.items():
-        yield Figure(kind, f"quiver_engine_{RENAMED.get(name, name)}", meaning, getattr(statistics, name), label)
+        yield Figure(kind, f"quiver_engine_{RENAMED.get(name, name)}", meaning, getattr(statistics, name), (label,))

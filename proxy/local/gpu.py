@@ -29,14 +29,14 @@ class GpuFigures:
         if self._handles is None:
             self._handles = self._find()
         for number, handle in enumerate(self._handles):
-            label = ("gpu", str(number))
+            labels = (("gpu", str(number)),)
             for name, meaning, read in READINGS:
                 # The library's errors are classes of its own, and a driver may go at any moment.
                 try:
                     value = float(read(self._library, handle))
                 except Exception:  # noqa: S112
                     continue
-                yield Figure("gauge", f"quiver_gpu_{name}", meaning, value, label)
+                yield Figure("gauge", f"quiver_gpu_{name}", meaning, value, labels)
 
     def _find(self) -> list[Any]:
         """The cards there are; looked for once."""

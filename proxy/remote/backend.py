@@ -16,6 +16,8 @@ from quiver.schemas.config import Limits
 from quiver.schemas.config import RemoteBackend as RemoteConfig
 from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import ModelName, RemoteModelList
+from quiver.schemas.saved import Mode
+from quiver.schemas.servers import Entry
 
 from ..native import encode_request
 from ..registry import BackendStatus, Call, Health
@@ -41,22 +43,31 @@ LOAD_TIME = 1.0
 TAIL = 0.25
 # The pause of a server that answers 429 without saying how long.
 DEFAULT_PAUSE = 1.0
+# What a host may hold and a server's name may not.
+OF_NO_NAME = re.compile(r"[^A-Za-z0-9._-]")
 UUID_FORM = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 _decode_models = msgspec.json.Decoder(RemoteModelList).decode
 
 
 class RemoteServer:
-    """One `[[backends]]` entry. `circuit` says how it is, `load` how busy. `found` is called when it offers other models than
-    before. Close with `close`.
+    """One server. `circuit` says how it is, `load` how busy, `mode` whether it gets new calls, `entry` where it comes from.
+    `found` is called when it offers other models than before. Close with `close`.
     """
 
     def __init__(
-        self, config: RemoteConfig, limits: Limits, health: HealthConfig, world: World, open_wire: OpenWire
+        self,
+        config: RemoteConfig,
+        limits: Limits,
+        health: HealthConfig,
+        world: World,
+        open_wire: OpenWire,
+        entry: Entry = Entry(),  # noqa: B008 - frozen
     ) -> None:
-        self.config = config
+        self.config, self.entry = config, entry
+        self.mode: Mode = "serving"
         origin = Origin.parse(config.url)
-        self.id = config.name or f"{origin.host}-{origin.port}".replace(":", ".")
+        self.id = config.name or OF_NO_NAME.sub(".", f"{origin.host}-{origin.port}")[:64]
         self.load = Load(config.weight, config.max_concurrency or 0)
         self._longest = config.capabilities.context_length or inf
         self._longest_reply = config.capabilities.max_tokens or inf
@@ -84,6 +95,15 @@ class RemoteServer:
         return self.circuit.health
 
     @property
+    def serving(self) -> bool:
+        return self.mode == "serving"
+
+    @property
+    def origin(self) -> Origin:
+        """Where it listens. Two servers with the same one are the same, however their addresses are written."""
+        return self._upstream.origin
+
+    @property
     def endpoints(self) -> Sequence[str]:
         return self.config.capabilities.endpoints
 
@@ -98,6 +118,7 @@ class RemoteServer:
         circuit, able = self.circuit, self.config.capabilities
         return (
             circuit.state == "healthy"
+            and self.mode == "serving"
             and not self.load.full
             and call.endpoint in able.endpoints
             and (able.streaming or not call.stream)
@@ -122,10 +143,22 @@ class RemoteServer:
         return self._upstream.statistics()
 
     def succeed(self, before: "RemoteServer") -> None:
-        """Take the place of `before`. At the same address the calls that still run there count as this one's."""
-        if self._upstream.origin == before._upstream.origin:
-            self.load = before.load
-            self.load.weight, self.load.limit = self.config.weight, self.config.max_concurrency or 0
+        """Take the place of `before`, in its mode. At the same address the calls that still run there count as this one's, and
+        with the same key what is known of its health holds.
+        """
+        self.mode = before.mode
+        if self.origin != before.origin:
+            return
+        self.load = before.load
+        self.load.weight, self.load.limit = self.config.weight, self.config.max_concurrency or 0
+        if self.reached_like(before):
+            self._found_models, self._reports_load = before._found_models, before._reports_load
+            self.circuit = before.circuit
+            self.circuit.on_change = self._circuit_changed
+
+    def reached_like(self, other: "RemoteServer") -> bool:
+        """Whether a check of `other` tells of this one too: they have the same address and key."""
+        return self.origin == other.origin and self.config.api_key == other.config.api_key
 
     def close(self) -> None:
         """Close its idle connections now, the busy ones after their replies."""

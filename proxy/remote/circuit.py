@@ -14,6 +14,8 @@ import msgspec
 from quiver.schemas.config import Health as HealthConfig
 from quiver.schemas.errors import ApiError
 
+from .tally import Tally
+
 State = Literal["unknown", "healthy", "suspect", "ejected", "half_open", "disabled"]
 Event = Literal["success", "failure", "threshold", "credential_refused", "cut_off", "trial_begun", "trial_dropped"]
 Shown = Literal["healthy", "unhealthy", "unknown"]
@@ -145,7 +147,7 @@ class Circuit:
 
     `state` is a row of `TRANSITIONS`, entered at `since`; `reason` says why the server is not healthy; `until` is the end of
     its time out, 0 when it is not out; `failures` counts those in a row. `history` keeps the last 100 results, without the
-    successes of traffic that changed nothing. `on_change` is called after each change of state.
+    successes of traffic that changed nothing. `on_change` is called after each change of state. `tally` counts for the metrics.
 
     Consecutive failures eject, for a time that doubles (Linkerd's failure accrual): with few servers and long requests the
     statistical methods never have enough to go by. The time falls back to the first after a healthy `interval`.
@@ -165,6 +167,7 @@ class Circuit:
         "reason",
         "since",
         "state",
+        "tally",
         "until",
     )
 
@@ -177,6 +180,7 @@ class Circuit:
         self.failures = 0
         self.history: deque[Result] = deque(maxlen=HISTORY)
         self.on_change: Callable[[], None] = _ignore
+        self.tally = Tally()
         self._first_at: float | None = None
         self._healthy_for = 0.0
         self._next_ejection = min(config.ejection, config.max_ejection)
@@ -296,6 +300,7 @@ class Circuit:
             self._take_out(now)
         if state != before:
             self.state, self.since = state, now
+            self.tally.moved(state)
             self.on_change()
 
     def _take_out(self, now: float) -> None:

@@ -10,6 +10,7 @@ import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from urllib.parse import urlsplit
 
 import msgspec
@@ -44,13 +45,14 @@ class Origin:
 
     @classmethod
     def parse(cls, url: str) -> "Origin":
-        """`url` with or without `/v1`. Raises `ValueError` on a bad host or port."""
+        """`url` with or without `/v1`. Spellings of one address give the same. Raises `ValueError` on a bad host or port."""
         parts = urlsplit(url)
         if not parts.hostname:
             raise ValueError(f"no host in `{url}`")
         port = parts.port or (443 if parts.scheme == "https" else 80)
         path = parts.path.rstrip("/")
-        return cls(parts.scheme, parts.hostname, port, path if path.endswith("/v1") else path + "/v1")
+        host = IPv6Address(parts.hostname).compressed if ":" in parts.hostname else parts.hostname
+        return cls(parts.scheme, host, port, path if path.endswith("/v1") else path + "/v1")
 
     @property
     def authority(self) -> str:
@@ -144,10 +146,11 @@ class Response:
 
 
 class UpstreamStatistics(msgspec.Struct, frozen=True):
-    """Connections to one server: carrying a request, and kept for the next."""
+    """Connections to one server: carrying a request, and kept for the next; and how many were made since the start."""
 
     busy: int
     idle: int
+    opened: int
 
 
 class Upstream:
@@ -158,14 +161,14 @@ class Upstream:
         self._limits, self._open_wire = limits, open_wire
         self._idle: deque[Connection] = deque()
         self._tls = ssl.create_default_context() if origin.scheme == "https" else None
-        self._busy = 0
+        self._busy = self._opened = 0
         self._closed = False
 
     def __repr__(self) -> str:
         return f"<Upstream {self.origin}: {self._busy} busy, {len(self._idle)} idle>"
 
     def statistics(self) -> UpstreamStatistics:
-        return UpstreamStatistics(self._busy, len(self._idle))
+        return UpstreamStatistics(self._busy, len(self._idle), self._opened)
 
     async def request(self, request: bytes, method: str, watch: Watch) -> Response:
         """Send `request`; the reply, once its head is in. The time that each step may take is set on `watch`.
@@ -247,6 +250,7 @@ class Upstream:
         try:
             with watch:
                 wire = await self._open_wire(origin.host, origin.port)
+                self._opened += 1
                 if self._tls is None:
                     return Connection(wire, wire)
                 secure = trio.SSLStream(wire, self._tls, server_hostname=origin.host, https_compatible=True)

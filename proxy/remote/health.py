@@ -101,7 +101,14 @@ async def check(server: Watched, config: HealthConfig) -> bool:
 
     If an ejection is over this is the trial, and no traffic is let in beside it.
     """
-    circuit, began = server.circuit, trio.current_time()
+    began = trio.current_time()
+    passed = await _passes(server, config, began)
+    server.circuit.tally.checked(passed, trio.current_time() - began)
+    return passed
+
+
+async def _passes(server: Watched, config: HealthConfig, began: float) -> bool:
+    circuit = server.circuit
     trial = circuit.begin_trial(began)
     try:
         with trio.fail_after(config.timeout):

@@ -62,12 +62,12 @@ class Recording:
     Whoever produces it reports a failure with `fail`, not with `Reply.fail`, so that it is not taken for an answer, and lets
     no heartbeats into it: each client's reply has its own.
 
-    `notes` tells those who play it what the producer knows of the answer; the producer sets it before it begins.
+    `deserted_at`: when the last client left before the end, on Trio's clock. `notes` tells those who play it what the
+    producer knows of the answer; the producer sets it before it begins.
     """
 
     __slots__ = (
         "_arrivals",
-        "_deserted",
         "_dropped",
         "_error",
         "_headers",
@@ -77,6 +77,7 @@ class Recording:
         "_positions",
         "_room",
         "begun",
+        "deserted_at",
         "directives",
         "finished",
         "key",
@@ -98,7 +99,7 @@ class Recording:
         self._held: bytearray | bytes = bytearray()
         self._dropped = 0
         self._error: ApiError | None = None
-        self._deserted = False
+        self.deserted_at: float | None = None
         self._positions: dict[int, int] = {}
         self._next_player = 0
         self._arrivals = trio.lowlevel.ParkingLot()
@@ -131,7 +132,7 @@ class Recording:
     @property
     def joinable(self) -> bool:
         """Whether one more client can be played the answer from its beginning."""
-        return self._error is None and not self._deserted and self._produced <= self._max_entry
+        return self._error is None and self.deserted_at is None and self._produced <= self._max_entry
 
     async def send_response(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes | None) -> None:
         """Take a whole reply, or with `body` None the head of one that follows in pieces."""
@@ -226,7 +227,7 @@ class Recording:
     def _left(self) -> None:
         self._drop_played()
         if not self._positions and not self.finished:
-            self._deserted = True
+            self.deserted_at = trio.current_time()
             self.production.cancel(reason="the last client of a shared answer has left")
 
 

@@ -3,6 +3,7 @@
 Plain counting. Whoever sends a request says so with `taken` and `returned`; whoever polls the server brings `report`s.
 """
 
+from collections.abc import Callable
 from math import exp
 
 # Finagle's and tower's usual decay: after 10 s without news an estimate has lost two thirds of its weight.
@@ -45,9 +46,11 @@ class PeakEwma:
 
 
 class Load:
-    """What one backend has to do. `weight` is its share under `weighted`; `limit` the requests it gets at a time, 0 for any."""
+    """What one backend has to do. `weight` is its share under `weighted`; `limit` the requests it gets at a time, 0 for any;
+    `emptied`, while it is set, is called whenever the last request leaves.
+    """
 
-    __slots__ = ("credit", "first_token", "in_flight", "limit", "reported", "reported_at", "weight")
+    __slots__ = ("credit", "emptied", "first_token", "in_flight", "limit", "reported", "reported_at", "weight")
 
     def __init__(self, weight: float = 1.0, limit: int = 0) -> None:
         self.weight = weight
@@ -57,6 +60,7 @@ class Load:
         self.reported: float | None = None
         self.reported_at: float | None = None
         self.credit = 0
+        self.emptied: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         limit = f" of {self.limit}" if self.limit else ""
@@ -79,6 +83,8 @@ class Load:
             raise RuntimeError("a request was returned that had not been taken")
         self.in_flight -= 1
         self.credit -= 1
+        if self.emptied is not None and not self.in_flight:
+            self.emptied()
 
     def report(self, running_and_waiting: float | None, now: float) -> None:
         """Note what the server says of itself, other clients' requests included; None once it says nothing any more."""

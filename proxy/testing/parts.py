@@ -26,6 +26,7 @@ class ScriptedBackend:
         self.load = Load()
         self.endpoints: tuple[str, ...] = ("chat/completions", "completions", "embeddings")
         self.health: Health = "healthy"
+        self.serving = True
         self.calls: list[Call] = []
 
     def __repr__(self) -> str:
@@ -41,7 +42,7 @@ class ScriptedBackend:
         return True
 
     def ready(self, call: Call, now: float) -> bool:
-        return self.health == "healthy" and not self.load.full and self.takes(call)
+        return self.serving and self.health == "healthy" and not self.load.full and self.takes(call)
 
     def tier(self, now: float) -> int:
         return {"healthy": 0, "unknown": 1, "unhealthy": 3}[self.health]

@@ -16,7 +16,8 @@ from hypercorn.typing import ASGIFramework
 
 from ..remote.backend import RemoteServer
 from ..seams import World, offload_runner
-from ..server import CLOSE_TIMEOUT, Gateway, run
+from ..server import Gateway, run
+from ..shutdown import CLOSE_TIMEOUT
 from .clients import MANNERS, Client
 from .evidence import Evidence
 from .invariants import breaches

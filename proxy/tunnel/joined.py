@@ -2,15 +2,18 @@
 
 from typing import Literal
 
+import msgspec
 import trio
 from quiver.schemas.config import Health as HealthConfig
 from quiver.schemas.config import Limits, RemoteBackend
 from quiver.schemas.errors import ApiError
 from quiver.schemas.join import Farewell, Offer, Tally
+from quiver.schemas.servers import Entry
 
 from ..network import Unreachable, Wire
 from ..registry import OUT_OF_SERVICE, Call
 from ..remote.backend import RemoteServer
+from ..remote.connections import Origin
 from ..reply import Reply
 from ..seams import World
 from ..watch import Watch
@@ -26,7 +29,9 @@ class JoinedServer(RemoteServer):
     """
 
     def __init__(self, offer: Offer, link: Link, peer: str, limits: Limits, health: HealthConfig, world: World) -> None:
-        super().__init__(_as_backend(offer), limits, health, world, self._open_stream)
+        now = world.wall_clock()
+        entry = Entry(origin="joined", metadata=offer.metadata, created=now, changed=now)
+        super().__init__(_as_backend(offer), limits, health, world, self._open_stream, entry)
         self.offer, self.link, self.peer = offer, link, peer
         self.joined_at = self.linked_at = trio.current_time()
         self.lost_at: float | None = None
@@ -52,8 +57,13 @@ class JoinedServer(RemoteServer):
 
     @property
     def serving(self) -> bool:
-        """Whether its owner lets it have new calls."""
-        return not self.paused and self.departure is None
+        """Whether both its owner and the gateway's operator let it have new calls."""
+        return super().serving and not self.paused and self.departure is None
+
+    @property
+    def origin(self) -> Origin:
+        """Its own: that of another machine's server may be written the same way."""
+        return Origin("joined", self.id, 0, super().origin.base)
 
     def ready(self, call: Call, now: float) -> bool:
         return self.available and super().ready(call, now)
@@ -83,14 +93,17 @@ class JoinedServer(RemoteServer):
         super().succeed(before)
         if isinstance(before, JoinedServer):
             self._found_models = before._found_models
-            if self.circuit is not before.circuit:
-                self.circuit.history.extend(before.circuit.history)
+            if self.config == before.config and self.entry.metadata == before.entry.metadata:
+                self.entry = before.entry
+            else:
+                changes = before.entry.version + 1
+                self.entry = msgspec.structs.replace(self.entry, created=before.entry.created, version=changes)
             self.joined_at, self.reconnects = before.joined_at, before.reconnects + 1
             self.served, self.failed, self.tokens = before.served, before.failed, before.tokens
 
     def tally(self) -> Tally:
         """What its owner is told."""
-        return Tally(self.served, self.failed, self.load.in_flight, self.tokens)
+        return Tally(self.served, self.failed, self.load.in_flight, self.tokens, self.mode)
 
     async def forward(self, call: Call, reply: Reply, watch: Watch) -> None:
         """See `Backend.forward`."""

@@ -12,11 +12,13 @@ import structlog
 import trio
 from quiver.schemas.config import Config
 from quiver.schemas.join import PROTOCOL, Farewell, FarewellCode, Offer, Welcome
+from quiver.schemas.saved import Mode
 
 from ..events import Journal
 from ..registry import Registry
 from ..remote.backend import RemoteServer
 from ..seams import World
+from ..store.store import Store
 from .frames import Kind, ProtocolError
 from .joined import JoinedServer
 from .link import Link, LinkLost
@@ -29,6 +31,7 @@ OFFER_TIME = 10.0
 TALLY_INTERVAL = 1.0
 # How often it is looked whether a server that leaves has finished.
 IDLE_INTERVAL = 0.1
+MAX_REMEMBERED = 1000
 
 encode = msgspec.json.encode
 _decode_offer = msgspec.json.Decoder(Offer).decode
@@ -46,6 +49,7 @@ class Host(Protocol):
     world: World
     journal: Journal
     registry: Registry
+    store: Store
 
     def adopt(self, server: RemoteServer) -> None: ...
 
@@ -58,6 +62,8 @@ class Joins:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.draining = False
+        # What an operator has paused stays so when it comes again.
+        self._modes: dict[str, Mode] = {}
         self._nursery: trio.Nursery | None = None
         self._log = structlog.get_logger(component="join")
 
@@ -104,6 +110,8 @@ class Joins:
         before = self.host.registry.get(server.id)
         if isinstance(before, JoinedServer):
             before.link.cut("its joiner has opened another")
+        else:
+            server.mode = self._mode(server.id)
         server.found = self.host.registry.refresh
         self.host.adopt(server)
         resumed = isinstance(before, JoinedServer)
@@ -137,6 +145,13 @@ class Joins:
             if self._nursery is not None and not self.draining:
                 self._nursery.start_soon(self._wait_return, server)
 
+    def _mode(self, id: str) -> Mode:
+        """What an operator made of the server before it left, or before the gateway was started again."""
+        if id in self._modes:
+            return self._modes[id]
+        saved = self.host.store.saved.states.get(id)
+        return "serving" if saved is None or saved.mode == "serving" else "paused"
+
     async def _wait_return(self, server: JoinedServer) -> None:
         grace = self.host.config.join.grace
         await trio.sleep(grace)
@@ -144,6 +159,9 @@ class Joins:
 
     def _remove(self, server: JoinedServer, reason: str) -> None:
         if self.host.registry.get(server.id) is server:
+            self._modes.pop(server.id, None)
+            if server.mode != "serving" and len(self._modes) < MAX_REMEMBERED:
+                self._modes[server.id] = "paused"
             self.host.deregister(server.id)
             self.host.journal.note("server.left", server.id, reason=reason)
 

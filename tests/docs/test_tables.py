@@ -17,10 +17,12 @@ def error_table() -> str:
     """The catalogue as Markdown, by status."""
     kinds = sorted(errors.CATALOGUE, key=lambda kind: (kind.status, kind.code))
     rows = [
-        f"| {kind.status} | `{kind.code}` | {kind.fault} | {'yes' if kind.retryable else 'no'} | {kind.meaning} |"
+        f"| {kind.status} | `{kind.code}` | {kind.category} | {kind.fault} | {'yes' if kind.retryable else 'no'} "
+        f"| {kind.meaning} | {kind.remedy} |"
         for kind in kinds
     ]
-    return "\n".join(["| Status | `code` | Whose fault | Try again? | Meaning |", "|---|---|---|---|---|", *rows])
+    head = "| Status | `code` | Category | Whose fault | Try again? | Meaning | What to do |"
+    return "\n".join([head, "|---|---|---|---|---|---|---|", *rows])
 
 
 def config_table() -> str:

@@ -3,10 +3,8 @@
 import contextlib
 import http.client
 import json
-import signal
 import socket
 import struct
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -109,12 +107,6 @@ def test_engine_is_idle_after_departures(served: Running) -> None:
     wait_for_in_flight(served, 0)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_ends_idle_process(number: signal.Signals, code: int) -> None:
-    with gateway() as running:
-        assert running.stop(number) == code
-
-
 @contextlib.contextmanager
 def silent_backend() -> Iterator[str]:
     """The configuration of a server that takes requests for the model `silent` and never answers."""
@@ -131,32 +123,6 @@ def wait_for_in_flight(running: Running, expected: int) -> None:
                 return
         time.sleep(0.02)
     pytest.fail(f"after 10 s there are not {expected} requests in flight")
-
-
-def test_interrupt_with_open_streams() -> None:
-    """Ctrl-C ends the process within 5 s: one client waits for a silent server, some never read, one sends nothing."""
-    with silent_backend() as config, gateway(config) as running:
-        idle = socket.create_connection(address(running))
-        silent = send_chat(running, "silent", stream=True)
-        unread = [open_stream(running, temperature=2, max_tokens=1500) for _ in range(3)]
-        began = time.monotonic()
-        assert running.stop(signal.SIGINT) == 130
-        assert time.monotonic() - began < 5
-        answer = b"".join(iter(lambda: silent.recv(65_536), b""))
-        assert b'"code":"shutting_down"' in answer
-        for sock in [idle, silent, *unread]:
-            sock.close()
-
-
-def test_second_signal_forces() -> None:
-    with silent_backend() as config, gateway(f"[drain]\ntimeout = 600\n{config}") as running:
-        waiting = send_chat(running, "silent")
-        wait_for_in_flight(running, 1)
-        running.process.send_signal(signal.SIGTERM)
-        with pytest.raises(subprocess.TimeoutExpired):
-            running.process.wait(0.5)
-        assert running.stop(signal.SIGTERM) == 143
-        waiting.close()
 
 
 def corrupt(kind: str, folder: Path) -> Path:

@@ -48,7 +48,7 @@ class Exchanges(ExchangeHandler):
         self.admission: Admission[Backend] = Admission(config.admission, lambda backend: backend.load.returned())
         registry.changed = self.admission.poke
         self.reuse = ReuseStore(config.reuse)
-        inference = Inference(registry, self.admission, self.reuse, config, world.random)
+        inference = Inference(registry, self.admission, self.reuse, config, world.random, metrics)
         keys = KeyRing(config.keys, config.auth.keys, config.rate)
         super().__init__(registry, inference, keys, RecordingLedger(metrics), metrics, world)
 

@@ -1,11 +1,15 @@
 """How a gateway gives way when it is told to stop: what is still accepted, what ends and how, and when."""
 
 import signal
+from collections.abc import Callable
 
 import msgspec
 import pytest
+import structlog
 import trio
-from quiver.proxy.server import CLOSE_TIMEOUT
+from quiver.proxy.accounting import Ledger
+from quiver.proxy.seams import offload_runner
+from quiver.proxy.shutdown import CLOSE_TIMEOUT, HURRY
 from quiver.schemas.config import Admission, Drain
 from trio.testing import MockClock
 
@@ -230,6 +234,61 @@ async def test_second_signal_skips_the_waiting(farm: Farm, autojump_clock: MockC
     assert gateway.code == 143
     assert len(gateway.records) == 1, "the record is written all the same"
     assert b'"code":"shutting_down"' in unchunked(received[0][1]), "a second signal skips to the end of the waiting"
+
+
+async def test_total_bounds_the_drain(farm: Farm, autojump_clock: MockClock) -> None:
+    config, _ = await farm.configure(answering(streaming(10_000)))
+    received: list[tuple[float, bytes]] = []
+    with structlog.testing.capture_logs() as lines:
+        async with (
+            running(farm, [config], drain=Drain(timeout=600, total=20)) as gateway,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(keep, received, gateway, STREAM)
+            await trio.sleep(2)
+            gateway.signal(signal.SIGTERM)
+            began = trio.current_time()
+    assert began + 15 <= gateway.ended_at <= began + 20
+    assert gateway.code == 143
+    assert b'"code":"shutting_down"' in unchunked(received[0][1]), "the client is told while there is time"
+    (stopped,) = (line for line in lines if line["event"].startswith("request stopped"))
+    assert stopped["request_id"] == gateway.records[0].request_id
+    assert lines[-1]["event"] == "stopped"
+    assert lines[-1]["reason"] == "SIGTERM"
+    assert 15 <= lines[-1]["seconds"] <= 20
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_what_does_not_stop_is_stopped_by_force(farm: Farm, autojump_clock: MockClock, signals: int) -> None:
+    config, _ = await farm.configure(answering(OK))
+
+    async def stuck(fn: Callable[..., object], *args: object) -> object:
+        await trio.sleep_forever()
+
+    async with running(farm, [config], drain=Drain(total=20)) as gateway:
+        offload_runner.set(stuck)
+        await gateway.ask()
+        for _ in range(signals):
+            gateway.signal(signal.SIGTERM)
+        began = trio.current_time()
+    assert gateway.code == 1
+    assert gateway.ended_at == pytest.approx(began + (20 if signals == 1 else CLOSE_TIMEOUT + HURRY), abs=0.1)
+
+
+async def test_failure_on_the_way_is_told(
+    farm: Farm, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _ = await farm.configure(answering(OK))
+
+    def broken(self: Ledger) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(Ledger, "close", broken)
+    with structlog.testing.capture_logs() as lines:
+        async with running(farm, [config]) as gateway:
+            gateway.signal(signal.SIGINT)
+    assert gateway.code == 1
+    assert [line["log_level"] for line in lines if line["event"] == "a part of the gateway failed to stop"] == ["error"]
 
 
 async def test_client_that_never_reads_holds_nothing_up(farm: Farm, autojump_clock: MockClock) -> None:

@@ -27,7 +27,7 @@ from .gateways import (
     unchunked,
 )
 from .servers import Farm, Said, response
-from .test_metrics import samples, value
+from .test_metrics import samples, total, value
 
 
 async def test_gateway_says_where_it_listens(farm: Farm, autojump_clock: MockClock) -> None:
@@ -112,7 +112,21 @@ async def test_page_tells_of_every_part(farm: Farm, autojump_clock: MockClock) -
         found = samples(gateway.gateway.metrics)
         assert [value(found, "quiver_server_up", server=server) for server in ("b1", "b2")] == [1, 0]
         assert [value(found, "quiver_server_in_flight", server=server) for server in ("b1", "b2")] == [1, 0]
-        assert [value(found, f"quiver_{name}") for name in ("queue_waiting", "in_flight", "connections")] == [2, 3, 3]
+        assert [total(found, f"quiver_{name}") for name in ("queue_waiting", "in_flight", "connections")] == [2, 3, 3]
+        assert value(found, "quiver_queue_waiting", priority="normal") == 2
+        assert [value(found, "quiver_model_in_flight", model=model) for model in "mn"] == [3, 0]
+        assert [value(found, "quiver_model_servers", model=model) for model in "mn"] == [1, 0]
+        assert total(found, "quiver_circuit_state", server="b2") == 1
+        assert value(found, "quiver_circuit_state", server="b2", quiver_circuit_state="ejected") == 1
+        for state, times in (("healthy", 1), ("suspect", 1), ("ejected", 1)):
+            assert total(found, "quiver_circuit_transitions_total", server="b2", state=state) >= times
+        for server, result in (("b1", "passed"), ("b2", "failed")):
+            checks = total(found, "quiver_health_check_seconds_count", server=server, result=result)
+            assert checks >= 3
+        assert value(found, "quiver_upstream_connections", server="b1", state="busy") == 1
+        assert value(found, "quiver_upstream_connections_opened_total", server="b1") >= 1
+        assert value(found, "quiver_connections_opened_total") == 5
+        assert total(found, "quiver_event_loop_lag_seconds_count") > 100
         assert [value(found, f"quiver_cache_{name}_total") for name in ("hits", "shared", "misses")] == [1, 0, 1]
         assert value(found, "quiver_cache_answers") == 1
         assert value(found, "quiver_cache_bytes") > len(b'{"ok": true}')

@@ -13,18 +13,21 @@ ADMIN_FAILURES = (401, 403, 500)
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one path. `stream`: the type of its server-sent events, when it can stream; `lock`: whose key it takes;
-    `successes`: the statuses of its replies and what they say.
+    """One method of one path. `stream`: the type of its server-sent events, when it can stream; `query`: its query
+    parameters, one for each field; `lock`: whose key it takes; `successes`: the statuses of its replies and what they say;
+    `also`: content types that it can give instead of its reply's.
     """
 
     id: str
-    method: Literal["get", "post", "put", "delete"]
+    method: Literal["get", "post", "put", "patch", "delete"]
     path: str
     summary: str
     tag: Literal["inference", "operation", "administration"]
     reply: type[msgspec.Struct] | str  # a content type for what is not JSON
     request: type[msgspec.Struct] | None = None
     stream: type[msgspec.Struct] | None = None
+    query: type[msgspec.Struct] | None = None
+    also: tuple[str, ...] = ()
     failures: tuple[int, ...] = (500,)
     lock: Literal["none", "client", "operator"] = "none"
     example: object = None

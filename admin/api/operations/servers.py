@@ -8,6 +8,7 @@ from quiver.schemas.admin import (
     ServerDetails,
     ServerList,
 )
+from quiver.schemas.servers import DrainQuery, ModeReport, ServerPatch, ServerQuery
 
 from .operation import ADMIN_FAILURES, Operation
 
@@ -21,7 +22,7 @@ SERVERS = (
         "administration",
         Registered,
         request=Registration,
-        failures=(400, *ADMIN_FAILURES, 503),
+        failures=(400, *ADMIN_FAILURES, 409, 413, 415, 503),
         lock="operator",
         example=_SERVER,
         successes={201: "Registered", 200: "It was registered, and is changed"},
@@ -34,9 +35,21 @@ SERVERS = (
         "administration",
         Registered,
         request=Registration,
-        failures=(400, *ADMIN_FAILURES, 404, 503),
+        failures=(400, *ADMIN_FAILURES, 404, 409, 412, 413, 415, 503),
         lock="operator",
         example=_SERVER,
+    ),
+    Operation(
+        "patchServer",
+        "patch",
+        "/admin/servers/{id}",
+        "Change what is given of a server",
+        "administration",
+        ServerDetails,
+        request=ServerPatch,
+        failures=(400, *ADMIN_FAILURES, 404, 409, 412, 413, 415, 503),
+        lock="operator",
+        example={"endpoint_url": "https://new-tunnel.example", "metadata": {"owner": "anna"}},
     ),
     Operation(
         "deregisterServer",
@@ -45,7 +58,7 @@ SERVERS = (
         "Give a server no more requests",
         "administration",
         Deregistered,
-        failures=(*ADMIN_FAILURES, 404),
+        failures=(*ADMIN_FAILURES, 404, 409, 412, 503),
         lock="operator",
     ),
     Operation(
@@ -55,8 +68,9 @@ SERVERS = (
         "List the servers and how they stand",
         "administration",
         ServerList,
-        failures=ADMIN_FAILURES,
+        failures=(400, *ADMIN_FAILURES),
         lock="operator",
+        query=ServerQuery,
     ),
     Operation(
         "getServer",
@@ -77,5 +91,37 @@ SERVERS = (
         CheckReport,
         failures=(*ADMIN_FAILURES, 404),
         lock="operator",
+    ),
+    Operation(
+        "pauseServer",
+        "post",
+        "/admin/servers/{id}/pause",
+        "Give a server no new requests",
+        "administration",
+        ModeReport,
+        failures=(*ADMIN_FAILURES, 404, 412, 503),
+        lock="operator",
+    ),
+    Operation(
+        "resumeServer",
+        "post",
+        "/admin/servers/{id}/resume",
+        "Give a server requests again",
+        "administration",
+        ModeReport,
+        failures=(*ADMIN_FAILURES, 404, 412, 503),
+        lock="operator",
+    ),
+    Operation(
+        "drainServer",
+        "post",
+        "/admin/servers/{id}/drain",
+        "Give a server no new requests, and pause it once none is on it",
+        "administration",
+        ModeReport,
+        stream=ModeReport,
+        failures=(400, *ADMIN_FAILURES, 404, 412, 503),
+        lock="operator",
+        query=DrainQuery,
     ),
 )

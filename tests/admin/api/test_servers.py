@@ -192,7 +192,8 @@ async def test_departed_client_registers_nothing(run_gateway: Run, nursery: trio
 async def test_change_of_removed_server(run_gateway: Run, nursery: trio.Nursery) -> None:
     """A server that is deregistered while its change is checked stays away."""
     lab = await Hesitant().run(nursery)
-    ask = await run_gateway(backends=(RemoteBackend(url=closed_port(), name="lab"),))
+    ask = await run_gateway()
+    ask.gateway.register(RemoteBackend(url=closed_port(), name="lab"))
     statuses: list[int] = []
 
     async def change() -> None:
@@ -260,7 +261,8 @@ WRONG: list[tuple[object, str | None, str]] = [
 @pytest.mark.parametrize("path", ["/admin/register", "/admin/register/lab"])
 @pytest.mark.parametrize(("body", "param", "message"), WRONG)
 async def test_bad_field_is_named(run_gateway: Run, path: str, body: object, param: str | None, message: str) -> None:
-    ask = await run_gateway(backends=(RemoteBackend(url=closed_port(), name="lab"),))
+    ask = await run_gateway()
+    ask.gateway.register(RemoteBackend(url=closed_port(), name="lab"))
     status, told = await ask("PUT" if path.endswith("lab") else "POST", path, body)
     assert (status, told["error"]["param"]) == (400, param)
     assert message in told["error"]["message"]
@@ -271,7 +273,7 @@ async def test_body_must_be_declared(run_gateway: Run) -> None:
     """What a page of another site may send without asking is not taken."""
     ask = await run_gateway()
     status, body = await ask("POST", "/admin/register", {"endpoint_url": "http://h"}, Content_Type="text/plain")
-    assert (status, body["error"]["code"]) == (400, "invalid_request")
+    assert (status, body["error"]["code"]) == (415, "unsupported_media_type")
 
 
 async def test_taken_name_is_refused(run_gateway: Run, speak: Speak) -> None:

@@ -1,0 +1,29 @@
+"""The admin API: everything below `/admin`, behind one lock."""
+
+import trio
+from quart import Blueprint, Response, request
+from quiver.proxy.server import Gateway
+
+from .answers import json_reply
+from .figures import figures
+from .lock import admit_operator
+from .models import add_models
+from .servers import add_servers
+
+
+def admin_api(gateway: Gateway, began: float) -> Blueprint:
+    """The routes below `/admin` for `gateway`, which began at `began` (Trio's clock)."""
+    api = Blueprint("admin_api", __name__, url_prefix="/admin")
+
+    @api.before_request
+    async def admit() -> None:
+        admit_operator(request, gateway.config, gateway.keys, trio.current_time())
+
+    add_servers(api, gateway)
+    add_models(api, gateway)
+
+    @api.get("/stats")
+    async def stats() -> Response:
+        return json_reply(figures(gateway, trio.current_time() - began))
+
+    return api

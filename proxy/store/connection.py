@@ -1,0 +1,78 @@
+"""A connection to the database: one use at a time, off the event loop."""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+import trio
+
+from ..seams import offload
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# How long SQLite itself waits for another process' lock.
+BUSY_TIMEOUT = 1.0
+# What is left of the write-ahead log after its content went into the database.
+LARGEST_WAL = 16 * 1024 * 1024
+
+
+class Connection:
+    """Whoever comes first uses it first, so that a durable write waits for one batch at most."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self._turn = trio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Connection {'in use' if self._turn.locked() else 'idle'}>"
+
+    async def use(self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`work(database, ...)`. Once begun it is not cancelled. Raises what `work` raises, so `sqlite3.Error`."""
+        async with self._turn:
+            return await offload(lambda: work(self._database, *args, **kwargs))
+
+    def close(self) -> None:
+        """Nobody may be using it."""
+        self._database.close()
+
+
+def connect(path: Path | None) -> sqlite3.Connection:
+    """A connection for use from any thread, one at a time; None: a database in memory. Raises `sqlite3.Error`, `OSError`."""
+    if path is None:
+        return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives the files beside it the same rights
+    database = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+    try:
+        database.execute("PRAGMA auto_vacuum = INCREMENTAL")  # decided while a file is empty
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing of the database. Raises `sqlite3.Error`."""
+    where = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(where, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, uri=True)
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection, *, durable: bool) -> Iterator[None]:
+    """All or nothing. `durable`: on the disk once this is left; else it may be lost when the machine fails, though not when
+    the process does.
+    """
+    database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:  # some errors have rolled back already
+            database.execute("ROLLBACK")
+        raise

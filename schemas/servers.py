@@ -1,0 +1,107 @@
+"""The admin API's wire format for what is done to registered servers: lists with filters, partial changes, pausing, trials.
+
+Moments are Unix time, durations seconds.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from .config import HttpUrl, ServedEndpoint, ServerName, said
+from .openai import ModelName
+from .saved import Metadata, Mode
+
+# Who told of a server: the configuration file, a registration, or the server itself through `quiver join`.
+Origin = Literal["configuration", "registered", "joined"]
+ServerSort = Literal["created", "id", "model", "health", "checked", "latency", "in_flight"]
+BackendKey = Annotated[str, Meta(pattern=r"^[!-~]+$", max_length=4096)]
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a server comes from, and what people say of it. `version` counts its changes, beginning with 1."""
+
+    origin: Origin = "configuration"
+    metadata: Metadata = Metadata()
+    created: float = 0.0
+    changed: float = 0.0
+    version: int = 1
+
+
+class ServerQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which servers are listed, and in which order. Filters are joined by "and"."""
+
+    model: Annotated[ModelName | None, said("those that offer this model")] = None
+    health: Annotated[Literal["healthy", "unhealthy", "unknown"] | None, said("those in this health")] = None
+    state: Annotated[
+        Literal["unknown", "healthy", "suspect", "ejected", "half_open", "disabled"] | None,
+        said("those in this state"),
+    ] = None
+    mode: Annotated[Mode | None, said("those that are serving, paused or draining")] = None
+    origin: Annotated[Origin | None, said("those that came this way")] = None
+    owner: Annotated[Annotated[str, Meta(max_length=200)] | None, said("those of this owner")] = None
+    tag: Annotated[
+        tuple[Annotated[str, Meta(max_length=64)], ...], said("those with this tag; may be repeated, all must be there")
+    ] = ()
+    text: Annotated[
+        Annotated[str, Meta(max_length=200)] | None,
+        said("those with this text in id, address, models, owner, description, tags or reason, in any case"),
+    ] = None
+    sort: Annotated[ServerSort, said("what they are sorted by; those without a value come last")] = "created"
+    order: Annotated[Literal["asc", "desc"], said("upwards or downwards")] = "asc"
+    limit: Annotated[Annotated[int, Meta(ge=1, le=1000)], said("so many at most")] = 100
+    cursor: Annotated[
+        Annotated[str, Meta(max_length=2048)] | None, said("`next_cursor` of the page before, with the same `sort`")
+    ] = None
+
+
+class DrainQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How long a drain is waited for."""
+
+    wait: Annotated[
+        Annotated[float, Meta(ge=0, le=3600)], said("answer once it is empty, or after so many seconds")
+    ] = 0.0
+
+
+class CapabilitiesPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """What changes of a server's capabilities."""
+
+    context_length: Annotated[int, Meta(ge=1)] | UnsetType | None = UNSET
+    max_tokens: Annotated[int, Meta(ge=1)] | UnsetType | None = UNSET
+    streaming: bool | UnsetType | None = UNSET
+    endpoints: tuple[ServedEndpoint, ...] | UnsetType | None = UNSET
+
+
+class MetadataPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """What changes of what people say of a server."""
+
+    owner: Annotated[str, Meta(max_length=200)] | UnsetType | None = UNSET
+    description: Annotated[str, Meta(max_length=2000)] | UnsetType | None = UNSET
+    tags: (
+        Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(max_length=32)] | UnsetType | None
+    ) = UNSET
+
+
+class ServerPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """What changes of a server: fields that are not there stay, and null puts one back to its default (RFC 7396)."""
+
+    endpoint_url: HttpUrl | UnsetType = UNSET
+    model_name: ModelName | UnsetType = UNSET
+    models: tuple[ModelName, ...] | UnsetType | None = UNSET
+    name: ServerName | UnsetType = UNSET
+    api_key: BackendKey | UnsetType | None = UNSET
+    weight: Annotated[float, Meta(gt=0, le=1000)] | UnsetType | None = UNSET
+    max_concurrency: Annotated[int, Meta(ge=1)] | UnsetType | None = UNSET
+    capabilities: CapabilitiesPatch | UnsetType | None = UNSET
+    metadata: MetadataPatch | UnsetType | None = UNSET
+
+    def __repr__(self) -> str:
+        return "ServerPatch()"
+
+
+class ModeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server is in after a pause, a resumption or a drain. `in_flight`: requests that are still on it."""
+
+    registration_id: str
+    mode: Mode
+    in_flight: int
