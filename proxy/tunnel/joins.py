@@ -76,8 +76,11 @@ class Joins:
 
     async def run(self) -> None:
         """Let servers leave whose links do not come back, until cancelled."""
-        async with trio.open_nursery() as self._nursery:
-            await trio.sleep_forever()
+        try:
+            async with trio.open_nursery() as self._nursery:
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
 
     async def serve(self, socket: WebSocket, peer: str) -> None:
         """Serve one link until it ends."""
