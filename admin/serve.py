@@ -14,12 +14,14 @@ from quiver.proxy import server
 from quiver.proxy.store.failure import StoreError
 from quiver.proxy.store.folder import data_folder
 from quiver.proxy.store.store import Store
+from quiver.proxy.tracing import Tracer
 from quiver.schemas.config import Config
 
 from . import logging
 from .api.app import create_app
 from .cli.console import fail, print_json
 from .loopback import is_loopback
+from .telemetry.opening import MissingExtra, open_tracer
 from .watchdog import Watchdog
 
 
@@ -29,10 +31,13 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
     startup = Startup(config, announce_json=announce_json)
     watchdog = Watchdog()
     try:
+        tracer = open_tracer(config.telemetry)
         store = Store.open(data_folder(config.store.data_dir), config.store, time.time)
-        return trio.run(_run, config, startup, watchdog, store)
+        return trio.run(_run, config, startup, watchdog, store, tracer)
     except StoreError as error:
         fail(error.message, error.hint)
+    except MissingExtra as missing:
+        fail(str(missing), missing.hint, code=2)
     except OSError as error:
         fail(*why_not_bound(config, error))
     except ValueError as error:
@@ -48,7 +53,7 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
 
 
-async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: Store) -> int:
+async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: Store, tracer: Tracer | None) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -60,6 +65,7 @@ async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: St
         on_loopback=is_loopback(config.server.host),
         store=store,
         stopping=watchdog.arm,
+        tracer=tracer,
     )
 
 

@@ -22,10 +22,12 @@ PAUSE = 0.1
 
 
 class Ledger:
-    """Takes records from exchanges, gives them to the sink in the order they came."""
+    """Takes records from exchanges, gives them to the sink in the order they came. `keep` gets them too, on the event loop,
+    and must not wait.
+    """
 
-    def __init__(self, metrics: Metrics, sink: Sink) -> None:
-        self._metrics, self._sink = metrics, sink
+    def __init__(self, metrics: Metrics, sink: Sink, keep: Sink = lambda records: None) -> None:
+        self._metrics, self._sink, self._keep = metrics, sink, keep
         self._waiting: list[Record] = []
         self._more = trio.Event()
         self._closed = False
@@ -62,6 +64,7 @@ class Ledger:
             if not self._closed:
                 self._more = trio.Event()
             if batch:
+                self._keep(batch)
                 await self._write(batch)
         if self.dropped:
             self._log.error("records were dropped", count=self.dropped, backlog=BACKLOG)

@@ -25,6 +25,7 @@ from .record import FailedAttempt, Progress
 from .registry import Backend, Call, Registry, Target
 from .reply import Reply
 from .retries import RetryBudget
+from .tracing import Trace
 from .watch import Watch
 
 # How often a waiting client is told its place in the queue.
@@ -45,6 +46,7 @@ class Job(msgspec.Struct, frozen=True):
     client: Client
     priority: Priority
     affinity: int
+    trace: Trace | None = None
 
 
 class Attempts:
@@ -90,7 +92,10 @@ class Attempts:
                 if call.stream:
                     reply.gaps = self._metrics.gaps_of(call.model, backend.id)
                 try:
-                    await backend.forward(call, reply, watch)
+                    if job.trace is None:
+                        await backend.forward(call, reply, watch)
+                    else:
+                        await _traced(job.trace, backend, call, reply, watch)
                     return
                 except ApiError as error:
                     if watch.cause is None:
@@ -165,13 +170,26 @@ class Attempts:
                 backend = await admission.enter(ticket, choose)
         finally:
             reply.say_meanwhile(None)
-            progress.queued += trio.current_time() - began
+            ended = trio.current_time()
+            progress.queued += ended - began
+            if job.trace is not None:
+                job.trace.queued.append((began, ended))
         return backend
 
     async def _wake_queue(self, at: float) -> None:
         """A server's pause ends without anybody leaving or coming."""
         await trio.sleep_until(at)
         self._admission.poke()
+
+
+async def _traced(trace: Trace, backend: Backend, call: Call, reply: Reply, watch: Watch) -> None:
+    attempt = trace.attempt(backend, call)
+    try:
+        await backend.forward(attempt.call, reply, watch)
+    except BaseException as error:
+        attempt.end(error)
+        raise
+    attempt.end(None)
 
 
 class _NobodyLeft(Exception):

@@ -18,6 +18,8 @@ def decode_body(body: bytes, decode: Callable[[bytes], S]) -> S:
         raise ApiError(errors.INVALID_REQUEST, str(error), param=_field_of(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ApiError(errors.INVALID_JSON, f"The body is not valid JSON: {error}") from None
+    except RecursionError:
+        raise ApiError(errors.INVALID_JSON, "The body is JSON that is nested too deeply") from None
 
 
 def with_model(body: bytes, model: str) -> bytes:

@@ -15,6 +15,8 @@ from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import ModelCard, ModelList
 
 from .access.client import Client
+from .access.cors import CrossOrigin
+from .access.forwarding import Proxies
 from .access.keys import KeyRing
 from .access.limits import admit_request
 from .accounting import Ledger
@@ -25,6 +27,7 @@ from .registry import Registry
 from .reply import Downstream, DownstreamGone, Reply
 from .request import Request
 from .seams import World
+from .tracing import Tracing
 from .watch import TICK, Departure, Watch
 
 # What is served by the exchange handler, whichever way the connection came.
@@ -38,13 +41,27 @@ class Peer(Downstream, Departure, Protocol):
 
 
 class ExchangeHandler:
-    """Answers requests. `run` has to run beside it. `draining`: new requests are turned away."""
+    """Answers requests. `run` has to run beside it. `draining`: new requests are turned away. `cors` and `proxies`: when
+    pages of other origins, or proxies, have a say.
+    """
 
     def __init__(
-        self, registry: Registry, inference: Inference, keys: KeyRing, ledger: Ledger, metrics: Metrics, world: World
+        self,
+        registry: Registry,
+        inference: Inference,
+        keys: KeyRing,
+        ledger: Ledger,
+        metrics: Metrics,
+        world: World,
+        *,
+        cors: CrossOrigin | None = None,
+        proxies: Proxies | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.registry, self.inference, self.keys = registry, inference, keys
         self.ledger, self.metrics, self.world = ledger, metrics, world
+        self.cors, self.proxies = cors, proxies
+        self._tracing = tracing or Tracing(world.random)
         self.draining = False
         self._time = inference.limits.request
         self._running: dict[Watch, tuple[Reply, Progress]] = {}
@@ -90,8 +107,15 @@ class ExchangeHandler:
     async def handle(self, request: Request, peer: Peer) -> None:
         """Answer one request. Raises `DownstreamGone` when there is nobody left to answer."""
         now = trio.current_time()
+        if self.proxies is not None:
+            request = msgspec.structs.replace(request, peer=self.proxies.client(request.peer, request.headers))
         progress = Progress(_ENDPOINTS.get(request.path) or _endpoint_label(request.path), now)
+        progress.trace_id, progress.trace = self._tracing.begin(request)
         reply = Reply(peer, self._request_id(request))
+        if self.cors is not None:
+            reply.cors = self.cors.headers(request.header(b"origin"))
+        if progress.trace is not None:
+            reply.answer = progress.trace.answer
         watch = Watch(now, self._time)
         self._began(watch, peer, reply, progress)
         try:
@@ -105,12 +129,14 @@ class ExchangeHandler:
                 await watch.close()
             self._ended(watch, progress, reply, request.peer)
 
-    async def refuse(self, error: ApiError, downstream: Downstream, address: str) -> None:
-        """Answer a request that never became one: its bytes broke a rule."""
+    async def refuse(self, error: ApiError, downstream: Downstream, address: str, origin: bytes | None = None) -> None:
+        """Answer a request that never became one: its bytes broke a rule. `origin`: of the page that sent it, if known."""
         watch = Watch(trio.current_time(), self._time)
         progress = Progress("none", watch.began)
         progress.error, progress.outcome = error.kind.code, "failed"
         reply = Reply(downstream, self.world.request_id())
+        if self.cors is not None:
+            reply.cors = self.cors.headers(origin)
         self._running[watch] = (reply, progress)
         try:
             await reply.fail(error)
@@ -152,6 +178,11 @@ class ExchangeHandler:
         """The answer to a request that may be answered. Raises `ApiError`."""
         path = request.path
         answer: Callable[[Client, Request, Reply, Progress, Watch], Awaitable[None]]
+        if self.cors is not None and request.method == "OPTIONS":
+            said = self.cors.preflight(request.header)
+            if said is not None:
+                progress.endpoint, reply.cors = "preflight", ()
+                return reply.complete(200, b"", said)
         if path in _ENDPOINTS and path != "/v1/models":
             method, answer = "POST", self.inference.answer
         elif path == "/v1/models":
@@ -207,29 +238,33 @@ class ExchangeHandler:
         if not self._running:
             self._idle.set()
         first = None if reply.committed_at is None else reply.committed_at - progress.began
-        self.ledger.record(
-            Record(
-                request_id=reply.request_id,
-                at=self.world.wall_clock(),
-                client=progress.client or address,
-                endpoint=progress.endpoint,
-                model=progress.model,
-                server_id=reply.server_id,
-                stream=progress.stream,
-                status=reply.status,
-                outcome=_outcome(progress, reply),
-                error=progress.error,
-                source=progress.source,
-                attempts=progress.attempts,
-                queued=progress.queued,
-                duration=trio.current_time() - progress.began,
-                first_byte=first,
-                usage=reply.usage,
-                estimated=reply.estimated,
-                engine=reply.engine if progress.source == "server" else None,
-                failures=progress.failures,
-            )
+        ended = trio.current_time()
+        record = Record(
+            request_id=reply.request_id,
+            at=self.world.wall_clock(),
+            client=progress.client or address,
+            endpoint=progress.endpoint,
+            model=progress.model,
+            server_id=reply.server_id,
+            stream=progress.stream,
+            status=reply.status,
+            outcome=_outcome(progress, reply),
+            error=progress.error,
+            source=progress.source,
+            attempts=progress.attempts,
+            queued=progress.queued,
+            duration=ended - progress.began,
+            first_byte=first,
+            usage=reply.usage,
+            estimated=reply.estimated,
+            engine=reply.engine if progress.source == "server" else None,
+            failures=progress.failures,
+            trace_id=progress.trace_id,
+            charged=progress.charged,
         )
+        self.ledger.record(record)
+        if progress.trace is not None:
+            self._tracing.end(progress.trace, record, ended)
 
 
 def _shutting_down() -> ApiError:

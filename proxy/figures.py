@@ -24,9 +24,14 @@ def gateway_figures(gateway: Gateway) -> Iterator[Figure]:
     )
     yield from _queue(gateway)
     yield from _cache(gateway)
+    for why, count in gateway.keys.refused.items():
+        yield Figure(
+            "counter", "quiver_keys_refused", "Requests refused for their key, by why", count, (("reason", why),)
+        )
     ledger = gateway.ledger
     yield Figure("gauge", "quiver_records_waiting", "Records not yet written", ledger.waiting)
     yield Figure("counter", "quiver_records_dropped", "Records that could not be written", ledger.dropped)
+    yield from _store(gateway)
     yield from _models(gateway.registry, gateway.exchanges.in_flight_by_model())
     for backend in gateway.registry:
         labels = (("server", backend.id),)
@@ -63,6 +68,15 @@ def _cache(gateway: Gateway) -> Iterator[Figure]:
     yield Figure("counter", "quiver_cache_misses", "Repeatable requests with no answer yet", reuse.misses)
     yield Figure("counter", "quiver_cache_evictions", "Kept answers that left for lack of room", reuse.evicted)
     yield Figure("counter", "quiver_cache_expirations", "Kept answers that left by age", reuse.expired)
+
+
+def _store(gateway: Gateway) -> Iterator[Figure]:
+    store = gateway.store.statistics()
+    yield Figure("gauge", "quiver_store_waiting", "Entries that are not in the database yet", store.waiting)
+    yield Figure("counter", "quiver_store_written", "Entries written to the database", store.written)
+    yield Figure("counter", "quiver_store_dropped", "Entries that never came into the database", store.dropped)
+    yield Figure("gauge", "quiver_store_degraded", "Whether the database cannot be written", bool(store.degraded))
+    yield Figure("gauge", "quiver_store_bytes", "Bytes of the database on the disk, a minute ago", store.size)
 
 
 def _models(registry: Registry, in_flight: dict[str, int]) -> Iterator[Figure]:

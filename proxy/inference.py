@@ -86,8 +86,8 @@ class Inference:
             request.header(b"x-request-id") is None,
             priority,
         )
-        job = Job(call, chain, client, priority, self._affinity(request, peek))
-        reservation = client.tokens.reserve(call.tokens, watch.began) if client.tokens is not None else None
+        job = Job(call, chain, client, priority, self._affinity(request, peek), progress.trace)
+        reservation = client.reserve(call.tokens, watch.began)
         refused = gone = False
         try:
             if repeatable(peek.temperature, peek.seed, peek.n) and self._background is not None:
@@ -101,8 +101,9 @@ class Inference:
             gone = True
             raise
         finally:
+            spent = _spent(call, reply, progress, refused or reply.refused, gone)
+            progress.charged = tokens if spent is None else max(0, spent)
             if reservation is not None:
-                spent = _spent(call, reply, progress, refused or reply.refused, gone)
                 reservation.settle(spent, trio.current_time())
 
     def _chain(self, model: str, client: Client) -> tuple[Target, ...]:

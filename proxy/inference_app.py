@@ -10,6 +10,7 @@ import trio
 from hypercorn.typing import ASGIFramework
 from quiver.schemas.errors import BODY_TOO_LARGE, ApiError
 
+from .access.forwarding import Proxies
 from .exchange import INFERENCE_PREFIX, ExchangeHandler
 from .reply import DownstreamGone, Headers
 from .request import Request
@@ -23,6 +24,8 @@ class InferenceApp:
         self.closing = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self._handler.proxies is not None and scope["type"] in ("http", "websocket"):
+            scope = _from_client(scope, self._handler.proxies)
         send = _with_checkpoint(send, close=self.closing and scope.get("http_version") in ("1.0", "1.1"))
         if scope["type"] == "http" and scope["path"].startswith(INFERENCE_PREFIX):
             await self._infer(scope, receive, send)
@@ -39,7 +42,7 @@ class InferenceApp:
             await self._handler.handle(request, downstream)
         except ApiError as error:
             with contextlib.suppress(DownstreamGone):
-                await self._handler.refuse(error, downstream, peer)
+                await self._handler.refuse(error, downstream, peer, dict(scope["headers"]).get(b"origin"))
         except DownstreamGone:
             return
 
@@ -55,6 +58,16 @@ class InferenceApp:
                 raise ApiError(BODY_TOO_LARGE, f"The body is over the limit of {self._max_body} bytes")
             if not message.get("more_body"):
                 return b"".join(pieces)
+
+
+def _from_client(scope: Any, proxies: Proxies) -> Any:
+    """`scope` with the address and the scheme of the client, not of the proxy that passed its request on."""
+    peer, port = scope.get("client") or ("", 0)
+    address, scheme = proxies.client(peer, scope["headers"]), proxies.scheme(peer, scope["headers"])
+    scope = {**scope, "client": (address, port if address == peer else 0)}
+    if scheme is not None and scope["type"] == "http":
+        scope["scheme"] = scheme
+    return scope
 
 
 def _with_checkpoint(send: Any, *, close: bool) -> Any:

@@ -1,9 +1,12 @@
 """What is kept of one request: the value that accounting writes and metrics count."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from quiver.schemas.openai import Usage
+
+if TYPE_CHECKING:
+    from .tracing import Trace
 
 Outcome = Literal["completed", "failed", "client_gone", "cancelled"]
 # Where an answer came from: a server for this request, another request in flight, or memory.
@@ -54,6 +57,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is kept of one request. `at`: Unix time of its end; times else in seconds. No prompt, no key: `client` is a
     key's name, or an address. `estimated`: the usage is our guess. `engine`: of answers that the built-in engine made for
     this very request. `failures` are its attempts that failed, in order; `trace_id` is the W3C trace it belongs to.
+    `charged`: the tokens that counted against its client's limits.
     """
 
     request_id: str
@@ -76,6 +80,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     engine: EngineTimings | None = None
     failures: tuple[FailedAttempt, ...] = ()
     trace_id: str | None = None
+    charged: int = 0
 
 
 class Progress:
@@ -90,6 +95,9 @@ class Progress:
     outcome: Outcome = "cancelled"
     source: Source = "server"
     failures: tuple[FailedAttempt, ...] = ()
+    charged = 0
+    trace_id: str | None = None
+    trace: "Trace | None" = None
 
     def __init__(self, endpoint: str, began: float) -> None:
         self.endpoint, self.began = endpoint, began

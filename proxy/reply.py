@@ -56,20 +56,27 @@ class Downstream(Protocol):
         ...
 
 
+class Reader(Protocol):
+    """Who wants to know what is in a reply."""
+
+    def read(self, data: bytes) -> None: ...
+
+
 class Reply:
     """Writes one reply.
 
     `started`: the head, which has `status`, is out. `committed`: content is out, so no other backend may answer. `refused`: the
     content is an error. `gone`: the client is not there any more, which was noticed at `left_at`. `gaps` counts the times
-    between pieces of a stream. `usage`: what it cost, set by the backend as soon as that
+    between pieces of a stream; `answer` is shown all of its content. `usage`: what it cost, set by the backend as soon as that
     is known, or `estimated`. `engine`: where the built-in engine's time went. `extra`: headers that come on top. `limits`:
-    whose limits the headers tell of. `beat_due`: when silence has to be broken, on Trio's clock; `inf` until `beats` was
-    called.
+    whose limits the headers tell of. `cors`: headers for pages of other origins. `beat_due`: when silence has to be broken, on
+    Trio's clock; `inf` until `beats` was called.
     """
 
     # Most replies never change these: they stand here once instead of being set for each.
     beat_due = inf
     extra: Headers = ()
+    cors: Headers = ()
     limits: Limited | None = None
     server_id: str | None = None
     status = 0
@@ -81,6 +88,7 @@ class Reply:
     gone = False
     left_at: float | None = None
     gaps: Histogram | None = None
+    answer: Reader | None = None
     usage: Usage | None = None
     estimated = False
     engine: EngineTimings | None = None
@@ -112,6 +120,8 @@ class Reply:
 
     async def complete(self, status: int, body: bytes, headers: Headers = JSON_HEADERS) -> None:
         """Send a whole reply. Where a heartbeat has promised a stream, `body` (JSON) becomes its last event."""
+        if self.answer is not None:
+            self.answer.read(body)
         self._writing = True  # keeps further heartbeats back
         if self._beating is not None:
             await self._wait_for_beat(self._beating)
@@ -129,6 +139,8 @@ class Reply:
 
     async def send_events(self, events: bytes) -> None:
         """Send complete server-sent events, after the head if that is not out yet."""
+        if self.answer is not None:
+            self.answer.read(events)
         self._writing = True  # keeps further heartbeats back
         if self._beating is not None:
             await self._wait_for_beat(self._beating)
@@ -152,6 +164,8 @@ class Reply:
 
     async def end_stream(self, last: bytes = b"") -> None:
         """End the stream cleanly, with its last events."""
+        if self.answer is not None:
+            self.answer.read(last)
         self._writing = True  # keeps further heartbeats back
         if self._beating is not None:
             await self._wait_for_beat(self._beating)
@@ -213,7 +227,7 @@ class Reply:
             raise
 
     def _with_standard(self, headers: Headers) -> list[tuple[bytes, bytes]]:
-        standard = [*headers, *self.extra, (b"x-request-id", self.request_id.encode())]
+        standard = [*headers, *self.extra, *self.cors, (b"x-request-id", self.request_id.encode())]
         if self.limits is not None:
             standard += self.limits.limit_headers(self.committed_at or trio.current_time())
         if self.server_id is not None:

@@ -13,17 +13,24 @@ import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
+from math import inf
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import structlog
 import trio
 from hypercorn.typing import ASGIFramework
 from quiver.schemas.config import Config, RemoteBackend
-from quiver.schemas.servers import Entry
+from quiver.schemas.servers import Detection, Entry
 
+from . import upkeep
+from .access.cors import CrossOrigin
+from .access.forwarding import Proxies
 from .access.keys import KeyRing
+from .access.spending import spent_before
 from .accounting import Ledger, Sink
 from .admission.admission import Admission
 from .egress import open_wire, operator_policy
@@ -43,15 +50,20 @@ from .loop_lag import watch_lag
 from .metrics import Metrics
 from .network import Acceptor, Wire, listen_locally
 from .registry import Backend, BackendStatus, Registry
-from .remote import health
+from .remote import health, questions
 from .remote.backend import RemoteServer
 from .remote.modes import Modes, entry_of
+from .remote.standings import Standings
 from .reuse.store import ReuseStore
-from .seams import World
+from .seams import World, offload
 from .shutdown import Shutdown
 from .store.store import Store
+from .tracing import Tracer, Tracing
 from .tunnel.door import JoinDoor
 from .tunnel.joins import Joins
+
+# What sending the last spans may take.
+FLUSH = 3.0
 
 State = Literal["starting", "ready", "draining"]
 
@@ -85,13 +97,18 @@ class Gateway:
         on_loopback: bool,
         loader: Loader | None = None,
         store: Store | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.config, self.world = config, world
         self.state: State = "starting"
         self.metrics = Metrics()
         self.store = store or Store.open(None, config.store, world.wall_clock)
         self.journal = Journal(world)
-        self.ledger = Ledger(self.metrics, sink)
+        self.journal.keep = self.store.keep_event
+        self.store.told = self._store_changed
+        if self.store.recovery is not None:
+            self.journal.note("store.recovered", "database", **msgspec.to_builtins(self.store.recovery))
+        self.ledger = Ledger(self.metrics, sink, self.store.keep_records)
         self.on_loopback = on_loopback
         self._egress = operator_policy(config.egress, on_loopback)
         # Held from the last look at the registry to the change of it, as saving takes time in between.
@@ -99,11 +116,22 @@ class Gateway:
         self._checks: trio.Nursery | None = None
         self._checking: dict[str, trio.CancelScope] = {}
         catalogue = Catalogue(config.engine.models_dir)
-        self.models = LocalModels(config, world, catalogue, loader or EngineLoader(catalogue))
-        self.registry = Registry([*self.models, *map(self._configured, config.backends)], config.routing)
+        self.models = LocalModels(config, world, catalogue, loader or EngineLoader(catalogue), self.store, self.journal)
+        self.registry = Registry(tuple(self.models), config.routing)
+        self.standings = Standings(self.registry, self.store, self.journal, world)
         self.modes = Modes(self.registry, self.store, self.journal, self.changes, world)
-        self._restore()
-        self.keys = KeyRing(config.keys, config.auth.keys, config.rate)
+        self._add_known_servers()
+        self.keys = KeyRing(
+            config.keys,
+            config.auth.keys,
+            config.rate,
+            secret=self.store.secret,
+            auth=config.auth,
+            closed=not on_loopback,
+            wall_clock=world.wall_clock,
+            note=self._note_failures,
+        )
+        self._add_known_keys()
         self.admission: Admission[Backend] = Admission(
             config.admission, give_back=lambda backend: backend.load.returned()
         )
@@ -113,9 +141,22 @@ class Gateway:
         self.models.offer_in(self.registry)
         self.models.changed = self._models_changed
         inference = Inference(self.registry, self.admission, self.reuse, config, world.random, self.metrics)
-        self.exchanges = ExchangeHandler(self.registry, inference, self.keys, self.ledger, self.metrics, world)
-        gpus = GpuFigures()
-        self.metrics.figures = lambda: chain(gateway_figures(self), gpus.figures())
+        self.cors = CrossOrigin(config.cors) if config.cors.origins else None
+        self.proxies = Proxies(config.server.trusted_proxies) if config.server.trusted_proxies else None
+        self.tracer = tracer
+        self.exchanges = ExchangeHandler(
+            self.registry,
+            inference,
+            self.keys,
+            self.ledger,
+            self.metrics,
+            world,
+            cors=self.cors,
+            proxies=self.proxies,
+            tracing=Tracing(world.random, tracer, propagate=config.telemetry.propagate),
+        )
+        self.gpus = GpuFigures()
+        self.metrics.figures = lambda: chain(gateway_figures(self), self.gpus.figures())
         self.page = Page(self.metrics)
 
     def __repr__(self) -> str:
@@ -130,8 +171,13 @@ class Gateway:
         URL cannot be used.
         """
         server = RemoteServer(backend, self.config.limits, self.config.health, self.world, self._open_wire, entry)
-        server.found = lambda: self.registry.refresh()
+        self.standings.follow(server)
         return server
+
+    async def detect(self, server: RemoteServer) -> Detection:
+        """What `server` is. Takes as long as a check at most."""
+        key, limits = server.config.api_key, self.config.limits
+        return await questions.ask(server.origin, key, limits, self._open_wire, self.config.health.timeout)
 
     def register(self, backend: RemoteBackend) -> RemoteServer:
         """`adopt` a server that nobody has checked. Raises `ValueError` as `candidate` and `adopt` do."""
@@ -153,6 +199,8 @@ class Gateway:
             self._let_go(before)
         self.registry.replace(server)
         self.modes.settle(server)
+        if not (isinstance(before, RemoteServer) and before.circuit is server.circuit):  # it is known already
+            self.standings.settle(server)
         self.reuse.clear(trio.current_time())
         self._watch(server)
 
@@ -174,24 +222,46 @@ class Gateway:
                     self._watch(backend)
             await trio.sleep_forever()
 
-    def _configured(self, backend: RemoteBackend) -> RemoteServer:
+    def _add_known_servers(self) -> None:
+        """Those that are configured, and those that were registered before; each as it was when the gateway last ran."""
         now = self.world.wall_clock()
-        return self.candidate(backend, Entry(created=now, changed=now))
+        for configured in self.config.backends:
+            self.registry.add(self.candidate(configured, Entry(created=now, changed=now)))
+        log = structlog.get_logger(component="store")
+        for saved in self.store.saved.servers:
+            try:
+                if self.registry.get(saved.id) is None:
+                    self.registry.add(self.candidate(saved.backend, entry_of(saved)))
+                else:
+                    log.warning("a server is configured and was registered; the configuration wins", server=saved.id)
+            except ValueError as error:
+                log.error("a registered server cannot be used", server=saved.id, reason=str(error))
+        for backend in self.registry:
+            if isinstance(backend, RemoteServer):
+                self.standings.recall(backend)
+        self.registry.refresh()
 
-    def _restore(self) -> None:
-        """What was registered before the last stop, and which servers were paused then."""
-        saved = self.store.saved
-        for known in saved.servers:
-            if self.registry.get(known.id) is None:
-                self.registry.add(self.candidate(known.backend, entry_of(known)))
-        for id, state in saved.states.items():
-            if isinstance(server := self.registry.get(id), RemoteServer):
-                server.mode = "serving" if state.mode == "serving" else "paused"
+    def _add_known_keys(self) -> None:
+        for key in self.store.saved.keys:
+            client = self.keys.put(key, -inf, spent_before(key, self.store, self.world.wall_clock()))
+            client.used_before = self.store.last_used(key.name)
+        admin_key = self.config.auth.admin_key
+        if admin_key is not None and (owner := self.keys.owner(self.keys.digest_of(admin_key))) is not None:
+            raise ValueError(f"`auth.admin_key` is also the client key of `{owner.name}`")
 
     def _models_changed(self, replaced: bool) -> None:
         if replaced:  # what was kept of another file's answers is void
             self.reuse.clear(trio.current_time())
         self.registry.refresh()
+
+    def _note_failures(self, address: str, count: int) -> None:
+        self.journal.note("auth.refused", address, failures=count)
+
+    def _store_changed(self, reason: str | None) -> None:
+        if reason is None:
+            self.journal.note("store.recovered", "store", dropped=self.store.statistics().dropped)
+        else:
+            self.journal.note("store.degraded", "store", reason=reason)
 
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await open_wire(self.world.network, self._egress, host, port)
@@ -205,7 +275,7 @@ class Gateway:
         with scope:
             while True:
                 try:
-                    await health.watch(server, self.config.health, self.world)
+                    await health.watch(server, self.config.health, self.world, partial(self.standings.turned, server))
                 except Exception:  # a fault of ours must not leave the server unwatched, nor end the gateway
                     structlog.get_logger(component="health").exception("check broke", server=server.id)
                 await trio.sleep(self.config.health.interval)
@@ -226,6 +296,7 @@ async def run(
     signals: AsyncIterator[int] | None = None,
     on_loopback: bool = True,
     loader: Loader | None = None,
+    tracer: Tracer | None = None,
     stopping: Callable[[float], None] = lambda seconds: None,
     local_socket: Path | None = None,
     store: Store | None = None,
@@ -233,14 +304,14 @@ async def run(
     """Serve until SIGINT or SIGTERM; the process's exit code (130 or 143).
 
     `sink` gets the records of finished requests, in batches, off the event loop. `signals` stands in for the process's
-    own, `loader` for the engine's. `on_loopback`: whether only this machine can reach the gateway. `local_socket`: where to
-    listen for this user's own programs, too. `store` keeps what lasts and is closed at the end; without one nothing lasts.
-    `stopping` is told how many seconds the shutdown may take, once it begins; the exit code is 1 when that was not enough,
-    or a part of the gateway failed to stop. Raises `OSError` when the address cannot be bound, `ValueError` when the
-    configuration contradicts itself.
+    own, `loader` for the engine's; `tracer` gets the traces of requests. `on_loopback`: whether only this machine can reach
+    the gateway. `local_socket`: where to listen for this user's own programs, too. `store` keeps what lasts and is closed at
+    the end; without one nothing lasts. `stopping` is told how many seconds the shutdown may take, once it begins; the exit
+    code is 1 when that was not enough, or a part of the gateway failed to stop. Raises `OSError` when the address cannot be
+    bound, `ValueError` when the configuration contradicts itself.
     """
     world = world or World()
-    gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader, store=store)
+    gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader, store=store, tracer=tracer)
     acceptors = await world.network.listen(config.server.host, config.server.port)
     if local_socket is not None:
         acceptors += _local_acceptors(local_socket)
@@ -281,11 +352,15 @@ async def _run(
         telemetry.start_soon(_write_records, gateway)
         async with _resources(gateway), trio.open_nursery() as scope:
             scope.start_soon(watch_lag, gateway.metrics.loop_lag)
+            scope.start_soon(upkeep.take_samples, gateway)
+            scope.start_soon(upkeep.tidy_store, gateway.store)
             scope.start_soon(gateway.check_servers)
             scope.start_soon(gateway.joins.run)
             await _serve(gateway, acceptors, app, announce, signals, shutdown)
             scope.cancel_scope.cancel()
         gateway.ledger.close()
+    if gateway.tracer is not None:
+        await offload(gateway.tracer.close, FLUSH)
 
 
 async def _write_records(gateway: Gateway) -> None:
@@ -318,7 +393,7 @@ async def _serve(
 ) -> None:
     """Accept and answer until a signal comes, then give way."""
     hypercorn = HypercornControl(app, gateway.exchanges, gateway.config.server)
-    door = JoinDoor(gateway.joins, hypercorn, gateway.config, on_loopback=gateway.on_loopback)
+    door = JoinDoor(gateway.joins, hypercorn, gateway.config, gateway.keys, on_loopback=gateway.on_loopback)
     listener = Listener(gateway.exchanges, door, gateway.metrics, gateway.config.server)
     async with trio.open_nursery() as sessions:
         sessions.start_soon(gateway.exchanges.run)

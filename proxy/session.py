@@ -52,6 +52,8 @@ class Session:
         self._scope = trio.CancelScope()
         self._late: ApiError | None = None
         self._waits_for: str | None = None
+        # Of the page whose request is being read.
+        self._origin: bytes | None = None
         self._ended = False
         self._handover: bytes | None = None
         self.due = inf
@@ -102,6 +104,8 @@ class Session:
                 if not _is_native(head):
                     self._handover = head.raw + self._parser.unread()
                     return
+                if self._handler.cors is not None:
+                    self._origin = head.header(b"origin")
                 if head.has_body and head.method in BODILESS:
                     raise ApiError(errors.MALFORMED_REQUEST, f"{head.method} takes no body here")
                 body = self._parser.body()
@@ -174,7 +178,8 @@ class Session:
     async def _refuse(self, error: ApiError) -> None:
         """Answer a request that broke a rule; the connection cannot be used after it."""
         self._waits_for, self.due = None, inf
-        await self._handler.refuse(error, _Exchange(self, self._wire, None), self._wire.peer.host)
+        exchange = _Exchange(self, self._wire, None)
+        await self._handler.refuse(error, exchange, self._wire.peer.host, self._origin)
         await self._linger(LINGER)
 
     async def _linger(self, seconds: float) -> None:

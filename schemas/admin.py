@@ -9,9 +9,10 @@ import msgspec
 from msgspec import Meta
 
 from .config import Capabilities, HttpUrl, ModelOptions, ServerName
+from .history import ModelTotals
 from .openai import ModelName
-from .saved import Metadata, Mode
-from .servers import BackendKey, Origin
+from .saved import CheckResult, Metadata, Mode
+from .servers import BackendKey, Detection, Origin
 
 HealthStatus = Literal["healthy", "unhealthy", "unknown"]
 ModelState = Literal["loading", "ready", "idle", "unloading", "unloaded", "failed"]
@@ -39,12 +40,13 @@ class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         return f"Registration({self.endpoint_url}, name={self.name})"
 
 
-class Registered(msgspec.Struct, frozen=True):
-    """What became of a registration, new or changed."""
+class Registered(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of a registration, new or changed. `detected`: what the server is, when that was asked for."""
 
     registration_id: str
     status: Literal["registered"]
     health_status: HealthStatus
+    detected: Detection | None = None
 
 
 class Deregistered(msgspec.Struct, frozen=True):
@@ -100,16 +102,6 @@ class ServerList(msgspec.Struct, frozen=True):
     servers: list[ServerReport]
     total: int
     next_cursor: str | None = None
-
-
-class CheckResult(msgspec.Struct, frozen=True):
-    """How one check, or one request, ended."""
-
-    at: float
-    ok: bool
-    seconds: float
-    reason: str | None
-    source: Literal["check", "traffic"]
 
 
 class ServerDetails(ServerReport, frozen=True, kw_only=True):
@@ -194,8 +186,23 @@ class RecordFigures(msgspec.Struct, frozen=True):
     dropped: int
 
 
+class StoreFigures(msgspec.Struct, frozen=True):
+    """Entries for the database that wait, were written and were dropped; why it cannot be written, if so; its bytes on the
+    disk, and the unused ones of them, a minute ago.
+    """
+
+    waiting: int
+    written: int
+    dropped: int
+    degraded: str | None
+    size: int
+    free: int
+
+
 class StatsReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The gateway's figures. `connections`: clients' ones; `upstream`: those to servers."""
+    """The gateway's figures. `connections`: clients' ones; `upstream`: those to servers. `today`: since midnight (UTC), null
+    when the history cannot be read.
+    """
 
     uptime: float
     in_flight: int
@@ -206,6 +213,8 @@ class StatsReport(msgspec.Struct, frozen=True, kw_only=True):
     clients: ClientFigures
     upstream: Connections
     records: RecordFigures
+    store: StoreFigures
+    today: list[ModelTotals] | None
 
 
 class ModelSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):

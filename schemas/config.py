@@ -13,12 +13,18 @@ from .openai import ModelName
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Patience = Annotated[float, Meta(ge=0, le=3600)]
+Days = Annotated[int, Meta(ge=1, le=3650)]
 ByteSize = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B$")]
 KvType = Literal["f16", "q8_0", "f32"]
 Priority = Literal["critical", "high", "normal", "low"]
 Policy = Literal["round_robin", "weighted", "least_in_flight", "peak_ewma", "prefix_affinity", "session_affinity"]
 ServerName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 ServedEndpoint = Annotated[str, Meta(pattern=r"^[a-z0-9_-]+(/[a-z0-9_-]+)*$", max_length=64)]
+Network = Annotated[str, Meta(pattern=r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$")]
+# What a browser sends as `Origin`; `*` stands for all of them.
+WebOrigin = Annotated[str, Meta(pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[^\s/?#@A-Z]+)$", max_length=512)]
+HttpMethod = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+HeaderName = Annotated[str, Meta(pattern=r"^[!#$%&'+.^_`|~0-9A-Za-z-]{1,128}$")]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", max_length=2048)]
 
 
@@ -48,6 +54,17 @@ class Server(_Section, frozen=True):
     keep_alive: Annotated[Seconds, said("an idle connection is closed after this long")] = 75.0
     write_timeout: Annotated[Seconds, said("a client that reads nothing for this long is dropped")] = 30.0
     max_connections: Annotated[int, Meta(ge=1), said("open client connections; more are closed at once")] = 4096
+    trusted_proxies: Annotated[
+        tuple[Network, ...],
+        said(
+            'proxies in front, like `"10.0.0.0/8"`: of them only `X-Forwarded-For` and `X-Forwarded-Proto` are believed'
+        ),
+    ] = ()
+    hsts: Annotated[
+        int,
+        Meta(ge=0, le=63_072_000),
+        said("tell browsers that came by HTTPS to come so for this many seconds. 0: not told"),
+    ] = 0
 
 
 class Limits(_Section, frozen=True):
@@ -97,6 +114,9 @@ class Auth(_Section, frozen=True):
         said("what the admin API asks for; without it only this machine may use that, on a loopback address"),
     ] = None
     admin_key_file: Annotated[str | None, said("a file that holds it instead")] = None
+    failures_per_minute: Annotated[
+        int, Meta(ge=0, le=1_000_000), said("wrong keys an address may show before it gets 429; 0 for no limit")
+    ] = 20
 
     def __repr__(self) -> str:
         return f"Auth({len(self.keys)} keys, open={self.open})"
@@ -281,6 +301,25 @@ class Log(_Section, frozen=True):
     ] = "auto"
 
 
+class Cors(_Section, frozen=True):
+    """Which web pages of other origins may use the API from a browser. None may, unless they are listed."""
+
+    origins: Annotated[
+        tuple[WebOrigin, ...], said('such as `"https://chat.lab"`, exactly as browsers send it; `"*"` for all pages')
+    ] = ()
+    methods: Annotated[tuple[HttpMethod, ...], said("what they may do")] = (
+        "GET",
+        "HEAD",
+        "POST",
+        "PUT",
+        "PATCH",
+        "DELETE",
+    )
+    headers: Annotated[tuple[HeaderName, ...], said("what they may send; whatever they ask for if unset")] = ()
+    credentials: Annotated[bool, said("whether browsers may send cookies along; not with `*`")] = False
+    max_age: Annotated[int, Meta(ge=0, le=86_400), said("how long browsers need not ask again, in seconds")] = 600
+
+
 class Store(_Section, frozen=True):
     """What is kept over restarts, and where."""
 
@@ -292,6 +331,10 @@ class Store(_Section, frozen=True):
     ] = 0.25
     size_warning: Annotated[ByteSize, said("a database larger than this is warned of")] = "500MB"
     checks: Annotated[int, Meta(ge=1, le=10_000), said("results of checks that are kept of each server")] = 100
+    request_days: Annotated[Days, said("how long single requests are kept")] = 30
+    rollup_days: Annotated[Days, said("how long is kept what requests and errors add up to")] = 30
+    event_days: Annotated[Days, said("how long changes of the gateway are kept")] = 90
+    metric_days: Annotated[Days, said("how long figures, one a minute, are kept")] = 7
 
 
 class Telemetry(_Section, frozen=True):
@@ -356,6 +399,7 @@ class Config(_Section, frozen=True):
     egress: Egress = Egress()
     engine: Engine = Engine()
     log: Log = Log()
+    cors: Cors = Cors()
     store: Store = Store()
     telemetry: Telemetry = Telemetry()
     join: Join = Join()

@@ -103,6 +103,17 @@ INVALID_API_KEY = ErrorKind(
     category="configuration",
     remedy="Send a key that is known here: `Authorization: Bearer YOUR_KEY`.",
 )
+EXPIRED_API_KEY = ErrorKind(
+    "expired_api_key",
+    401,
+    "authentication_error",
+    "client",
+    False,
+    "The key was known here, until a moment that is past.",
+)
+REVOKED_API_KEY = ErrorKind(
+    "revoked_api_key", 401, "authentication_error", "client", False, "The key was revoked, or another took its place."
+)
 MODEL_NOT_ALLOWED = ErrorKind(
     "model_not_allowed",
     403,
@@ -180,6 +191,11 @@ JOINED_SERVER = _client(
     category="configuration",
     remedy="Start `quiver join` there with other options. Pause, drain and take out work here.",
 )
+CONFIGURED_KEY = _client(
+    "configured_key", 409, "The key is written in the configuration file, which is where it is changed."
+)
+KEY_EXISTS = _client("key_exists", 409, "A key in use has this name, or the key is known here already.")
+KEY_REVOKED = _client("key_revoked", 409, "The key is revoked, which is for good.")
 VERSION_MISMATCH = _client(
     "version_mismatch",
     412,
@@ -245,6 +261,25 @@ TOKENS_LIMITED = ErrorKind(
     "Too many tokens in a minute; `Retry-After` says when.",
     category="resource",
     remedy="Wait for `Retry-After`, or have the key's limit raised.",
+)
+BUDGET_EXCEEDED = ErrorKind(
+    "budget_exceeded",
+    429,
+    "rate_limit_error",
+    "client",
+    True,
+    "The key's tokens for the day, week or month are spent; `Retry-After` says when the next begins.",
+)
+BUDGET_EXHAUSTED = ErrorKind(
+    "budget_exhausted", 403, "permission_error", "client", False, "The key's tokens are spent, once and for all."
+)
+AUTHENTICATION_LIMITED = ErrorKind(
+    "authentication_limited",
+    429,
+    "rate_limit_error",
+    "client",
+    True,
+    "Too many wrong keys came from the address; `Retry-After` says when it may try again.",
 )
 QUEUE_FULL = ErrorKind(
     "queue_full",
@@ -322,6 +357,14 @@ STORE_UNAVAILABLE = _gateway(
     "The change could not be written to the disk, so it was not made; `GET /admin/stats` says why.",
     category="resource",
     remedy="Make room on the disk of the data folder, or its database writable, and try again.",
+)
+QUERY_TIMEOUT = _gateway(
+    "query_timeout",
+    503,
+    "A question to the history took too long.",
+    retryable=False,
+    category="resource",
+    remedy="Ask for less time, with `since` and `until`.",
 )
 SHUTTING_DOWN = _gateway("shutting_down", 503, "The gateway is draining and takes no new requests.")
 UPSTREAM_UNREACHABLE = _upstream(

@@ -33,6 +33,7 @@ EventKind = Literal[
     "auth.refused",
     "store.degraded",
     "store.recovered",
+    "history.deleted",
 ]
 
 

@@ -83,13 +83,13 @@ class SavedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckResult(msgspec.Struct, frozen=True):
-    """How one attempt on a server ended: when, after how many seconds, and why it failed. `source`: a check, or traffic."""
+    """How one check of a server, or one request to it, ended."""
 
     at: float
     ok: bool
     seconds: float
-    reason: str | None = None
-    source: Literal["check", "traffic"] = "check"
+    reason: str | None
+    source: Literal["check", "traffic"]
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):

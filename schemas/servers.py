@@ -105,3 +105,50 @@ class ModeReport(msgspec.Struct, frozen=True, kw_only=True):
     registration_id: str
     mode: Mode
     in_flight: int
+
+
+# What answers at an address. `openai`: something else that lists models as OpenAI does.
+Software = Literal["ollama", "llama.cpp", "llama-cpp-python", "vllm", "lm-studio", "quiver", "openai"]
+
+
+class DetectedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that a server lists. `context_length`: as it is run, where the server tells; `embeds`: it makes embeddings."""
+
+    id: str
+    context_length: int | None = None
+    embeds: bool = False
+
+
+class Detection(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server was found to be, null where nothing told. `endpoints`: the paths below `/v1/` it answers on; `slots`:
+    requests it works on at a time; `needs_key`: it refuses requests without one.
+    """
+
+    software: Software | None
+    version: str | None = None
+    models: list[DetectedModel] = []
+    endpoints: tuple[str, ...] | None = None
+    slots: int | None = None
+    needs_key: bool | None = None
+
+
+class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """A server to try without registering it. `api_key`: the key it wants."""
+
+    endpoint_url: HttpUrl
+    api_key: BackendKey | None = None
+
+    def __repr__(self) -> str:
+        return f"Trial({self.endpoint_url})"
+
+
+class TrialReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a trial: whether the server passed the check that a registration makes, why not, how long that took, and
+    what it is.
+    """
+
+    url: str
+    passed: bool
+    reason: str | None
+    seconds: float
+    detected: Detection

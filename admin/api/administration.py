@@ -6,6 +6,8 @@ from quiver.proxy.server import Gateway
 
 from .answers import json_reply
 from .figures import figures
+from .history import add_history
+from .keys import add_keys
 from .lock import admit_operator
 from .models import add_models
 from .servers import add_servers
@@ -21,9 +23,11 @@ def admin_api(gateway: Gateway, began: float) -> Blueprint:
 
     add_servers(api, gateway)
     add_models(api, gateway)
+    add_keys(api, gateway)
+    add_history(api, gateway)
 
     @api.get("/stats")
     async def stats() -> Response:
-        return json_reply(figures(gateway, trio.current_time() - began))
+        return json_reply(await figures(gateway, trio.current_time() - began))
 
     return api

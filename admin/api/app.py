@@ -4,6 +4,8 @@ the admin API of `servers`.
 A Quart-Trio application over one running `Gateway`. Errors are OpenAI's envelope here too.
 """
 
+from functools import lru_cache
+
 import msgspec
 import quiver
 import structlog
@@ -21,6 +23,7 @@ from ..loopback import is_loopback
 from . import openapi
 from .administration import admin_api
 from .answers import json_reply
+from .hardening import harden
 from .lock import header_lookup
 from .report import HealthReport, VersionReport, report_on
 
@@ -29,7 +32,6 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
 def create_app(gateway: Gateway) -> QuartTrio:
@@ -43,7 +45,7 @@ def create_app(gateway: Gateway) -> QuartTrio:
     app.register_blueprint(admin_api(gateway, began))
     _add_pages(app, gateway)
     _add_errors(app)
-    _add_headers(app, gateway)
+    harden(app, gateway)
     return app
 
 
@@ -101,11 +103,11 @@ def _add_figures(app: QuartTrio, gateway: Gateway, began: float) -> None:
 
 
 def _add_pages(app: QuartTrio, gateway: Gateway) -> None:
-    document = msgspec.json.encode(
-        openapi.description(
-            keys_required=gateway.keys.required, admin_key_required=gateway.config.auth.admin_key is not None
-        )
-    )
+    locked = gateway.config.auth.admin_key is not None
+
+    @lru_cache(2)
+    def document(keys_required: bool) -> bytes:
+        return msgspec.json.encode(openapi.description(keys_required=keys_required, admin_key_required=locked))
 
     @app.get("/")
     async def index() -> ResponseReturnValue:
@@ -119,7 +121,7 @@ def _add_pages(app: QuartTrio, gateway: Gateway) -> None:
 
     @app.get("/openapi.json")
     async def description() -> Response:
-        return Response(document, content_type="application/json")
+        return Response(document(gateway.keys.required), content_type="application/json")
 
 
 def _add_errors(app: QuartTrio) -> None:
@@ -161,16 +163,3 @@ def _words(error: HTTPException) -> str:
             return f"`{path}` does not take {request.method}"
         case _:
             return error.name
-
-
-def _add_headers(app: QuartTrio, gateway: Gateway) -> None:
-    @app.after_request
-    async def harden(response: Response) -> Response:
-        headers = response.headers
-        headers.setdefault("X-Request-ID", gateway.world.unique_id("req_"))
-        headers.setdefault("Content-Security-Policy", DATA_POLICY)
-        headers["X-Content-Type-Options"] = "nosniff"
-        headers["Referrer-Policy"] = "no-referrer"
-        if request.endpoint != "static":
-            headers["Cache-Control"] = "no-store"
-        return response

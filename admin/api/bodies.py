@@ -16,7 +16,7 @@ async def json_body(request: Request, *also: str) -> bytes:
         raise ApiError(
             errors.UNSUPPORTED_MEDIA_TYPE,
             f"Send the request with `Content-Type: {JSON}`",
-            extra=[(b"accept-post", JSON.encode())],
+            extra=[(b"accept", ", ".join((JSON, *also)).encode())],
         )
     body: bytes = await request.data
     return body

@@ -12,11 +12,14 @@ from quiver.schemas.admin import (
     RequestFigures,
     ReuseFigures,
     StatsReport,
+    StoreFigures,
 )
+from quiver.schemas.errors import ApiError
+from quiver.schemas.history import ModelTotals
 
 
-def figures(gateway: Gateway, uptime: float) -> StatsReport:
-    """What `gateway` has done in its `uptime` (seconds), and what it is doing."""
+async def figures(gateway: Gateway, uptime: float) -> StatsReport:
+    """What `gateway` has done in its `uptime` (seconds), what it is doing, and what its models did today."""
     upstream = [backend.statistics() for backend in gateway.registry if isinstance(backend, RemoteServer)]
     return StatsReport(
         uptime=round(uptime, 3),
@@ -28,7 +31,17 @@ def figures(gateway: Gateway, uptime: float) -> StatsReport:
         clients=msgspec.convert(gateway.keys.statistics(), ClientFigures, from_attributes=True),
         upstream=Connections(sum(each.busy for each in upstream), sum(each.idle for each in upstream)),
         records=RecordFigures(gateway.ledger.written, gateway.ledger.dropped),
+        store=msgspec.convert(gateway.store.statistics(), StoreFigures, from_attributes=True),
+        today=await _today(gateway),
     )
+
+
+async def _today(gateway: Gateway) -> list[ModelTotals] | None:
+    """None: the history cannot be read just now, and the other figures can."""
+    try:
+        return await gateway.store.history.today()
+    except ApiError:
+        return None
 
 
 def _requests(metrics: Metrics) -> RequestFigures:

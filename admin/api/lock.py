@@ -21,18 +21,23 @@ SETTING = "set `auth.admin_key` or `auth.admin_key_file`"
 
 
 def admit_operator(request: Request, config: Config, keys: KeyRing, now: float) -> None:
-    """Raise `ApiError` unless `request` may use the admin API: 401 without a key that is known here, 403 for others."""
+    """Raise `ApiError` unless `request` may use the admin API: 401 without a key that is known here, 403 for others, 429
+    when too many wrong ones came from its address.
+    """
     if came_locally(request.scope):
         return
     if config.auth.admin_key is None:
         refuse_strangers(request, config.server.host)
         return
-    header = header_lookup(request)
-    shown = [key for key in (header(b"x-api-key"), presented_key(header)) if key is not None]
+    header, address = header_lookup(request), request.remote_addr or ""
+    shown = list(dict.fromkeys(key for key in (header(b"x-api-key"), presented_key(header)) if key is not None))
+    for key in shown:
+        keys.refuse_guesses(address, key, now)
     if any(hmac.compare_digest(key, config.auth.admin_key.encode()) for key in shown):
         return
-    if shown and keys.required:
-        keys.authenticate(header, "", now)  # raises for a key that nobody knows
+    for key in shown:
+        keys.recognise(key, address, now)  # raises for a key that nobody knows
+    if shown:
         raise ApiError(errors.ADMIN_FORBIDDEN, "A client's key does not open the admin API; it takes `auth.admin_key`")
     raise ApiError(errors.INVALID_API_KEY, "The admin API takes its own key; send `X-API-Key: YOUR_ADMIN_KEY`")
 

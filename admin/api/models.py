@@ -21,6 +21,7 @@ from quiver.schemas.admin import (
 
 from .answers import json_reply
 from .bodies import json_body
+from .lock import actor_of
 from .model_report import report
 
 # How often a follower of a load is told how far it is.
@@ -46,7 +47,7 @@ def add_models(api: Blueprint, gateway: Gateway) -> None:
     @api.post("/models/load")
     async def load() -> Response:
         asked = decode_body(await json_body(request), _decode_load)
-        model, loading = await models.load(asked)
+        model, loading = await models.load(asked, actor_of(request))
         if "text/event-stream" in request.headers.get("Accept", ""):
             return _stream(_followed(model, loading, world))
         if not asked.wait:
@@ -67,11 +68,11 @@ def add_models(api: Blueprint, gateway: Gateway) -> None:
 
     @api.post("/models/<path:id>/unload")
     async def unload(id: str) -> Response:
-        return json_reply(report(await models.unload(id), world))
+        return json_reply(report(await models.unload(id, actor_of(request)), world))
 
     @api.delete("/models/<path:id>")
     async def remove(id: str) -> Response:
-        models.remove(id)
+        await models.remove(id, actor_of(request))
         return json_reply(ModelRemoved(id, "removed"))
 
 

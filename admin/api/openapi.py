@@ -9,6 +9,7 @@ from quiver.schemas import errors
 from quiver.schemas.config import Priority
 from quiver.schemas.errors import ErrorEnvelope
 
+from .bodies import JSON, MERGE_PATCH
 from .operations import EVERY_STATUS, OPERATIONS, Operation
 
 Json = dict[str, Any]
@@ -33,6 +34,20 @@ LIMIT_HEADERS = {
         ("Remaining", "What is left now of the"),
         ("Reset", "Time, like `1.5s`, until all is left again of the"),
     )
+}
+
+REQUEST_ID = "Names this request in the log."
+# What an error's reply may have beside its envelope.
+ERROR_HEADERS: dict[int, dict[str, str]] = {
+    401: {"WWW-Authenticate": "`Bearer`."},
+    405: {"Allow": "The methods that the path takes."},
+    415: {"Accept": "The content types that are taken."},
+    429: {"Retry-After": "Seconds until it is worth another try, where that is known."},
+    503: {"Retry-After": "Seconds until it is worth another try, where that is known."},
+}
+CONDITIONS = {
+    "get": ("If-None-Match", "Answer 304 when this `ETag` is still right."),
+    "change": ("If-Match", "Change nothing, and answer 412, when the version is not the one of this `ETag` any more."),
 }
 
 _TYPES: list[Any] = [ErrorEnvelope]
@@ -62,8 +77,7 @@ def description(*, keys_required: bool, admin_key_required: bool) -> Json:
             {
                 "name": "administration",
                 "description": "Servers and models, registered and loaded while the gateway runs. Takes `auth.admin_key`; "
-                "when none is set it "
-                "answers its own machine only, on a loopback address. What is registered here is gone after a restart.",
+                "when none is set it answers its own machine only, on a loopback address.",
             },
         ],
         "paths": paths,
@@ -85,17 +99,23 @@ def _operation_object(operation: Operation, key_required: bool) -> Json:
         "tags": [operation.tag],
         "responses": {
             **{
-                str(status): {"description": said, "headers": _headers(operation), "content": _content(operation)}
+                str(status): {
+                    "description": said,
+                    "headers": _headers(operation, status),
+                    "content": _content(operation),
+                }
                 for status, said in operation.successes.items()
             },
-            **{str(status): {"$ref": f"#/components/responses/Error{status}"} for status in operation.failures},
+            **({"304": _not_modified()} if operation.tagged and operation.method == "get" else {}),
+            **{str(status): {"$ref": f"#/components/responses/Error{status}"} for status in operation.all_failures},
         },
     }
     if parameters := _parameters(operation):
         found["parameters"] = parameters
     if operation.request is not None:
         media = {"schema": _reference(operation.request), "example": operation.example}
-        found["requestBody"] = {"required": True, "content": {"application/json": media}}
+        kinds = (JSON, MERGE_PATCH) if operation.method == "patch" else (JSON,)
+        found["requestBody"] = {"required": True, "content": dict.fromkeys(kinds, media)}
     if operation.lock != "none":
         found["security"] = [*([] if key_required else [{}]), {"bearer": []}, {"apiKey": []}]
     return found
@@ -108,6 +128,9 @@ def _parameters(operation: Operation) -> list[Json]:
     ]
     if operation.query is not None:
         found += _query(operation.query)
+    if operation.tagged:
+        name, text = CONDITIONS["get" if operation.method == "get" else "change"]
+        found.append({"name": name, "in": "header", "description": text, "schema": {"type": "string"}})
     if operation.tag == "inference" and operation.request is not None:
         found += [
             {"name": name, "in": "header", "description": text, "schema": schema}
@@ -129,10 +152,21 @@ def _query(kind: type[msgspec.Struct]) -> list[Json]:
                 "in": "query",
                 **({"description": text} if text else {}),
                 **({"required": True} if name in schema.get("required", ()) else {}),
-                "schema": type_of,
+                "schema": _without_null(type_of),
             }
         )
     return found
+
+
+def _without_null(schema: Json) -> Json:
+    """A parameter that is unset is left out: there is no way to write null."""
+    kept = {name: value for name, value in schema.items() if (name, value) != ("default", None)}
+    if "enum" in kept:
+        return kept | {"enum": [value for value in kept["enum"] if value is not None]}
+    if "anyOf" not in kept:
+        return kept
+    [only, *others] = [option for option in kept.pop("anyOf") if option != {"type": "null"}]
+    return kept | ({"anyOf": [only, *others]} if others else only)
 
 
 def _content(operation: Operation) -> Json:
@@ -146,13 +180,28 @@ def _content(operation: Operation) -> Json:
     return content
 
 
-def _headers(operation: Operation) -> Json:
-    headers = {"X-Request-ID": "Names this request in the log."}
+def _headers(operation: Operation, status: int) -> Json:
+    headers = {"X-Request-ID": REQUEST_ID}
+    if operation.tagged:
+        headers["ETag"] = "Names this version."
+    if status == 201:
+        headers["Location"] = "Where to read what was made."
     if operation.tag == "inference" and operation.request is not None:
         headers["X-Gateway-Server-ID"] = "Which backend answered."
         headers["X-Quiver-Cache"] = "Of a repeatable request: `miss`, `shared` or `hit`."
     if operation.tag == "inference":
         headers |= LIMIT_HEADERS
+    return _header_objects(headers)
+
+
+def _not_modified() -> Json:
+    return {
+        "description": "The reader has it already",
+        "headers": _header_objects({"X-Request-ID": REQUEST_ID, "ETag": "Names this version."}),
+    }
+
+
+def _header_objects(headers: dict[str, str]) -> Json:
     return {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
 
 
@@ -165,6 +214,7 @@ def _error_response(status: int) -> Json:
     kinds = [kind for kind in errors.CATALOGUE if kind.status == status]
     return {
         "description": "\n".join(f"- `{kind.code}`: {kind.meaning}" for kind in kinds),
+        "headers": _header_objects({"X-Request-ID": REQUEST_ID} | ERROR_HEADERS.get(status, {})),
         "content": {
             "application/json": {
                 "schema": _reference(ErrorEnvelope),

@@ -4,7 +4,8 @@ import msgspec
 import trio
 from quiver.proxy.remote.backend import RemoteServer
 from quiver.proxy.seams import World
-from quiver.schemas.admin import CheckResult, Connections, ServerDetails, ServerReport
+from quiver.schemas.admin import Connections, ServerDetails, ServerReport
+from quiver.schemas.saved import CheckResult
 
 
 def report(server: RemoteServer, world: World) -> ServerReport:

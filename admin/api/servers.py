@@ -11,7 +11,7 @@ from quiver.proxy.server import Gateway
 from quiver.schemas.admin import CheckReport, Deregistered, Registered
 from quiver.schemas.servers import DrainQuery, ModeReport, ServerQuery
 
-from . import listing, registration, versions
+from . import listing, registration, trials, versions
 from .answers import json_reply
 from .bodies import MERGE_PATCH, json_body
 from .lock import actor_of
@@ -33,8 +33,9 @@ def _add_registration(api: Blueprint, gateway: Gateway) -> None:
     @api.post("/register")
     async def register() -> Response:
         wanted = registration.decoded(await json_body(request))
-        server, new = await registration.register(gateway, wanted, actor_of(request))
-        reply = versions.tagged(json_reply(_registered(server), 201 if new else 200), server.entry)
+        server, new, found = await registration.register(gateway, wanted, actor_of(request))
+        told = Registered(server.id, "registered", server.health, found)
+        reply = versions.tagged(json_reply(told, 201 if new else 200), server.entry)
         reply.headers["Location"] = f"/admin/servers/{server.id}"
         return reply
 
@@ -42,7 +43,7 @@ def _add_registration(api: Blueprint, gateway: Gateway) -> None:
     async def change(id: str) -> Response:
         wanted = registration.decoded(await json_body(request))
         server = await registration.change(gateway, id, wanted, actor_of(request), _unchanged)
-        return versions.tagged(json_reply(_registered(server)), server.entry)
+        return versions.tagged(json_reply(Registered(id, "registered", server.health)), server.entry)
 
     @api.delete("/register/<id>")
     async def deregister(id: str) -> Response:
@@ -58,6 +59,10 @@ def _add_servers(api: Blueprint, gateway: Gateway) -> None:
         query = decoded_query(request, ServerQuery)
         reports = [report(backend, world) for backend in gateway.registry if isinstance(backend, RemoteServer)]
         return json_reply(listing.page(reports, query))
+
+    @api.post("/servers/test")
+    async def try_out() -> Response:
+        return json_reply(await trials.try_out(gateway, registration.decoded_trial(await json_body(request))))
 
     @api.get("/servers/<id>")
     async def server(id: str) -> Response:
@@ -123,10 +128,6 @@ def _event(value: msgspec.Struct) -> bytes:
 def _unchanged(server: RemoteServer) -> None:
     """Raise `ApiError` (412) when the request is meant for another version of `server`."""
     versions.refuse_changed(request, server.entry)
-
-
-def _registered(server: RemoteServer) -> Registered:
-    return Registered(server.id, "registered", server.health)
 
 
 def _mode(server: RemoteServer) -> ModeReport:

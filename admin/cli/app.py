@@ -15,12 +15,14 @@ from . import bench as bench_commands
 from .chat import Answer, Question
 from .client import DEFAULT_URL, decoded
 from .console import print_json, print_table
+from .db import db
 from .dotenv import lay_under
 from .failures import failures_explained
 from .join import join
 from .models import models
 from .options import ApiKey, ApiKeyFile, Json, ModelName, Url, user
-from .servers import deregister, register, servers
+from .registering import deregister, register, update
+from .servers import servers
 
 app = typer.Typer(
     name="quiver",
@@ -139,9 +141,11 @@ def status(
 
 
 app.add_typer(models)
+app.add_typer(db)
 app.command()(register)
+app.command()(update)
 app.command()(deregister)
-app.command()(servers)
+app.add_typer(servers)
 app.command()(join)
 app.add_typer(bench_commands.app, name="bench")
 

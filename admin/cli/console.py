@@ -42,7 +42,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on stderr, where that is a terminal; call what this yields with a stage, the bytes done and those in all."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("loading", total=None)
         yield lambda stage, done, total: progress.update(task, description=stage, completed=done, total=total or None)
 

@@ -6,6 +6,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from quiver.proxy.store.failure import StoreError
+
 from ..configuration.complaint import SettingsError
 from .client import ClientError, RequestFailed
 from .console import fail
@@ -20,6 +22,8 @@ def failures_explained(credential: str = "your key with --api-key or QUIVER_API_
         yield
     except SettingsError as error:
         fail(error.message, error.hint, code=2)
+    except StoreError as error:
+        fail(error.message, error.hint)
     except ClientError as error:
         fail(error.message, error.hint)
     except RequestFailed as failure:
@@ -37,6 +41,10 @@ def _advice(failure: RequestFailed, credential: str) -> str | None:
             return "`quiver models list` shows the engine's models, `quiver models available` what can be loaded"
         case "not_found":
             return "`quiver servers` lists what is registered"
+        case "configured_server":
+            return "change it in the configuration file, or pause it with `quiver servers pause ID`"
+        case "servers_paused":
+            return "`quiver servers resume ID` lets one of them have requests again"
         case "model_not_found":
             return "`quiver models` lists what is on offer"
         case "insufficient_memory":

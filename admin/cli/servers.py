@@ -1,184 +1,317 @@
-"""`quiver register`, `deregister` and `servers`: the servers of a running gateway, over its admin API."""
+"""`quiver servers`: how the servers of a running gateway are, and pausing, draining, checking and trying them."""
 
-from datetime import datetime
-from typing import Annotated
-from urllib.parse import quote
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
 
 import msgspec
 import typer
-from quiver.schemas.admin import (
-    CheckResult,
-    Deregistered,
-    Registered,
-    Registration,
-    ServerDetails,
-    ServerList,
-    ServerReport,
-)
+from quiver.schemas.admin import CheckReport, ServerDetails, ServerList, ServerReport
+from quiver.schemas.servers import ModeReport, Trial, TrialReport
+from rich.console import Console
+from typer.core import TyperGroup
 
 from ..configuration.credentials import key_in
-from .client import DEFAULT_URL, decoded
-from .completion import server_ids
+from . import server_views as views
+from .client import DEFAULT_URL, Client, decoded
 from .console import print_json, print_table
 from .failures import failures_explained
 from .options import OPERATOR, AdminKey, AdminKeyFile, Json, ServerId, Url, operator
 
-# A first check may take a minute, by `health.timeout`.
+# A check may take a minute, by `health.timeout`.
 TIMEOUT = 75.0
-
-COLUMNS = ("SERVER", "STATE", "IN FLIGHT", "ADDRESS", "MODELS", "REASON")
-RESULTS = ("AT", "OF", "RESULT", "SECONDS", "REASON")
+# Beyond what a drain is waited for.
+GRACE = 30.0
+PAGE = 1000
 # Results shown of the hundred that are kept; `--json` has them all.
 SHOWN = 10
+EVERY = 2.0
 
 
-def register(
-    server: Annotated[str, typer.Argument(help="The server's address, with or without /v1.", metavar="URL")],
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", help="A model it offers; may be repeated. Asked from it if unset.", metavar="NAME"),
+class Servers(TyperGroup):
+    """`quiver servers lab` is short for `quiver servers show lab`. Options ahead of the command's name count as after it."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
+        theirs = {parameter.name for parameter in command.params} if command is not None else set()
+        ahead = [words for option in self.params if option.name in theirs for words in _typed(ctx, option)]
+        return name, command, [*ahead, *rest]
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        (id,) = (parameter for parameter in self.commands["show"].params if parameter.name == "id")
+        return [*id.shell_complete(ctx, incomplete), *super().shell_complete(ctx, incomplete)]
+
+
+servers = typer.Typer(name="servers", cls=Servers, rich_markup_mode=None, subcommand_metavar="[ID | COMMAND ...]")
+
+KeyFile = Annotated[
+    str | None, typer.Option("--api-key-file", help="A file that holds the key it wants.", metavar="FILE")
+]
+
+
+@servers.callback(invoke_without_command=True)
+def list_servers(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Option("--model", help="Those that offer it.", metavar="NAME")] = None,
+    health: Annotated[
+        str | None, typer.Option("--health", help="healthy, unhealthy or unknown.", metavar="HEALTH")
     ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="What to call it; host and port if unset.", metavar="NAME")
+    mode: Annotated[str | None, typer.Option("--mode", help="serving, paused or draining.", metavar="MODE")] = None,
+    owner: Annotated[str | None, typer.Option("--owner", help="Whose they are.", metavar="TEXT")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="Those with it; may be repeated.", metavar="WORD")
     ] = None,
-    api_key_file: Annotated[
-        str | None, typer.Option("--api-key-file", help="A file that holds the key it wants.", metavar="FILE")
+    text: Annotated[
+        str | None, typer.Option("--text", help="Those with it in name, address, models, ...", metavar="TEXT")
     ] = None,
-    weight: Annotated[float, typer.Option("--weight", help="Its share, under the policy `weighted`.")] = 1.0,
-    max_concurrency: Annotated[
-        int | None, typer.Option("--max-concurrency", min=1, help="Requests it gets at a time; more wait.")
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort", help="created, id, model, health, checked, latency or in_flight; -id: downwards.", metavar="BY"
+        ),
     ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, max=PAGE, help="So many at most.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show them again every 2 s, until Ctrl-C.")] = False,
     url: Url = DEFAULT_URL,
     admin_key: AdminKey = None,
     admin_key_file: AdminKeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Register a server with a running gateway, once it has passed a check. Registering it again changes it.
+    """List the servers and how they stand; show, check, pause, drain or try one.
 
     \b
     Example:
-      quiver register http://192.168.1.20:8000 --name lab --model qwen3-8b
+      quiver servers --health unhealthy --sort -checked
     """
+    if context.invoked_subcommand is not None:
+        return
+    asked = {"model": model, "health": health, "mode": mode, "owner": owner, "tag": tag, "text": text}
+    if sort is not None:
+        asked |= {"sort": sort.removeprefix("-"), "order": "desc" if sort.startswith("-") else "asc"}
+    query = {name: value for name, value in asked.items() if value}
     with failures_explained(OPERATOR):
-        wanted = Registration(
-            endpoint_url=server if "://" in server else f"http://{server}",
-            models=tuple(model or ()),
-            name=name,
-            api_key=None if api_key_file is None else key_in("--api-key-file", api_key_file),
-            weight=weight,
-            max_concurrency=max_concurrency,
-        )
-        client = operator(url, admin_key, admin_key_file, TIMEOUT)
-        reply = decoded(client.send("POST", "/admin/register", msgspec.json.encode(wanted)), Registered)
-    if as_json:
-        print_json(reply)
-    else:
-        typer.echo(f"registered `{reply.registration_id}` ({reply.health_status})")
+        client = operator(url, admin_key, admin_key_file)
+        for found in _rounds(client, query, limit, again=watch):
+            if watch and sys.stdout.isatty() and not as_json:
+                Console().clear()
+            _list(found, filtered=bool(query), as_json=as_json)
 
 
-def deregister(
+@servers.command()
+def show(
     id: ServerId,
     url: Url = DEFAULT_URL,
     admin_key: AdminKey = None,
     admin_key_file: AdminKeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Give a server no more requests; those on it go on.
+    """Show one server with its last results. `quiver servers ID` is short for it.
 
     \b
     Example:
-      quiver deregister lab
+      quiver servers show lab
     """
     with failures_explained(OPERATOR):
-        reply = decoded(
-            operator(url, admin_key, admin_key_file).send("DELETE", f"/admin/register/{quote(id, safe='')}"),
-            Deregistered,
-        )
+        server = decoded(operator(url, admin_key, admin_key_file).get(_path(id)), ServerDetails)
     if as_json:
-        print_json(reply)
-    else:
-        typer.echo(f"deregistered `{reply.registration_id}`")
+        print_json(server)
+        return
+    print_table(views.COLUMNS, [views.row(server)])
+    typer.echo()
+    print_table(("FIGURE", "VALUE"), views.figures(server))
+    if server.history:
+        typer.echo()
+        print_table(views.RESULTS, [views.result(each) for each in reversed(server.history[-SHOWN:])])
 
 
-def servers(
-    id: Annotated[
-        str | None,
-        typer.Argument(help="Show only this one, with its last results.", metavar="ID", autocompletion=server_ids),
-    ] = None,
+@servers.command()
+def check(
+    id: ServerId,
     url: Url = DEFAULT_URL,
     admin_key: AdminKey = None,
     admin_key_file: AdminKeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """List the servers and how they stand, or show one.
+    """Check a server now. Exits with 1 when it fails.
 
     \b
     Example:
-      quiver servers lab
+      quiver servers check lab
     """
     with failures_explained(OPERATOR):
-        client = operator(url, admin_key, admin_key_file)
-        if id is None:
-            _list(decoded(client.get("/admin/servers"), ServerList), as_json=as_json)
-        else:
-            _show(decoded(client.get(f"/admin/servers/{quote(id, safe='')}"), ServerDetails), as_json=as_json)
+        client = operator(url, admin_key, admin_key_file, TIMEOUT)
+        report = decoded(client.send("POST", _path(id, "health-check")), CheckReport)
+    if as_json:
+        print_json(report)
+    else:
+        typer.echo(views.check_in_words(report))
+    raise typer.Exit(0 if report.passed else 1)
 
 
-def _list(found: ServerList, *, as_json: bool) -> None:
+@servers.command()
+def pause(
+    id: ServerId,
+    url: Url = DEFAULT_URL,
+    admin_key: AdminKey = None,
+    admin_key_file: AdminKeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Give a server no new requests until `resume`; those on it go on. It stays paused over restarts.
+
+    \b
+    Example:
+      quiver servers pause lab
+    """
+    _change_mode(url, admin_key, admin_key_file, id, "pause", as_json=as_json)
+
+
+@servers.command()
+def resume(
+    id: ServerId,
+    url: Url = DEFAULT_URL,
+    admin_key: AdminKey = None,
+    admin_key_file: AdminKeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Give a server requests again.
+
+    \b
+    Example:
+      quiver servers resume lab
+    """
+    _change_mode(url, admin_key, admin_key_file, id, "resume", as_json=as_json)
+
+
+@servers.command()
+def drain(
+    id: ServerId,
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, max=3600, help="Seconds to wait until no request is on it.")
+    ] = 0.0,
+    url: Url = DEFAULT_URL,
+    admin_key: AdminKey = None,
+    admin_key_file: AdminKeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Give a server no new requests, and pause it once none is on it. With --wait, exits with 1 if some are left then.
+
+    \b
+    Example:
+      quiver servers drain lab --wait 120
+    """
+    with failures_explained(OPERATOR):
+        client = operator(url, admin_key, admin_key_file, wait + GRACE)
+        path = f"{_path(id, 'drain')}?wait={wait:g}"
+        report = ModeReport(registration_id=id, mode="draining", in_flight=0)
+        with _progress() as told:
+            for data in client.stream(path, b"", "text/event-stream"):
+                report = decoded(data, ModeReport)
+                told(views.mode_in_words(report))
+    if as_json:
+        print_json(report)
+    else:
+        typer.echo(views.mode_in_words(report))
+    raise typer.Exit(1 if wait and report.mode == "draining" else 0)
+
+
+@servers.command("test")
+def try_out(
+    server: Annotated[str, typer.Argument(help="The server's address, with or without /v1.", metavar="URL")],
+    api_key_file: KeyFile = None,
+    url: Url = DEFAULT_URL,
+    admin_key: AdminKey = None,
+    admin_key_file: AdminKeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether a server could be registered, and what it is. Nothing is registered. Exits with 1 when it could not.
+
+    \b
+    Example:
+      quiver servers test http://192.168.1.20:8000
+    """
+    with failures_explained(OPERATOR):
+        key = None if api_key_file is None else key_in("--api-key-file", api_key_file)
+        wanted = Trial(endpoint_url=server if "://" in server else f"http://{server}", api_key=key)
+        client = operator(url, admin_key, admin_key_file, TIMEOUT)
+        report = decoded(client.send("POST", "/admin/servers/test", msgspec.json.encode(wanted)), TrialReport)
+    if as_json:
+        print_json(report)
+    else:
+        typer.echo(views.trial_in_words(report))
+        typer.echo(views.in_words(report.detected))
+        if report.detected.models:
+            typer.echo()
+            print_table(views.MODELS, views.models(report.detected))
+    raise typer.Exit(0 if report.passed else 1)
+
+
+def _change_mode(url: str, key: str | None, key_file: str | None, id: str, change: str, *, as_json: bool) -> None:
+    with failures_explained(OPERATOR):
+        report = decoded(operator(url, key, key_file).send("POST", _path(id, change)), ModeReport)
+    if as_json:
+        print_json(report)
+    else:
+        typer.echo(views.mode_in_words(report))
+
+
+def _rounds(client: Client, query: dict[str, Any], limit: int | None, *, again: bool) -> Iterator[ServerList]:
+    """The servers, once; or again and again until Ctrl-C."""
+    yield _pages(client, query, limit)
+    while again:
+        try:
+            time.sleep(EVERY)
+        except KeyboardInterrupt:
+            return
+        yield _pages(client, query, limit)
+
+
+def _pages(client: Client, query: dict[str, Any], limit: int | None) -> ServerList:
+    """One page of `limit`, or all pages as one."""
+    found: list[ServerReport] = []
+    asked = {**query, "limit": limit or PAGE}
+    while True:
+        page = decoded(client.get(f"/admin/servers?{urlencode(asked, doseq=True)}"), ServerList)
+        found += page.servers
+        if limit is not None or page.next_cursor is None:
+            return ServerList(found, page.total, page.next_cursor)
+        asked["cursor"] = page.next_cursor
+
+
+def _list(found: ServerList, *, filtered: bool, as_json: bool) -> None:
     if as_json:
         print_json(found)
     elif found.servers:
-        print_table(COLUMNS, [_row(server) for server in found.servers])
+        print_table(views.COLUMNS, [views.row(server) for server in found.servers])
+        if len(found.servers) < found.total:
+            typer.echo(f"{found.total - len(found.servers)} more; `--limit` shows others", err=True)
+    elif filtered:
+        typer.echo("no server is like that", err=True)
     else:
         typer.echo("no servers are registered\nhint: add one with `quiver register URL`", err=True)
 
 
-def _show(server: ServerDetails, *, as_json: bool) -> None:
-    if as_json:
-        print_json(server)
-        return
-    print_table(COLUMNS, [_row(server)])
-    typer.echo()
-    print_table(("FIGURE", "VALUE"), _figures(server))
-    if server.history:
-        typer.echo()
-        print_table(RESULTS, [_result(result) for result in reversed(server.history[-SHOWN:])])
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """A line on stderr that changes, where that is a terminal."""
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    with console.status("asking") as status:
+        yield status.update
 
 
-def _row(server: ServerReport) -> tuple[str, ...]:
-    limit = "" if server.max_concurrency is None else f" of {server.max_concurrency}"
-    in_flight, models = f"{server.in_flight}{limit}", ", ".join(server.models) or "-"
-    return server.id, server.state, in_flight, server.url, models, server.reason or ""
+def _path(id: str, action: str | None = None) -> str:
+    path = f"/admin/servers/{quote(id, safe='')}"
+    return path if action is None else f"{path}/{action}"
 
 
-def _figures(server: ServerDetails) -> list[tuple[str, str]]:
-    figures = {
-        "out of service until": _clock(server.until),
-        "failures in a row": str(server.failures),
-        "uptime": _share(server.uptime),
-        "checks passed": _share(server.success_rate),
-        "a check takes": "-" if server.mean_seconds is None else f"{server.mean_seconds:.3f} s",
-        "connections": f"{server.connections.busy} busy, {server.connections.idle} idle",
-        "weight": f"{server.weight:g}",
-        "has a key": "yes" if server.has_key else "no",
-    }
-    return list(figures.items())
-
-
-def _result(result: CheckResult) -> tuple[str, ...]:
-    return (
-        _clock(result.at),
-        result.source,
-        "ok" if result.ok else "failed",
-        f"{result.seconds:.3f}",
-        result.reason or "",
-    )
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
-
-
-def _clock(at: float | None) -> str:
-    """The time of day on this machine."""
-    return "-" if at is None else f"{datetime.fromtimestamp(at):%H:%M:%S}"
+def _typed(context: Any, option: Any) -> list[str]:
+    """The words that give `option` its value, if somebody typed it."""
+    source = context.get_parameter_source(option.name)
+    if source is None or source.name != "COMMANDLINE":
+        return []
+    value, flag = context.params[option.name], option.opts[0]
+    if isinstance(value, bool):
+        return [flag]
+    return [word for each in (value if isinstance(value, list | tuple) else [value]) for word in (flag, str(each))]

@@ -1,6 +1,7 @@
 """What only the whole configuration can get wrong: parts that contradict each other, names and keys that stand twice."""
 
 import msgspec
+from quiver.proxy.access.forwarding import Proxies
 from quiver.proxy.egress import operator_policy
 from quiver.proxy.remote.connections import Origin
 from quiver.schemas.config import Config, Routing
@@ -16,6 +17,7 @@ def consistent(config: Config) -> Config:
     _refuse_key_twins(config)
     _refuse_circles(config.routing)
     _refuse_bad_egress(config)
+    _refuse_bad_access(config)
     _refuse_bad_ports(config)
     _refuse_backend_twins(config)
     _refuse_model_twins(config)
@@ -27,10 +29,12 @@ def _refuse_open_contradictions(config: Config) -> None:
     keys = auth.keys or config.keys
     if auth.open and keys:
         raise SettingsError("`auth.open` lets everyone in, yet client keys are set", "remove `auth.open`, or the keys")
-    if not (keys or auth.open or is_loopback(host)):
+    # With an admin key the gateway starts closed, and keys are made through it.
+    if not (keys or auth.open or auth.admin_key or is_loopback(host)):
         raise SettingsError(
             f"`server.host` is `{host}`, which other machines can reach, and no client keys are set",
-            "set `auth.keys` or `[[keys]]`, listen on 127.0.0.1, or let everyone in with `auth.open = true`",
+            "set `auth.admin_key` and make keys with `quiver keys create`, set `auth.keys` or `[[keys]]`, listen on "
+            "127.0.0.1, or let everyone in with `auth.open = true`",
         )
 
 
@@ -66,6 +70,18 @@ def _refuse_bad_egress(config: Config) -> None:
         operator_policy(config.egress, is_loopback(config.server.host))
     except ValueError as error:
         raise SettingsError(str(error), 'write it as `"10.1.0.0/16"` or `"gpu.lab:8000"`') from None
+
+
+def _refuse_bad_access(config: Config) -> None:
+    for network in config.server.trusted_proxies:
+        try:
+            Proxies([network])
+        except ValueError as error:
+            raise SettingsError(f"`server.trusted_proxies`: {error}", 'write it as `"10.0.0.0/8"`') from None
+    if config.cors.credentials and "*" in config.cors.origins:
+        raise SettingsError(
+            "`cors.credentials` is for listed origins, not for `*`", "list them, or leave credentials out"
+        )
 
 
 def _refuse_bad_ports(config: Config) -> None:

@@ -55,6 +55,11 @@ class TokenBucket:
         """When it is full if nobody takes any more; not after the last use if it was full then."""
         return self._updated + (self.capacity - self._level) / self.per_second
 
+    def resize(self, capacity: float, per_second: float, now: float) -> None:
+        """Other limits; the share that is left, or owed, stays."""
+        self._level, self._updated = self.level(now) * capacity / self.capacity, max(now, self._updated)
+        self.capacity, self.per_second = capacity, per_second
+
     def settle(self, taken: float, used: float, now: float) -> None:
         """Put right a `take` that was a guess. What was used beyond it is owed: the level may go below zero."""
         self._level, self._updated = min(self.capacity, self.level(now) + taken - used), max(now, self._updated)

@@ -70,6 +70,11 @@ class TokenBudget:
         message = f"The limit is {whole} tokens a minute, and the request may need {estimate}; try again in {seconds} s"
         raise ApiError(TOKENS_LIMITED, message, retry_after=seconds, extra=headers)
 
+    def change(self, tokens_per_minute: int, now: float) -> None:
+        """Another limit; the share that is left stays, and reservations are settled as if it had always been so."""
+        self.bucket.resize(tokens_per_minute, tokens_per_minute / 60, now)
+        self._headers = LimitHeaders(b"tokens", self.bucket)
+
     def headers(self, now: float) -> list[Header]:
         """The three reply headers that tell of this limit."""
         return self._headers.at(now)

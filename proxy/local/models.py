@@ -1,24 +1,29 @@
 """The models of the built-in engine: which there are, and loading, swapping, unloading and removing them while serving."""
 
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import TypeVarTuple
 
 import msgspec
 import trio
 from quiver.schemas import errors
 from quiver.schemas.admin import EstimateReport, ModelLoad, ModelSource
-from quiver.schemas.config import OLLAMA, Config, name_of
+from quiver.schemas.config import OLLAMA, Config, LocalModel, name_of
 from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import ModelName
+from quiver.schemas.saved import SavedModel
 from quiver.schemas.sizes import bytes_of
 
+from ..events import Journal
 from ..native import ModelLoadError
 from ..registry import Registry
 from ..seams import World, offload
+from ..store.store import Store
 from .backend import BOLT, EngineModel
 from .budget import Budget, Claim
 from .catalogue import Catalogue
 from .embedding import makes_embeddings
+from .lasting import Lasting
 from .loading import Loader, Loading, Wanted, settings_of, wanted_by
 from .ollama import SourceError
 from .residency import Residency, as_api_error
@@ -28,11 +33,14 @@ Ts = TypeVarTuple("Ts")
 
 class LocalModels:
     """Every model of the engine. `run` holds them; `changed` is called when one of them answers differently from now on.
+    Those that were loaded before the last restart are among them.
 
     Raises `ValueError` when two are called the same.
     """
 
-    def __init__(self, config: Config, world: World, catalogue: Catalogue, loader: Loader) -> None:
+    def __init__(
+        self, config: Config, world: World, catalogue: Catalogue, loader: Loader, store: Store, journal: Journal
+    ) -> None:
         self.catalogue = catalogue
         self.changed: Callable[[bool], None] = lambda replaced: None
         self._config, self._world, self._loader = config.engine, world, loader
@@ -42,8 +50,12 @@ class LocalModels:
         self._registry: Registry | None = None
         self._nursery: trio.Nursery | None = None
         self._stopped = trio.Event()
+        self._journal = journal
+        self._changes = trio.Lock()
         self._models: dict[str, EngineModel] = {}
-        for model in [*([BOLT] if config.engine.bolt else []), *config.models]:
+        configured = [*([BOLT] if config.engine.bolt else []), *config.models]
+        self._lasting = Lasting(store, {model.name for model in configured})
+        for model in [*configured, *(row.model for row in self._lasting)]:
             if model.name in self._models:
                 raise ValueError(f"two models are called `{model.name}`; give one of them another `id`")
             found = self._models[model.name] = self._model(model.name, wanted_by(model, config.engine))
@@ -77,7 +89,11 @@ class LocalModels:
         """Load the configured models beside each other, and hold all models until `close`."""
         async with trio.open_nursery() as self._nursery:
             for model in self:
-                model.residency.load(model.residency.wanted, self._spawn)
+                row = self._lasting.get(model.model)
+                if row is not None and row.unloaded:
+                    model.residency.stay_unloaded()
+                else:
+                    model.residency.load(model.residency.wanted, self._spawn)
             await self._stopped.wait()
             for model in self:
                 model.residency.close()
@@ -86,37 +102,46 @@ class LocalModels:
         """Free all models, and let `run` return."""
         self._stopped.set()
 
-    async def load(self, asked: ModelLoad) -> tuple[EngineModel, Loading]:
-        """Begin to load what is `asked`, as a new model or in the place of one. Raises `ApiError`: 404, 409, 422."""
+    async def load(self, asked: ModelLoad, actor: str | None = None) -> tuple[EngineModel, Loading]:
+        """Begin to load what is `asked`, as a new model or in the place of one; it comes back after a restart.
+
+        Raises `ApiError`: 404, 409, 422, 503.
+        """
         source = await self._source(asked)
         id = asked.id or _model_name(name_of(source))
         wanted = Wanted(source, settings_of(asked.options, self._config), asked.force)
-        model = self._models.get(id)
-        if model is not None:
-            return model, model.residency.load(wanted, self._spawn, first=asked.replace == "unload_first")
-        assert self._registry is not None
-        model = self._models[id] = self._model(id, wanted)
-        loading = model.residency.load(wanted, self._spawn)
-        try:
-            self._registry.add(model)
-        except ValueError as error:
-            raise ApiError(errors.INVALID_REQUEST, str(error), param="id") from None
-        self._spawn(self._remove_if_failed, model, loading)
+        async with self._changes:
+            model, before = self._models.get(id), self._lasting.get(id)
+            new = model is None
+            if model is not None:
+                model.residency.refuse_while_loading()
+            await self._lasting.keep(id, _lasting_form(id, source, asked))
+            try:
+                if model is None:
+                    model = self._add(id, wanted)
+                loading = model.residency.load(wanted, self._spawn, first=asked.replace == "unload_first")
+            except ApiError:  # a request has begun to load it meanwhile
+                await self._lasting.put_back(id, before)
+                raise
+        self._spawn(self._see_through, model, loading, new, before, actor)
         return model, loading
 
-    async def unload(self, id: str) -> EngineModel:
-        """Free the model's memory once its requests are over or had their time. Raises `ApiError` (404)."""
-        model = self.get(id)
+    async def unload(self, id: str, actor: str | None = None) -> EngineModel:
+        """Free the model's memory once its requests are over or had their time. Raises `ApiError` (404, 503)."""
+        async with self._changes:
+            model = self.get(id)
+            await self._lasting.keep_unloaded(id)
         await model.residency.unload()
+        self._journal.note("model.unloaded", id, actor=actor)
         return model
 
-    def remove(self, id: str) -> None:
+    async def remove(self, id: str, actor: str | None = None) -> None:
         """Offer the model no more; requests on it go on, for as long as they do when it is unloaded. Raises `ApiError`."""
-        model = self.get(id)
-        del self._models[id]
-        if self._registry is not None:
-            self._registry.remove(model.id)
-        self._spawn(model.residency.unload)
+        async with self._changes:
+            self.get(id)
+            await self._lasting.forget(id)
+            self._drop(id)
+        self._journal.note("model.removed", id, actor=actor)
 
     async def estimate(self, asked: ModelSource) -> EstimateReport:
         """What loading it would take, and whether there is so much. Raises `ApiError`: 404, 422."""
@@ -146,11 +171,34 @@ class LocalModels:
         except SourceError as error:
             raise ApiError(errors.NOT_FOUND, str(error), param="name") from None
 
-    async def _remove_if_failed(self, model: EngineModel, loading: Loading) -> None:
-        """What never ran leaves nothing behind."""
+    async def _see_through(
+        self, model: EngineModel, loading: Loading, new: bool, before: SavedModel | None, actor: str | None
+    ) -> None:
+        """Note what comes of a load. What never ran leaves nothing behind."""
+        id = model.model
         await loading.ended.wait()
-        if loading.error is not None and self._models.get(model.model) is model and model.residency.loading is None:
-            self.remove(model.model)
+        if loading.error is None:
+            self._journal.note("model.loaded", id, actor=actor, source=loading.wanted.label)
+            return
+        self._journal.note("model.failed", id, actor=actor, source=loading.wanted.label, error=loading.error.kind.code)
+        async with self._changes:
+            if self._models.get(id) is not model or model.residency.loading is not None:
+                return
+            await self._lasting.put_back(id, before)
+            if new and self._models.get(id) is model:
+                self._drop(id)
+
+    def _add(self, id: str, wanted: Wanted) -> EngineModel:
+        model = self._models[id] = self._model(id, wanted)
+        if self._registry is not None:
+            self._registry.add(model)
+        return model
+
+    def _drop(self, id: str) -> None:
+        model = self._models.pop(id)
+        if self._registry is not None:
+            self._registry.remove(model.id)
+        self._spawn(model.residency.unload)
 
     def _model(self, id: str, wanted: Wanted) -> EngineModel:
         residency = Residency(
@@ -169,6 +217,12 @@ class LocalModels:
     def _spawn(self, task: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         assert self._nursery is not None, "no model loads before `run`"
         self._nursery.start_soon(task, *args)
+
+
+def _lasting_form(id: str, source: str, asked: ModelLoad) -> LocalModel:
+    """What loads it again, in whatever folder the gateway is started."""
+    path = source if source.startswith(OLLAMA) else str(Path(source).absolute())
+    return LocalModel(path=path, id=id, force=asked.force, **msgspec.structs.asdict(asked.options))
 
 
 def _model_name(name: str) -> str:

@@ -99,12 +99,20 @@ class Residency:
         """Begin to load `wanted`, beside what runs or, with `first`, once that is gone. Raises `ApiError` (409) while
         another load is under way.
         """
-        if self.loading is not None:
-            raise ApiError(errors.MODEL_LOADING, f"The model `{self.name}` is being loaded; wait, or unload it first")
+        self.refuse_while_loading()
         self.loading = loading = Loading(wanted, self._loader.progress(), first=first, asked=asked)
         spawn(self._hold, loading, spawn)
         spawn(self._log_progress, loading)
         return loading
+
+    def refuse_while_loading(self) -> None:
+        """Raises `ApiError` (409) while a load is under way."""
+        if self.loading is not None:
+            raise ApiError(errors.MODEL_LOADING, f"The model `{self.name}` is being loaded; wait, or unload it first")
+
+    def stay_unloaded(self) -> None:
+        """An operator unloaded it before the gateway was started."""
+        self._rest, self.reason = "unloaded", "unloaded"
 
     async def ready(self, spawn: Spawn) -> Instance:
         """The engine for a new request. Waits for one that loads, and has an idle model loaded. Raises `ApiError` (503)."""

@@ -156,6 +156,10 @@ class RemoteServer:
             self.circuit = before.circuit
             self.circuit.on_change = self._circuit_changed
 
+    def recall(self, models: tuple[str, ...]) -> None:
+        """These are what it offered before the gateway was started."""
+        self._found_models = models
+
     def reached_like(self, other: "RemoteServer") -> bool:
         """Whether a check of `other` tells of this one too: they have the same address and key."""
         return self.origin == other.origin and self.config.api_key == other.config.api_key

@@ -6,7 +6,7 @@ and changes nothing, so that requests in flight at that moment neither lengthen 
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Literal
 
@@ -138,19 +138,20 @@ class CircuitStatistics(msgspec.Struct, frozen=True):
     uptime: float | None
 
 
-def _ignore() -> None:
-    """Nobody is told of changes."""
+def _ignore(*news: object) -> None:
+    """Nobody is told."""
 
 
 class Circuit:
     """One server's standing.
 
-    `state` is a row of `TRANSITIONS`, entered at `since`; `reason` says why the server is not healthy; `until` is the end of
-    its time out, 0 when it is not out; `failures` counts those in a row. `history` keeps the last 100 results, without the
-    successes of traffic that changed nothing. `on_change` is called after each change of state. `tally` counts for the metrics.
+     `state` is a row of `TRANSITIONS`, entered at `since`; `reason` says why the server is not healthy; `until` is the end of
+     its time out, 0 when it is not out; `failures` counts those in a row. `history` keeps the last 100 results, without the
+     successes of traffic that changed nothing. `on_change` is called after each change of state, `on_result` with each result
+    that goes into the history. `tally` counts for the metrics.
 
-    Consecutive failures eject, for a time that doubles (Linkerd's failure accrual): with few servers and long requests the
-    statistical methods never have enough to go by. The time falls back to the first after a healthy `interval`.
+     Consecutive failures eject, for a time that doubles (Linkerd's failure accrual): with few servers and long requests the
+     statistical methods never have enough to go by. The time falls back to the first after a healthy `interval`.
     """
 
     __slots__ = (
@@ -164,6 +165,7 @@ class Circuit:
         "failures",
         "history",
         "on_change",
+        "on_result",
         "reason",
         "since",
         "state",
@@ -180,6 +182,7 @@ class Circuit:
         self.failures = 0
         self.history: deque[Result] = deque(maxlen=HISTORY)
         self.on_change: Callable[[], None] = _ignore
+        self.on_result: Callable[[Result], None] = _ignore
         self.tally = Tally()
         self._first_at: float | None = None
         self._healthy_for = 0.0
@@ -201,6 +204,20 @@ class Circuit:
         if self.state == "ejected" and now >= self.until:
             return TIERS["suspect"]
         return TIERS[self.state]
+
+    def recall(self, history: Iterable[Result]) -> None:
+        """These results are from before the gateway was started."""
+        self.history.extend(history)
+
+    def suspect(self, state: str, reason: str | None) -> None:
+        """It was in `state` before the gateway was started. Who was not well then has to prove itself: it gets requests when
+        no other server can take them, and one more failure takes it out.
+        """
+        if state == "disabled":
+            self.state, self.reason = "disabled", reason
+        elif state in ("suspect", "ejected", "half_open"):
+            self.state, self.reason = "suspect", reason
+            self.failures = self._config.failures - 1
 
     def begin_trial(self, now: float) -> bool:
         """Whether the attempt that begins now is the one trial after an ejection; if so, it must end with `end_trial`."""
@@ -287,7 +304,9 @@ class Circuit:
             return False
         if self._first_at is None:
             self._first_at = now
-        self.history.append(Result(now, reason is None, now - began, reason, source))
+        result = Result(now, reason is None, now - began, reason, source)
+        self.history.append(result)
+        self.on_result(result)
         return True
 
     def _move(self, event: Event, now: float) -> None:

@@ -4,6 +4,7 @@ A check lists models and never loads one. It finds new models, and brings a serv
 server is checked at a jittered interval; any other one when its circuit says that its time out is over, or soon.
 """
 
+from collections.abc import Callable
 from random import Random
 from typing import Protocol
 
@@ -68,8 +69,10 @@ class Watched(Protocol):
         ...
 
 
-async def watch(server: Watched, config: HealthConfig, world: World) -> None:
-    """Check `server` at once, and then whenever it is due, until cancelled. Changes of its state are logged."""
+async def watch(server: Watched, config: HealthConfig, world: World, turned: Callable[[], None] = lambda: None) -> None:
+    """Check `server` at once, and then whenever it is due, until cancelled. `turned` is called when its state is another one;
+    that a trial is under way is none worth telling.
+    """
     log = structlog.get_logger(component="health", server=server.id)
     circuit, told = server.circuit, server.circuit.state
     checked = due = trio.current_time()
@@ -83,9 +86,9 @@ async def watch(server: Watched, config: HealthConfig, world: World) -> None:
             due = next_check(circuit, config, now, world.random)
         elif await server.bell.wait_rung(due):
             due = max(circuit.until, checked + LEAST_PAUSE)
-        if circuit.state != told:
+        if circuit.state not in (told, "half_open"):
             told = circuit.state
-            log.info(f"server is {told}", reason=circuit.reason)
+            turned()
 
 
 def next_check(circuit: Circuit, config: HealthConfig, now: float, random: Random) -> float:

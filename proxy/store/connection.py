@@ -2,14 +2,15 @@
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import trio
 
 from ..seams import offload
+from .failure import is_damage
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,10 +22,12 @@ LARGEST_WAL = 16 * 1024 * 1024
 
 
 class Connection:
-    """Whoever comes first uses it first, so that a durable write waits for one batch at most."""
+    """Whoever comes first uses it first, so that a durable write waits for one batch at most. `damaged` is called when the
+    database turns out to be.
+    """
 
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
+    def __init__(self, database: sqlite3.Connection, damaged: Callable[[], None] = lambda: None) -> None:
+        self._database, self._damaged = database, damaged
         self._turn = trio.Lock()
 
     def __repr__(self) -> str:
@@ -33,11 +36,23 @@ class Connection:
     async def use(self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work(database, ...)`. Once begun it is not cancelled. Raises what `work` raises, so `sqlite3.Error`."""
         async with self._turn:
-            return await offload(lambda: work(self._database, *args, **kwargs))
+            return await offload(lambda: self._work(lambda: work(self._database, *args, **kwargs)))
+
+    def at_once(self, question: tuple[str, Sequence[Any]]) -> Any:
+        """The first value of a statement's only row. Blocks, and nobody may be using it."""
+        return self._database.execute(*question).fetchone()[0]
 
     def close(self) -> None:
         """Nobody may be using it."""
         self._database.close()
+
+    def _work(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except sqlite3.Error as error:
+            if is_damage(error):
+                self._damaged()
+            raise
 
 
 def connect(path: Path | None) -> sqlite3.Connection:

@@ -74,6 +74,17 @@ class Folder:
         os.write(handle, b" %d" % os.getpid())
         self._lock = handle
 
+    def in_use(self) -> bool:
+        """Whether a process has it now."""
+        try:
+            handle = os.open(self._lock_file, os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            return not _locked(handle)
+        finally:
+            os.close(handle)
+
     def release(self) -> None:
         """Let others use the folder."""
         if self._lock is not None:

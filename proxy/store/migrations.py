@@ -8,6 +8,7 @@ from contextlib import closing
 
 from sqlite_utils import Database, Migrations
 
+from . import kinds
 from .failure import Damaged, StoreError, code_of, is_damage, reason_of
 
 MIGRATIONS = Migrations("quiver")
@@ -23,6 +24,13 @@ def registry_tables(db: Database) -> None:
     db.execute(
         "CREATE TABLE server_states (id TEXT PRIMARY KEY, mode TEXT NOT NULL DEFAULT 'serving', body TEXT NOT NULL)"
     )
+
+
+@MIGRATIONS()
+def history_tables(db: Database) -> None:
+    """What happened: requests and what they add up to, errors, events, checks, figures."""
+    for statement in kinds.TABLES:
+        db.execute(statement)
 
 
 def known() -> list[str]:

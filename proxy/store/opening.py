@@ -2,13 +2,14 @@
 what it holds.
 """
 
+import contextlib
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import structlog
-from quiver.schemas.saved import Saved
+from quiver.schemas.saved import CheckResult, Saved
 
 from . import export, registry
 from .connection import connect, connect_to_read, transaction
@@ -20,6 +21,8 @@ from .recovery import REGISTRY_TABLES, Recovery, finish, put_back, recover
 
 # Larger files are not read as a whole at every start; what must never be lost is, and so is a file that has shown damage.
 CHECKED_WHOLE = 256 * 1024 * 1024
+# Results of each server that are brought back: as many as a server remembers.
+CHECKS = 100
 # Pages that are given back to the disk at a start.
 VACUUMED = 25_000
 
@@ -32,10 +35,18 @@ class Opened:
     def __init__(self, folder: Folder | None, database: sqlite3.Connection, recovery: Recovery | None = None) -> None:
         self.folder, self.database, self.recovery = folder, database, recovery
         self.secret: bytes = registry.meta(database, "secret")
-        self.saved: Saved = registry.saved(database)
+        self.saved: Saved = msgspec.structs.replace(registry.saved(database), checks=_last_checks(database))
 
     def __repr__(self) -> str:
         return f"<Opened {self.folder or 'in memory'}>"
+
+    def suspect(self) -> None:
+        """The database turns out to be damaged: the next start looks through all of it."""
+        log = structlog.get_logger(component="store")
+        log.critical("the database is damaged; restart the gateway to have it rebuilt", folder=str(self.folder))
+        if self.folder is not None:
+            with contextlib.suppress(OSError):
+                self.folder.suspect.touch()
 
 
 def open_in_memory() -> Opened:
@@ -52,26 +63,36 @@ def open_folder(path: Path, now: float) -> Opened:
     folder.prepare()
     folder.lock()
     try:
-        return _opened(folder, now)
-    except (sqlite3.Error, OSError) as error:
-        folder.release()
-        raise StoreError(f"`{folder.database}` cannot be used: {reason_of(error)}") from error
+        return open_locked(folder, now)
     except BaseException:
         folder.release()
         raise
 
 
-def examine(database: sqlite3.Connection, *, whole: bool) -> None:
-    """Look through the file, or the registry's part of it. Raises `Damaged` with the first fault, `sqlite3.Error`."""
+def open_locked(folder: Folder, now: float) -> Opened:
+    """The database in a folder that this process has. Raises `StoreError`."""
+    try:
+        return _opened(folder, now)
+    except (sqlite3.Error, OSError) as error:
+        hint = "free some space on its disk" if "full" in reason_of(error) else None
+        raise StoreError(f"`{folder.database}` cannot be used: {reason_of(error)}", hint) from error
+
+
+def examine(database: sqlite3.Connection, *, whole: bool, thorough: bool = False) -> None:
+    """Look through the whole file, or the registry's part of it; `thorough`: whether indexes fit their tables, too. Raises
+    `Damaged` with the first fault, `sqlite3.Error`.
+    """
     if whole:
-        found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise Damaged(str(found))
+        check = "integrity_check" if thorough else "quick_check"
+        _require_ok(database.execute(f"PRAGMA {check}(1)").fetchone()[0])
     present = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     for table in sorted(REGISTRY_TABLES & present):
-        found = database.execute(f"PRAGMA integrity_check({table})").fetchone()[0]
-        if found != "ok":
-            raise Damaged(f"table `{table}`: {found}")
+        _require_ok(database.execute(f"PRAGMA integrity_check({table})").fetchone()[0])
+
+
+def _require_ok(found: str) -> None:
+    if found != "ok":
+        raise Damaged(found.rpartition("***\n")[2].partition("\n")[0])
 
 
 def copy_beside(folder: Folder) -> Picture | None:
@@ -95,6 +116,24 @@ def renew_copy(folder: Folder, database: sqlite3.Connection) -> None:
         log.error("the export of the registrations is not renewed", file=str(folder.export), reason=reason_of(error))
 
 
+def _last_checks(database: sqlite3.Connection) -> dict[str, tuple[CheckResult, ...]]:
+    """Each server's last results, oldest first."""
+    found: dict[str, list[CheckResult]] = {}
+    rows = database.execute(
+        """
+        SELECT server, at, ok, seconds, reason, source
+        FROM (SELECT *, row_number() OVER (PARTITION BY server ORDER BY id DESC) AS place FROM checks)
+        WHERE place <= ? ORDER BY id
+        """,
+        (CHECKS,),
+    )
+    for server, *values in rows:
+        with contextlib.suppress(msgspec.ValidationError):  # what a damaged row says
+            result = dict(zip(CheckResult.__struct_fields__, values, strict=True))
+            found.setdefault(server, []).append(msgspec.convert(result, CheckResult, strict=False))
+    return {server: tuple(results) for server, results in found.items()}
+
+
 def _opened(folder: Folder, now: float) -> Opened:
     finish(folder)
     beside, recovery = copy_beside(folder), None
@@ -109,8 +148,7 @@ def _opened(folder: Folder, now: float) -> Opened:
     except (Damaged, sqlite3.Error) as error:
         if not is_damage(error):
             raise
-        reason = str(error) if isinstance(error, Damaged) else reason_of(error)
-        recovery = recover(folder, beside, reason, now)
+        recovery = recover(folder, beside, reason_of(error), now)
         database = _up_to_date(folder.database)
     folder.suspect.unlink(missing_ok=True)
     _tidy(database)

@@ -57,7 +57,7 @@ def recover(folder: Folder, export: Picture | None, reason: str, now: float) -> 
         if damaged is not None:
             damaged.close()
     unfinished.replace(folder.rebuilt)
-    aside = set_aside(folder.database, now)
+    aside = set_aside(folder.database, "damaged", now)
     finish(folder)
     recovery = msgspec.structs.replace(recovery, aside=aside and aside.name)
     log.critical("the database was rebuilt", **msgspec.to_builtins(recovery))
@@ -71,14 +71,14 @@ def finish(folder: Folder) -> None:
     folder.rebuilt.unlink(missing_ok=True)
 
 
-def set_aside(database: Path, now: float) -> Path | None:
-    """Give the database's files a name that tells when; None when there are none."""
+def set_aside(database: Path, why: str, now: float) -> Path | None:
+    """Give the database's files a name that tells why and when; None when there are none."""
     with closing(sqlite3.connect(":memory:")) as clock:
         stamp = clock.execute("SELECT strftime('%Y%m%d-%H%M%S', ?, 'unixepoch')", (now,)).fetchone()[0]
-    aside, number = database.with_name(f"{database.name}.damaged-{stamp}"), 1
+    aside, number = database.with_name(f"{database.name}.{why}-{stamp}"), 1
     while any(part.exists() for part in parts_of(aside)):
         number += 1
-        aside = database.with_name(f"{database.name}.damaged-{stamp}-{number}")
+        aside = database.with_name(f"{database.name}.{why}-{stamp}-{number}")
     for part, name in zip(reversed(parts_of(database)), reversed(parts_of(aside)), strict=True):
         if part.exists():
             part.replace(name)

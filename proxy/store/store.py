@@ -4,22 +4,31 @@ A change is durable when its method returns; if it raises, nothing was changed. 
 process, a few tenths of a second's worth of them.
 """
 
+import contextlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
+import msgspec
 import structlog
 import trio
 from quiver.schemas import config, errors
 from quiver.schemas.errors import ApiError
-from quiver.schemas.saved import Saved, SavedKey, SavedModel, SavedServer, SavedState
+from quiver.schemas.events import Event
+from quiver.schemas.saved import CheckResult, Saved, SavedKey, SavedModel, SavedServer, SavedState
+from quiver.schemas.sizes import bytes_of, size
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from . import registry
+from ..record import Record
+from . import counts, registry
 from .connection import Connection, transaction
 from .failure import is_locked, reason_of
+from .history import History
 from .opening import Opened, open_folder, open_in_memory, renew_copy
+from .reader import Reader
+from .retention import forget_requests, tidy
 from .writer import Writer
 
 P = ParamSpec("P")
@@ -29,16 +38,40 @@ TRIES = 4
 RETRY_AFTER = 5
 
 
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Entries that wait, were written and were dropped; why nothing can be written, if so; bytes on the disk, and those of
+    them that are unused, as they were a minute ago.
+    """
+
+    waiting: int
+    written: int
+    dropped: int
+    degraded: str | None
+    size: int
+    free: int
+
+
 class Store:
-    """`saved` is what was there at start; `secret`, made once, keys the hashes of clients' keys."""
+    """`saved` is what was there at start; `secret`, made once, keys the hashes of clients' keys. `recovery`: what had to be
+    done about a damaged database, if so.
+    """
 
     def __init__(self, opened: Opened, config: config.Store, wall_clock: Callable[[], float]) -> None:
         self.saved: Saved = opened.saved
         self.secret = opened.secret
-        self._opened = opened
-        self._connection = Connection(opened.database)
+        self.recovery = opened.recovery
+        self._opened, self._wall_clock = opened, wall_clock
+        self._connection = Connection(opened.database, opened.suspect)
         self._writer = Writer(self._connection, config)
+        self._reader = Reader(self.path, self._connection)
+        self.history = History(self._reader, wall_clock)
+        self._config = config
+        self._size = self._free = 0
+        self._heavy = False
         self._log = structlog.get_logger(component="store")
+        self._writer.told = self._health_changed
+        # Hears why nothing can be written, and None once it can again.
+        self.told: Callable[[str | None], None] = lambda reason: None
 
     @classmethod
     def open(cls, folder: Path | None, config: config.Store, wall_clock: Callable[[], float]) -> "Store":
@@ -78,11 +111,91 @@ class Store:
         """How a server was last seen; its mode stays as it was saved."""
         self._writer.keep(registry.note_state, state)
 
+    def keep_records(self, records: Sequence[Record]) -> None:
+        """Finished requests."""
+        self._writer.keep_all("records", records)
+
+    def keep_event(self, event: Event) -> None:
+        """A change of the gateway."""
+        self._writer.keep_all("events", [event])
+
+    def keep_check(self, server: str, result: CheckResult) -> None:
+        """How a check of `server` ended."""
+        self._writer.keep_all("checks", [(server, result)])
+
+    def keep_sample(self, figures: Mapping[str, float]) -> None:
+        """How the gateway is now; its figures over time are made of these."""
+        self._writer.keep_all("samples", [(self._wall_clock(), figures)])
+
+    def spent(self, client: str, since: float) -> int:
+        """As `history.spent`. Blocks: only for use before anything runs."""
+        return int(self._connection.at_once(counts.spent(client, since)))
+
+    def last_used(self, client: str) -> float | None:
+        """When the last request of `client` ended, as Unix time. Blocks: only for use before anything runs."""
+        found = self._connection.at_once(counts.last_used(client))
+        return None if found is None else float(found)
+
+    @property
+    def path(self) -> Path | None:
+        """The database's file; None: it is in memory."""
+        return None if self._opened.folder is None else self._opened.folder.database
+
+    def statistics(self) -> Statistics:
+        writer = self._writer
+        return Statistics(
+            waiting=writer.waiting,
+            written=writer.written,
+            dropped=writer.dropped,
+            degraded=writer.degraded,
+            size=self._size,
+            free=self._free,
+        )
+
+    async def tidy(self) -> int:
+        """Delete what is too old; how many rows went. What hinders that is logged."""
+        try:
+            return await tidy(self._connection, self._config, self._wall_clock())
+        except (sqlite3.Error, OSError) as error:
+            self._log.warning("what is too old could not be deleted", reason=reason_of(error))
+            return 0
+
+    async def forget_requests(self, before: float) -> int:
+        """Delete the requests that ended before this moment, those on their way included; how many.
+
+        Raises `ApiError` (503) when the database cannot be written; some may be gone then.
+        """
+        await self.wait_written()
+        try:
+            return await forget_requests(self._connection, before)
+        except (sqlite3.Error, OSError) as error:
+            raise ApiError(
+                errors.STORE_UNAVAILABLE, f"Not all is deleted: {reason_of(error)}", retry_after=RETRY_AFTER
+            ) from error
+
+    async def weigh(self) -> None:
+        """Look how large the files are, and warn when they are larger than they should be."""
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._size, self._free = await self._connection.use(partial(_weight, self.path))
+        limit = bytes_of(self._config.size_warning)
+        if self._size > limit and not self._heavy:
+            self._log.warning(
+                "the database is large; `store.request_days` says how long requests are kept",
+                size=size(self._size),
+                limit=size(limit),
+            )
+        self._heavy = self._size > limit
+
+    async def wait_written(self) -> None:
+        """Return once nothing waits to be written."""
+        await self._writer.wait_idle()
+
     async def write(self) -> None:
         """Write what is kept, until `close` was called and nothing waits."""
         try:
             await self._writer.write()
         finally:
+            self._reader.close()
             self._connection.close()
             if self._opened.folder is not None:
                 self._opened.folder.release()
@@ -90,6 +203,9 @@ class Store:
     def close(self) -> None:
         """No more changes or notes; `write` ends when the rest is written."""
         self._writer.close()
+
+    def _health_changed(self, reason: str | None) -> None:
+        self.told(reason)
 
     async def _change(
         self, change: Callable[Concatenate[sqlite3.Connection, P], None], *args: P.args, **kwargs: P.kwargs
@@ -119,3 +235,14 @@ class Store:
             raise ApiError(
                 errors.STORE_UNAVAILABLE, f"The change was not made: {reason}", retry_after=RETRY_AFTER
             ) from error
+
+
+def _weight(path: Path | None, database: sqlite3.Connection) -> tuple[int, int]:
+    """Bytes of the files, and those of them that are unused."""
+    [page] = database.execute("PRAGMA page_size").fetchone()
+    [pages] = database.execute("PRAGMA page_count").fetchone()
+    [free] = database.execute("PRAGMA freelist_count").fetchone()
+    if path is None:
+        return pages * page, free * page
+    files = [path, path.with_name(f"{path.name}-wal")]
+    return sum(file.stat().st_size for file in files if file.exists()), free * page

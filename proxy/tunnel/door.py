@@ -14,7 +14,7 @@ from quiver.schemas import errors
 from quiver.schemas.config import Config
 from quiver.schemas.errors import ApiError
 
-from ..access.keys import HeaderLookup, presented_key
+from ..access.keys import HeaderLookup, KeyRing, presented_key
 from ..native import HttpError, RequestHead, RequestParser, encode_response
 from ..network import Wire
 from ..reply import JSON_TYPE
@@ -31,8 +31,11 @@ PATIENCE = 4
 class JoinDoor:
     """Serves joiners; everybody else is handed on to `control`."""
 
-    def __init__(self, joins: Joins, control: ControlPlane, config: Config, *, on_loopback: bool) -> None:
-        self._joins, self._control, self._config, self._on_loopback = joins, control, config, on_loopback
+    def __init__(
+        self, joins: Joins, control: ControlPlane, config: Config, keys: KeyRing, *, on_loopback: bool
+    ) -> None:
+        self._joins, self._control, self._config, self._keys = joins, control, config, keys
+        self._on_loopback = on_loopback
 
     async def serve(self, wire: Wire, prefix: bytes) -> None:
         """See `ControlPlane.serve`."""
@@ -41,7 +44,7 @@ class JoinDoor:
             await self._control.serve(wire, prefix)
             return
         try:
-            admit_joiner(head.header, wire.peer.host, self._config, on_loopback=self._on_loopback)
+            admit_joiner(head.header, wire.peer.host, self._config, self._keys, on_loopback=self._on_loopback)
             if self._joins.draining:
                 raise ApiError(errors.SHUTTING_DOWN, "The gateway is shutting down", retry_after=5)
         except ApiError as error:
@@ -71,8 +74,10 @@ class JoinDoor:
         return head if head is not None and head.path == JOIN_PATH and head.upgrade else None
 
 
-def admit_joiner(header: HeaderLookup, peer: str, config: Config, *, on_loopback: bool) -> None:
-    """Raise `ApiError` unless whoever sent this may join: 401 without a known key, 403 for strangers and for pages."""
+def admit_joiner(header: HeaderLookup, peer: str, config: Config, keys: KeyRing, *, on_loopback: bool) -> None:
+    """Raise `ApiError` unless whoever sent this may join: 401 without a known key, 403 for strangers and for pages, 429 when
+    too many wrong keys came from the address `peer`.
+    """
     if not config.join.enabled:
         raise ApiError(errors.JOIN_FORBIDDEN, "This gateway lets no servers join; its operator can set `join.enabled`")
     if header(b"origin") is not None:
@@ -84,10 +89,18 @@ def admit_joiner(header: HeaderLookup, peer: str, config: Config, *, on_loopback
             message = "Without a key only the gateway's own machine may join, on a loopback address; set `join.key`"
             raise ApiError(errors.JOIN_FORBIDDEN, message)
         return
-    shown = [key for key in (header(b"x-api-key"), presented_key(header)) if key is not None]
+    now = trio.current_time()
+    shown = list(dict.fromkeys(key for key in (header(b"x-api-key"), presented_key(header)) if key is not None))
+    for key in shown:
+        keys.refuse_guesses(peer, key, now)
     # Every pair is compared, so that the time tells nothing.
-    if not any([hmac.compare_digest(one, other) for one in shown for other in known]):
-        raise ApiError(errors.INVALID_API_KEY, "Joining takes the gateway's `join.key` or its admin key")
+    if any([hmac.compare_digest(one, other) for one in shown for other in known]):
+        return
+    for key in shown:
+        keys.recognise(key, peer, now)  # raises for a key that nobody knows
+    if shown:
+        raise ApiError(errors.JOIN_FORBIDDEN, "A client's key does not let a server join; it takes `join.key`")
+    raise ApiError(errors.INVALID_API_KEY, "Joining takes the gateway's `join.key` or its admin key")
 
 
 def _is_loopback(host: str) -> bool:

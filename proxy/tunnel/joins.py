@@ -17,6 +17,7 @@ from quiver.schemas.saved import Mode
 from ..events import Journal
 from ..registry import Registry
 from ..remote.backend import RemoteServer
+from ..remote.standings import Standings
 from ..seams import World
 from ..store.store import Store
 from .frames import Kind, ProtocolError
@@ -50,6 +51,7 @@ class Host(Protocol):
     journal: Journal
     registry: Registry
     store: Store
+    standings: Standings
 
     def adopt(self, server: RemoteServer) -> None: ...
 
@@ -115,7 +117,7 @@ class Joins:
             before.link.cut("its joiner has opened another")
         else:
             server.mode = self._mode(server.id)
-        server.found = self.host.registry.refresh
+        self.host.standings.follow(server)
         self.host.adopt(server)
         resumed = isinstance(before, JoinedServer)
         self.host.journal.note(

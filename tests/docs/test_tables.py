@@ -93,8 +93,15 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("models", "estimate"),
     ("status",),
     ("register",),
+    ("update",),
     ("deregister",),
     ("servers",),
+    ("servers", "show"),
+    ("servers", "check"),
+    ("servers", "pause"),
+    ("servers", "resume"),
+    ("servers", "drain"),
+    ("servers", "test"),
     ("join",),
 )
 PAGES = {"docs/errors.md": error_table, "docs/configuration.md": config_table, "docs/cli.md": cli_help}

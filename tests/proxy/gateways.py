@@ -15,6 +15,7 @@ from quiver.proxy.record import Record
 from quiver.proxy.seams import World, offload_runner
 from quiver.proxy.server import Gateway, Listening, run
 from quiver.proxy.testing import SimulatedNetwork
+from quiver.proxy.tracing import Tracer
 from quiver.schemas.config import Config, Drain, Engine, RemoteBackend, Server
 
 from .conftest import at_once
@@ -37,8 +38,15 @@ FAREWELL = 1.0
 class Running:
     """A gateway that runs: send it signals, ask it something, and look at what it leaves."""
 
-    def __init__(self, network: SimulatedNetwork, *, on_loopback: bool = True, loader: Loader | None = None) -> None:
-        self.network, self._on_loopback, self._loader = network, on_loopback, loader
+    def __init__(
+        self,
+        network: SimulatedNetwork,
+        *,
+        on_loopback: bool = True,
+        loader: Loader | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        self.network, self._on_loopback, self._loader, self._tracer = network, on_loopback, loader, tracer
         self.records: list[Record] = []
         self.listening: Listening | None = None
         self.code: int | None = None
@@ -66,6 +74,7 @@ class Running:
             signals=self._signals,
             on_loopback=self._on_loopback,
             loader=self._loader,
+            tracer=self._tracer,
         )
         self.ended_at = trio.current_time()
 
@@ -105,12 +114,13 @@ async def running(
     *,
     on_loopback: bool = True,
     loader: Loader | None = None,
+    tracer: Tracer | None = None,
     **sections: Any,
 ) -> AsyncIterator[Running]:
     """The gateway must have ended by itself, leaving nothing open, some time after the block."""
     offload_runner.set(at_once)
     config = Config(engine=Engine(bolt=False), server=Server(port=GATEWAY.port), backends=tuple(backends), drain=DRAIN)
-    gateway = Running(farm.network, on_loopback=on_loopback, loader=loader)
+    gateway = Running(farm.network, on_loopback=on_loopback, loader=loader, tracer=tracer)
     async with trio.open_nursery() as nursery:
         await nursery.start(gateway.run, msgspec.structs.replace(config, **sections))
         await trio.sleep(1)

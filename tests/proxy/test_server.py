@@ -62,7 +62,7 @@ async def test_public_gateway_keeps_out_of_private_networks(
     farm: Farm, autojump_clock: MockClock, egress: Egress, status: bytes
 ) -> None:
     config, server = await farm.configure(answering(OK))
-    async with running(farm, [config], on_loopback=False, egress=egress) as gateway:
+    async with running(farm, [config], on_loopback=False, egress=egress, auth=Auth(open=True)) as gateway:
         received = await gateway.ask(BODY, b"Connection: close")
         assert received[9:12] == status
         if status == b"502":

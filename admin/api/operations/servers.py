@@ -8,7 +8,7 @@ from quiver.schemas.admin import (
     ServerDetails,
     ServerList,
 )
-from quiver.schemas.servers import DrainQuery, ModeReport, ServerPatch, ServerQuery
+from quiver.schemas.servers import DrainQuery, ModeReport, ServerPatch, ServerQuery, Trial, TrialReport
 
 from .operation import ADMIN_FAILURES, Operation
 
@@ -22,7 +22,7 @@ SERVERS = (
         "administration",
         Registered,
         request=Registration,
-        failures=(400, *ADMIN_FAILURES, 409, 413, 415, 503),
+        failures=(*ADMIN_FAILURES, 409, 503),
         lock="operator",
         example=_SERVER,
         successes={201: "Registered", 200: "It was registered, and is changed"},
@@ -35,7 +35,8 @@ SERVERS = (
         "administration",
         Registered,
         request=Registration,
-        failures=(400, *ADMIN_FAILURES, 404, 409, 412, 413, 415, 503),
+        failures=(*ADMIN_FAILURES, 404, 409, 503),
+        tagged=True,
         lock="operator",
         example=_SERVER,
     ),
@@ -47,7 +48,8 @@ SERVERS = (
         "administration",
         ServerDetails,
         request=ServerPatch,
-        failures=(400, *ADMIN_FAILURES, 404, 409, 412, 413, 415, 503),
+        failures=(*ADMIN_FAILURES, 404, 409, 503),
+        tagged=True,
         lock="operator",
         example={"endpoint_url": "https://new-tunnel.example", "metadata": {"owner": "anna"}},
     ),
@@ -58,7 +60,8 @@ SERVERS = (
         "Give a server no more requests",
         "administration",
         Deregistered,
-        failures=(*ADMIN_FAILURES, 404, 409, 412, 503),
+        failures=(*ADMIN_FAILURES, 404, 409, 503),
+        tagged=True,
         lock="operator",
     ),
     Operation(
@@ -68,9 +71,21 @@ SERVERS = (
         "List the servers and how they stand",
         "administration",
         ServerList,
-        failures=(400, *ADMIN_FAILURES),
+        failures=ADMIN_FAILURES,
         lock="operator",
         query=ServerQuery,
+    ),
+    Operation(
+        "testServer",
+        "post",
+        "/admin/servers/test",
+        "Check a server and find out what it is, without registering it",
+        "administration",
+        TrialReport,
+        request=Trial,
+        failures=ADMIN_FAILURES,
+        lock="operator",
+        example={"endpoint_url": "http://192.168.1.20:8000"},
     ),
     Operation(
         "getServer",
@@ -80,6 +95,7 @@ SERVERS = (
         "administration",
         ServerDetails,
         failures=(*ADMIN_FAILURES, 404),
+        tagged=True,
         lock="operator",
     ),
     Operation(
@@ -99,7 +115,8 @@ SERVERS = (
         "Give a server no new requests",
         "administration",
         ModeReport,
-        failures=(*ADMIN_FAILURES, 404, 412, 503),
+        failures=(*ADMIN_FAILURES, 404, 503),
+        tagged=True,
         lock="operator",
     ),
     Operation(
@@ -109,7 +126,8 @@ SERVERS = (
         "Give a server requests again",
         "administration",
         ModeReport,
-        failures=(*ADMIN_FAILURES, 404, 412, 503),
+        failures=(*ADMIN_FAILURES, 404, 503),
+        tagged=True,
         lock="operator",
     ),
     Operation(
@@ -120,7 +138,8 @@ SERVERS = (
         "administration",
         ModeReport,
         stream=ModeReport,
-        failures=(400, *ADMIN_FAILURES, 404, 412, 503),
+        failures=(*ADMIN_FAILURES, 404, 503),
+        tagged=True,
         lock="operator",
         query=DrainQuery,
     ),

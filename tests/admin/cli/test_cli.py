@@ -216,6 +216,12 @@ LAB = {
     "weight": 1.0,
     "max_concurrency": 4,
     "connections": {"busy": 1, "idle": 2},
+    "mode": "serving",
+    "origin": "registered",
+    "metadata": {"owner": "anna"},
+    "created": 1_700_000_000.0,
+    "changed": 1_700_000_000.0,
+    "version": 3,
 }
 HISTORY = [
     {"at": 1_700_000_000.0 + number, "ok": number < 11, "seconds": 0.25, "reason": None, "source": "check"}
@@ -246,9 +252,9 @@ def test_server_is_registered(speak: Speak) -> None:
 
 def test_unset_options_are_not_sent(speak: Speak) -> None:
     speaker = speak(reply("200 OK", REGISTERED))
-    result = quiver_command("register", "https://lab/v1", "--json", "--url", speaker.url)
+    result = quiver_command("register", "https://lab/v1", "--json", "--gateway", speaker.url)
     assert json.loads(result.stdout) == json.loads(REGISTERED)
-    assert json.loads(speaker.requests[0].split(b"\n\n", 1)[1]) == {"endpoint_url": "https://lab/v1", "weight": 1.0}
+    assert json.loads(speaker.requests[0].split(b"\n\n", 1)[1]) == {"endpoint_url": "https://lab/v1"}
 
 
 def test_server_is_deregistered(speak: Speak) -> None:
@@ -259,8 +265,9 @@ def test_server_is_deregistered(speak: Speak) -> None:
 
 
 def test_servers_are_listed(speak: Speak) -> None:
-    speaker = speak(reply("200 OK", json.dumps({"servers": [LAB]}).encode()))
-    assert json.loads(quiver_command("servers", "--json", "--url", speaker.url).stdout) == {"servers": [LAB]}
+    page = {"servers": [LAB], "total": 1, "next_cursor": None}
+    speaker = speak(reply("200 OK", json.dumps(page).encode()))
+    assert json.loads(quiver_command("servers", "--json", "--url", speaker.url).stdout) == page
     lines = quiver_command("servers", "--url", speaker.url).stdout.splitlines()
     assert [line.split() for line in lines] == [
         ["SERVER", "STATE", "IN", "FLIGHT", "ADDRESS", "MODELS", "REASON"],
@@ -269,7 +276,7 @@ def test_servers_are_listed(speak: Speak) -> None:
 
 
 def test_no_servers_is_said(speak: Speak) -> None:
-    result = quiver_command("servers", "--url", speak(reply("200 OK", b'{"servers": []}')).url)
+    result = quiver_command("servers", "--url", speak(reply("200 OK", b'{"servers": [], "total": 0}')).url)
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == "no servers are registered\nhint: add one with `quiver register URL`\n"
 
@@ -317,12 +324,12 @@ SERVER_ERRORS = [
 @pytest.mark.parametrize(("raw", "text"), SERVER_ERRORS)
 @pytest.mark.parametrize("command", [["register", "http://lab"], ["deregister", "lab"], ["servers", "lab"]])
 def test_server_commands_explain_errors(speak: Speak, raw: bytes, text: str, command: list[str]) -> None:
-    result = quiver_command(*command, "--url", speak(raw).url)
+    result = quiver_command(*command, QUIVER_URL=speak(raw).url)
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", text)
 
 
 def test_missing_key_file_is_named() -> None:
-    result = quiver_command("register", "http://lab", "--api-key-file", "gone", "--url", "http://127.0.0.1:9")
+    result = quiver_command("register", "http://lab", "--api-key-file", "gone", "--gateway", "http://127.0.0.1:9")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "error: `--api-key-file`: `gone` cannot be read: No such file or directory\n"
 

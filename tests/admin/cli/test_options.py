@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from ..conftest import Speak, events, reply
 
-SERVERS = json.dumps({"servers": []}).encode()
+SERVERS = json.dumps({"servers": [], "total": 0, "next_cursor": None}).encode()
 REFUSAL = b'{"error": {"message": "No API key was sent", "type": "t", "param": null, "code": "invalid_api_key"}}'
 UNSET = dict.fromkeys(
     ("QUIVER_URL", "QUIVER_API_KEY", "QUIVER_API_KEY_FILE", "QUIVER_ADMIN_KEY", "QUIVER_ADMIN_KEY_FILE")
@@ -132,8 +132,8 @@ def on_socket(tmp_path: Path) -> Iterator[_OnSocket]:
 @pytest.mark.parametrize("form", ["unix:{}", "unix://{}"])
 def test_gateway_on_a_socket(on_socket: _OnSocket, form: str) -> None:
     result = quiver_command("servers", "--json", "--url", form.format(on_socket.server_address))
-    assert json.loads(result.stdout) == {"servers": []}
-    assert on_socket.requests == [b"GET /admin/servers HTTP/1.1\r\n"]
+    assert json.loads(result.stdout) == json.loads(SERVERS)
+    assert on_socket.requests == [b"GET /admin/servers?limit=1000 HTTP/1.1\r\n"]
 
 
 def test_missing_socket_is_explained() -> None:

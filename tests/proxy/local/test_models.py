@@ -92,11 +92,11 @@ async def test_models_come_and_go(farm: Farm, autojump_clock: MockClock) -> None
         assert await gateway.refusal("b") == "model_not_loaded"
         assert await gateway.loaded(load("b")) is None
         assert await gateway.answer("b") == "b"
-        gateway.models.remove("b")
+        await gateway.models.remove("b")
         assert await gateway.refusal("b") == "model_not_found"
         assert await gateway.answer("a") == "a"
         with pytest.raises(ApiError, match="no model `b`"):
-            gateway.models.remove("b")
+            await gateway.models.remove("b")
 
 
 async def test_unloading_lets_requests_finish(farm: Farm, autojump_clock: MockClock) -> None:

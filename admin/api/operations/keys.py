@@ -1,0 +1,76 @@
+"""Client keys."""
+
+from quiver.schemas.keys import KeyIssued, KeyList, KeyPatch, KeyQuery, KeyReport, KeyWanted, Rotation
+
+from .operation import ADMIN_FAILURES, Operation
+
+KEYS = (
+    Operation(
+        "createKey",
+        "post",
+        "/admin/keys",
+        "Make a client key, which this reply tells and no other",
+        "administration",
+        KeyIssued,
+        request=KeyWanted,
+        failures=(400, *ADMIN_FAILURES, 409, 413, 415, 503),
+        lock="operator",
+        example={"name": "alice", "requests_per_minute": 60, "budget_tokens": 1_000_000, "budget_period": "month"},
+        successes={201: "Made"},
+    ),
+    Operation(
+        "listKeys",
+        "get",
+        "/admin/keys",
+        "List the client keys, what they may do and what they spent",
+        "administration",
+        KeyList,
+        query=KeyQuery,
+        failures=(400, *ADMIN_FAILURES),
+        lock="operator",
+    ),
+    Operation(
+        "getKey",
+        "get",
+        "/admin/keys/{id}",
+        "Show one client key, by its id or name, with what is left of its limits",
+        "administration",
+        KeyReport,
+        failures=(*ADMIN_FAILURES, 404),
+        lock="operator",
+    ),
+    Operation(
+        "changeKey",
+        "patch",
+        "/admin/keys/{id}",
+        "Change what a client key may do, from its next request on; null takes a limit away",
+        "administration",
+        KeyReport,
+        request=KeyPatch,
+        failures=(400, *ADMIN_FAILURES, 404, 409, 412, 413, 415, 503),
+        lock="operator",
+        example={"requests_per_minute": 120, "expires": None},
+    ),
+    Operation(
+        "rotateKey",
+        "post",
+        "/admin/keys/{id}/rotate",
+        "Replace a client key by a new one, which this reply tells; the old one opens a while longer",
+        "administration",
+        KeyIssued,
+        request=Rotation,
+        failures=(400, *ADMIN_FAILURES, 404, 409, 412, 413, 415, 503),
+        lock="operator",
+        example={"grace": 3600},
+    ),
+    Operation(
+        "revokeKey",
+        "delete",
+        "/admin/keys/{id}",
+        "Let a client key in no more; its requests under way go on",
+        "administration",
+        KeyReport,
+        failures=(*ADMIN_FAILURES, 404, 409, 412, 503),
+        lock="operator",
+    ),
+)

@@ -1,0 +1,108 @@
+"""Servers, their figures and what was found out about one, as tables and sentences."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from quiver.schemas.admin import CheckReport, CheckResult, ServerDetails, ServerReport
+from quiver.schemas.servers import Detection, ModeReport, TrialReport
+
+COLUMNS = ("SERVER", "STATE", "IN FLIGHT", "ADDRESS", "MODELS", "REASON")
+RESULTS = ("AT", "OF", "RESULT", "SECONDS", "REASON")
+MODELS = ("MODEL", "CONTEXT", "MAKES")
+NAMES = {
+    "ollama": "Ollama",
+    "vllm": "vLLM",
+    "lm-studio": "LM Studio",
+    "quiver": "Quiver",
+    "openai": "OpenAI-compatible",
+}
+
+
+def row(server: ServerReport) -> tuple[str, ...]:
+    """`server` as a row under `COLUMNS`."""
+    limit = "" if server.max_concurrency is None else f" of {server.max_concurrency}"
+    in_flight, models = f"{server.in_flight}{limit}", ", ".join(server.models) or "-"
+    state = server.state if server.mode == "serving" else f"{server.state}, {server.mode}"
+    return server.id, state, in_flight, server.url, models, server.reason or ""
+
+
+def figures(server: ServerDetails) -> list[tuple[str, str]]:
+    """What else there is to know of a server."""
+    metadata, able = server.metadata, server.capabilities
+    found = {
+        "owner": metadata.owner or "-",
+        "description": metadata.description or "-",
+        "tags": ", ".join(metadata.tags) or "-",
+        "came by": server.origin,
+        "version": f"{server.version}, of {_day(server.changed)}",
+        "out of service until": _clock(server.until),
+        "failures in a row": str(server.failures),
+        "uptime": _share(server.uptime),
+        "checks passed": _share(server.success_rate),
+        "a check takes": "-" if server.mean_seconds is None else f"{server.mean_seconds:.3f} s",
+        "connections": f"{server.connections.busy} busy, {server.connections.idle} idle",
+        "weight": f"{server.weight:g}",
+        "context": "-" if able.context_length is None else f"{able.context_length} tokens",
+        "has a key": "yes" if server.has_key else "no",
+    }
+    return list(found.items())
+
+
+def result(of: CheckResult) -> tuple[str, ...]:
+    """One result as a row under `RESULTS`."""
+    return _clock(of.at), of.source, "ok" if of.ok else "failed", f"{of.seconds:.3f}", of.reason or ""
+
+
+def mode_in_words(report: ModeReport) -> str:
+    """What a server is in now."""
+    left = f"; {report.in_flight} in flight" if report.in_flight else ""
+    return f"`{report.registration_id}` is {report.mode}{left}"
+
+
+def check_in_words(report: CheckReport) -> str:
+    """How a check ended."""
+    ended = "passed" if report.passed else f"failed: {report.reason}"
+    return f"`{report.registration_id}` {ended} ({report.state}, {report.seconds:.3f} s)"
+
+
+def trial_in_words(report: TrialReport) -> str:
+    """How a trial ended."""
+    ended = "passes" if report.passed else f"fails: {report.reason}"
+    return f"{report.url} {ended} ({report.seconds:.3f} s)"
+
+
+def in_words(found: Detection) -> str:
+    """What a server was found to be."""
+    if found.software is None:
+        return "it does not say what it is"
+    name = NAMES.get(found.software, found.software)
+    words = [f"{name} {found.version}" if found.version else name, _counted(len(found.models), "model")]
+    if found.slots is not None:
+        words.append(f"{_counted(found.slots, 'request')} at a time")
+    if found.needs_key:
+        words.append("needs a key")
+    return ", ".join(words)
+
+
+def models(found: Detection) -> Sequence[tuple[str, ...]]:
+    """Its models as rows under `MODELS`."""
+    return [
+        (model.id, str(model.context_length or "-"), "embeddings" if model.embeds else "text") for model in found.models
+    ]
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _clock(at: float | None) -> str:
+    """The time of day on this machine."""
+    return "-" if at is None else f"{datetime.fromtimestamp(at):%H:%M:%S}"
+
+
+def _day(at: float) -> str:
+    return f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M}"

@@ -1,0 +1,1 @@
+"""Spans of requests for OpenTelemetry. Nothing of it is imported unless `telemetry.tracing` is on."""
