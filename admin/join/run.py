@@ -3,11 +3,12 @@
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import trio
 from quiver.proxy.seams import World
 from quiver.proxy.tunnel.joiner import Joiner, JoinRefused
-from quiver.schemas.join import JoinStatus, Offer
+from quiver.schemas.join import Offer
 
 from .control import Control
 from .keys import pressed_keys
@@ -51,7 +52,10 @@ class Join:
         return self._code
 
     def _told(self, joiner: Joiner) -> None:
-        self._screen.show(joiner.status())
+        status = joiner.status()
+        self._screen.show(status)
+        with suppress(OSError):  # a full disk is no reason to leave
+            self._control.post(status)
 
     async def _mind_signals(self, received: AsyncIterator[int], everything: trio.CancelScope) -> None:
         """A first signal leaves, a second one at once. SIGUSR1 pauses and resumes."""
@@ -75,22 +79,23 @@ class Join:
                     self._joiner.leave()
 
     async def _mind_files(self) -> None:
+        seen = self._joiner.paused
         while True:
             if self._control.leaving:
                 self._joiner.leave()
-            self._joiner.pause(self._control.paused)
+            if (paused := self._control.paused) != seen:
+                seen = paused
+                self._joiner.pause(paused)
             await trio.sleep(LOOK)
 
     def _pause(self, paused: bool) -> None:
-        self._control.paused = paused
+        with suppress(OSError):
+            self._control.paused = paused
         self._joiner.pause(paused)
 
     async def _post(self) -> None:
         while True:
-            status: JoinStatus = self._joiner.status()
-            self._control.post(status)
-            if self._screen.live:
-                self._screen.show(status)
+            self._told(self._joiner)
             await trio.sleep(POST)
 
 
