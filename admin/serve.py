@@ -5,21 +5,29 @@ import gc
 import os
 import socket
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 import trio
 import typer
 from hypercorn.typing import ASGIFramework
 from quiver.proxy import server
+from quiver.proxy.local.backend import EngineModel
 from quiver.proxy.store.failure import StoreError
 from quiver.proxy.store.folder import data_folder
 from quiver.proxy.store.store import Store
 from quiver.proxy.tracing import Tracer
+from quiver.schemas.admin import ModelDescription
 from quiver.schemas.config import Config
 
-from . import logging
 from .api.app import create_app
 from .cli.console import fail, print_json
+from .logs.gpu import GpuWatch
+from .logs.pipeline import Pipeline
+from .logs.redactor import REDACTOR
+from .logs.requests import RecordLog
+from .logs.setup import configure, log_file
 from .loopback import is_loopback
 from .telemetry.opening import MissingExtra, open_tracer
 from .watchdog import Watchdog
@@ -27,25 +35,30 @@ from .watchdog import Watchdog
 
 def serve(config: Config, *, announce_json: bool = False) -> int:
     """Run until a signal; the exit code. With `announce_json` one line on stdout says where it listens."""
-    logging.configure(config.log)
-    startup = Startup(config, announce_json=announce_json)
-    watchdog = Watchdog()
-    try:
-        tracer = open_tracer(config.telemetry)
-        store = Store.open(data_folder(config.store.data_dir), config.store, time.time)
-        return trio.run(_run, config, startup, watchdog, store, tracer)
-    except StoreError as error:
-        fail(error.message, error.hint)
-    except MissingExtra as missing:
-        fail(str(missing), missing.hint, code=2)
-    except OSError as error:
-        fail(*why_not_bound(config, error))
-    except ValueError as error:
-        fail(str(error), code=2)
-    except KeyboardInterrupt:  # before the gateway minds its signals
-        return 130
-    finally:
-        watchdog.disarm()
+    REDACTOR.learn_from(config)
+    folder = data_folder(config.store.data_dir)
+    with configure(config.log, file=log_file(config.log, folder)) as pipeline:
+        startup = Startup(config, pipeline, announce_json=announce_json)
+        watchdog = Watchdog()
+        try:
+            tracer = open_tracer(config.telemetry)
+            store = Store.open(folder, config.store, time.time)
+            return trio.run(_run, config, startup, watchdog, store, tracer, folder)
+        except StoreError as error:
+            fail(error.message, error.hint)
+        except MissingExtra as missing:
+            fail(str(missing), missing.hint, code=2)
+        except OSError as error:
+            fail(*why_not_bound(config, error))
+        except ValueError as error:
+            fail(str(error), code=2)
+        except KeyboardInterrupt:  # before the gateway minds its signals
+            return 130
+        except BaseException:
+            structlog.get_logger(component="server").critical("the gateway crashed", exc_info=True)
+            raise
+        finally:
+            watchdog.disarm()
 
 
 # Requests leave nothing behind that only the garbage collector could find, so it need not look often; a walk over
@@ -53,7 +66,9 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
 
 
-async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: Store, tracer: Tracer | None) -> int:
+async def _run(
+    config: Config, startup: "Startup", watchdog: Watchdog, store: Store, tracer: Tracer | None, folder: Path
+) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -61,10 +76,11 @@ async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: St
         config,
         control=startup.control,
         announce=startup.announce,
-        sink=logging.RecordLog(config.log),
+        sink=startup.records,
         on_loopback=is_loopback(config.server.host),
         store=store,
         stopping=watchdog.arm,
+        local_socket=folder / "quiver.sock" if config.server.local_socket else None,
         tracer=tracer,
     )
 
@@ -72,23 +88,36 @@ async def _run(config: Config, startup: "Startup", watchdog: Watchdog, store: St
 class Startup:
     """What a starting gateway is told to do beside serving: carry the control plane, and say that it is there."""
 
-    def __init__(self, config: Config, *, announce_json: bool) -> None:
-        self._config, self._announce_json = config, announce_json
+    def __init__(self, config: Config, pipeline: Pipeline, *, announce_json: bool) -> None:
+        self._config, self._pipeline, self._announce_json = config, pipeline, announce_json
         self._models: list[str] = []
+        self.records = RecordLog(pipeline, prompts=config.log.prompts, gpu=GpuWatch())
 
     def control(self, gateway: server.Gateway) -> ASGIFramework:
         self._models = list(gateway.registry.models())
-        return create_app(gateway)
+        self.records.describe = described(gateway)
+        return create_app(gateway, self._pipeline)
 
     def announce(self, listening: server.Listening) -> None:
         url = reachable_url(listening)
         if self._announce_json:
             print_json({"url": url, "keys_required": listening.keys_required})
-        if logging.chosen_format(self._config.log) == "console":
+        if self._pipeline.format == "console":
             typer.echo(welcome(listening, self._models, len(self._config.backends)), err=True)
         else:
             log = structlog.get_logger(component="server")
             log.info("listening", url=url, access=access(listening), models=self._models)
+
+
+def described(gateway: server.Gateway) -> Callable[[str], ModelDescription | None]:
+    """What the model behind a server's id is, when the engine has it in memory."""
+
+    def describe(id: str) -> ModelDescription | None:
+        backend = gateway.registry.get(id)
+        current = backend.residency.current if isinstance(backend, EngineModel) else None
+        return None if current is None else current.engine.description
+
+    return describe
 
 
 def reachable_url(listening: server.Listening) -> str:

@@ -2,10 +2,10 @@
 
 import sys
 
-from bench import engine, gateway
+from bench import admin, engine, gateway, store
 from bench.engine import models
 
-QUESTIONS = {"gateway": gateway.main, "engine": engine.main}
+QUESTIONS = {"gateway": gateway.main, "engine": engine.main, "store": store.main, "admin": admin.main}
 # What answers no question, but makes what one is asked with.
 TOOLS = {"engine-models": models.main}
 

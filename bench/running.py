@@ -36,22 +36,27 @@ class Running:
 
 
 @contextmanager
-def gateway(config: str = "", options: Sequence[str] = (), folder: Path | None = None) -> Iterator[Running]:
+def gateway(
+    config: str = "",
+    options: Sequence[str] = (),
+    folder: Path | None = None,
+    program: Sequence[str] = ("-m", "quiver.admin"),
+) -> Iterator[Running]:
     """`quiver serve` on a free port with `config` as its file; killed at the end if it still runs. It lives in `folder`,
-    where one before it may have left its data; else in one of its own that goes with it.
+    where one before it may have left its data; else in one of its own that goes with it. `program`: another way to start it.
 
     Raises `NotStarted` with its log when it does not come up.
     """
     if folder is None:
         with (
             tempfile.TemporaryDirectory(prefix="quiver-") as passing,
-            gateway(config, options, Path(passing)) as running,
+            gateway(config, options, Path(passing), program) as running,
         ):
             yield running
         return
     (folder / "quiver.toml").write_text(config)
     log, data = folder / "log", folder / "data"
-    command = [sys.executable, "-m", "quiver.admin", "serve", "--port", "0", "--json", *options]
+    command = [sys.executable, *program, "serve", "--port", "0", "--json", *options]
     environ = {**os.environ, "QUIVER_DATA_DIR": str(data)}
     with log.open("w") as stderr:
         process = subprocess.Popen(command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=stderr, text=True)
@@ -59,7 +64,8 @@ def gateway(config: str = "", options: Sequence[str] = (), folder: Path | None =
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
-            raise NotStarted(f"the gateway did not start:\n{log.read_text()}")
+            code = process.wait(STOP_TIMEOUT)
+            raise NotStarted(f"the gateway did not start, and ended with {code}:\n{log.read_text()}")
         yield Running(process, json.loads(line)["url"], log, data)
     finally:
         process.kill()

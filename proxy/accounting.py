@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 
 import structlog
 import trio
+from msgspec.structs import replace
 
+from .content import Content
 from .metrics import Metrics
 from .record import Record
 from .seams import offload
@@ -22,13 +24,13 @@ PAUSE = 0.1
 
 
 class Ledger:
-    """Takes records from exchanges, gives them to the sink in the order they came. `keep` gets them too, on the event loop,
-    and must not wait.
+    """Takes records from exchanges, gives them to the sink in the order they came. `keep` gets them first, and must not
+    wait. Both are called off the event loop.
     """
 
     def __init__(self, metrics: Metrics, sink: Sink, keep: Sink = lambda records: None) -> None:
         self._metrics, self._sink, self._keep = metrics, sink, keep
-        self._waiting: list[Record] = []
+        self._waiting: list[Record | tuple[Record, Content]] = []
         self._more = trio.Event()
         self._closed = False
         self._log = structlog.get_logger(component="ledger")
@@ -43,8 +45,8 @@ class Ledger:
         """Records that are not written yet."""
         return len(self._waiting)
 
-    def record(self, record: Record) -> None:
-        """Count and queue one record."""
+    def record(self, record: Record, content: Content | None = None) -> None:
+        """Count and queue one record, and what of its `content` is to be kept with it."""
         self._metrics.observe(record)
         waiting = self._waiting
         if len(waiting) >= BACKLOG:
@@ -52,7 +54,7 @@ class Ledger:
             return
         if not waiting:
             self._more.set()
-        waiting.append(record)
+        waiting.append(record if content is None else (record, content))
 
     async def write_records(self) -> None:
         """Write until `close` was called and nothing waits. A sink that fails loses its batch, loudly."""
@@ -64,7 +66,6 @@ class Ledger:
             if not self._closed:
                 self._more = trio.Event()
             if batch:
-                self._keep(batch)
                 await self._write(batch)
         if self.dropped:
             self._log.error("records were dropped", count=self.dropped, backlog=BACKLOG)
@@ -74,11 +75,26 @@ class Ledger:
         self._closed = True
         self._more.set()
 
-    async def _write(self, batch: list[Record]) -> None:
+    async def _write(self, batch: Sequence[Record | tuple[Record, Content]]) -> None:
         try:
-            await offload(self._sink, batch)
+            records = [item for item in batch if isinstance(item, Record)]
+            if len(records) < len(batch):
+                records = await offload(_with_content, batch)
+            self._keep(records)
+            await offload(self._sink, records)
         except Exception:
             self.dropped += len(batch)
             self._log.exception("records could not be written", count=len(batch))
         else:
             self.written += len(batch)
+
+
+def _with_content(batch: Sequence[Record | tuple[Record, Content]]) -> list[Record]:
+    """The records with their prompts and answers, which become text here."""
+    records = []
+    for item in batch:
+        if isinstance(item, tuple):
+            record, content = item
+            item = replace(record, keep_content=content.own, prompt=content.prompt(), answer=content.answer())
+        records.append(item)
+    return records

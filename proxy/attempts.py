@@ -20,6 +20,7 @@ from .admission.admission import Admission
 from .admission.ticket import Ticket
 from .choosing import Chooser, worth_trying
 from .decoding import with_model
+from .levels import DEBUG, LEVELS
 from .metrics import Metrics
 from .record import FailedAttempt, Progress
 from .registry import Backend, Call, Registry, Target
@@ -61,6 +62,7 @@ class Attempts:
         self._chooser = Chooser(config.routing.policy, random)
         self._metrics = metrics
         self._log = structlog.get_logger(component="attempts")
+        self._routing = structlog.get_logger(component="routing", policy=config.routing.policy)
         self.background: trio.Nursery | None = None
 
     async def carry_out(self, job: Job, reply: Reply, progress: Progress, watch: Watch) -> None:
@@ -89,6 +91,8 @@ class Attempts:
                 tried.append(backend)
                 progress.attempts += 1
                 reply.server_id = backend.id
+                if LEVELS.least <= DEBUG:
+                    self._tell(call, target, tried)
                 if call.stream:
                     reply.gaps = self._metrics.gaps_of(call.model, backend.id)
                 try:
@@ -99,14 +103,16 @@ class Attempts:
                     return
                 except ApiError as error:
                     if watch.cause is None:
-                        failed = FailedAttempt(backend.id, error.kind.code, error.message[:MESSAGE])
+                        failed = FailedAttempt(backend.id, error.kind.code, error.words[:MESSAGE])
                         progress.failures = (*progress.failures, failed)
                     if reply.committed or watch.cause is not None or error.kind.fault == "client":
                         raise
                     failures.append(error)
                     if error.kind is errors.UPSTREAM_BUSY and self.background is not None:
                         self.background.start_soon(self._wake_queue, backend.paused_until(call.model))
-                    self._log.warning("attempt failed", request_id=call.request_id, server=backend.id, error=str(error))
+                    self._log.warning(
+                        "attempt failed", request_id=call.request_id, server=backend.id, error=error.words[:MESSAGE]
+                    )
                 finally:
                     if (noticed := watch.left_at or reply.left_at) is not None:
                         self._metrics.torn_down(backend.id, trio.current_time() - noticed)
@@ -115,6 +121,18 @@ class Attempts:
                 if progress.attempts >= self._most or not self._budget.withdraw(trio.current_time()):
                     raise _verdict(job, failures)
         raise _verdict(job, failures)
+
+    def _tell(self, call: Call, target: Target, tried: Sequence[Backend]) -> None:
+        """Why a call goes where it goes."""
+        *before, chosen = tried
+        if before:
+            reason = f"`{before[-1].id}` failed"
+        else:
+            reason = "chosen by the policy" if len(target.backends) > 1 else "the only server of the model"
+        among = [backend.id for backend in target.backends]
+        self._routing.debug(
+            "routed", request_id=call.request_id, model=call.model, server=chosen.id, among=among, reason=reason
+        )
 
     def _enter(self, job: Job, call: Call, target: Target, tried: Sequence[Backend], ticket: Ticket) -> Backend | None:
         """A server with a place taken on it for this call; None when the call has to wait. Raises `ApiError` when waiting

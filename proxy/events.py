@@ -1,11 +1,13 @@
 """The journal: every change of the gateway is noted here once, which logs it and hands it to whoever keeps it."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import structlog
 from quiver.schemas.events import Event, EventKind
 
+from .request import REQUEST_ID
 from .seams import World
 
 Keep = Callable[[Event], None]
@@ -29,9 +31,13 @@ class Journal:
         *,
         actor: str | None = None,
         request_id: str | None = None,
+        level: int = logging.INFO,
         **details: Any,
     ) -> None:
-        """Note one change. `details` must not hold a secret."""
+        """Note one change, which is logged at `level`. `details` must not hold a secret; `request_id` is that of the request
+        being answered, if any.
+        """
+        request_id = request_id or REQUEST_ID.get()
         event = Event(self._world.wall_clock(), kind, subject, actor, request_id, details)
-        self._log.info(kind, subject=subject, actor=actor, request_id=request_id, **details)
+        self._log.log(level, kind, subject=subject, actor=actor, request_id=request_id, **details)
         self.keep(event)

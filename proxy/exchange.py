@@ -20,20 +20,19 @@ from .access.forwarding import Proxies
 from .access.keys import KeyRing
 from .access.limits import admit_request
 from .accounting import Ledger
+from .content import Content
 from .inference import Inference, unknown_model
 from .metrics import Metrics
 from .record import Outcome, Progress, Record
 from .registry import Registry
 from .reply import Downstream, DownstreamGone, Reply
-from .request import Request
+from .request import REQUEST_ID, Request, usable_id
 from .seams import World
 from .tracing import Tracing
 from .watch import TICK, Departure, Watch
 
 # What is served by the exchange handler, whichever way the connection came.
 INFERENCE_PREFIX = "/v1/"
-# A client may name its request; anything longer or unprintable is replaced.
-MAX_REQUEST_ID = 128
 
 
 class Peer(Downstream, Departure, Protocol):
@@ -41,8 +40,9 @@ class Peer(Downstream, Departure, Protocol):
 
 
 class ExchangeHandler:
-    """Answers requests. `run` has to run beside it. `draining`: new requests are turned away. `cors` and `proxies`: when
-    pages of other origins, or proxies, have a say.
+    """Answers requests. `run` has to run beside it. `draining`: new requests are turned away. `keep_content`: everybody's
+    prompts and answers go into the records, not only those of clients whose key asks for it. `cors` and `proxies`: when pages
+    of other origins, or proxies, have a say.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class ExchangeHandler:
         self.cors, self.proxies = cors, proxies
         self._tracing = tracing or Tracing(world.random)
         self.draining = False
+        self.keep_content = False
         self._time = inference.limits.request
         self._running: dict[Watch, tuple[Reply, Progress]] = {}
         self._young: dict[Watch, tuple[Departure, Reply]] = {}
@@ -118,6 +119,7 @@ class ExchangeHandler:
             reply.answer = progress.trace.answer
         watch = Watch(now, self._time)
         self._began(watch, peer, reply, progress)
+        REQUEST_ID.set(reply.request_id)
         try:
             await self._answer(request, reply, progress, watch)
         except DownstreamGone:
@@ -127,14 +129,24 @@ class ExchangeHandler:
             self._young.pop(watch, None)
             if watch.guarded:
                 await watch.close()
+            REQUEST_ID.set(None)
             self._ended(watch, progress, reply, request.peer)
 
-    async def refuse(self, error: ApiError, downstream: Downstream, address: str, origin: bytes | None = None) -> None:
-        """Answer a request that never became one: its bytes broke a rule. `origin`: of the page that sent it, if known."""
+    async def refuse(
+        self,
+        error: ApiError,
+        downstream: Downstream,
+        address: str,
+        origin: bytes | None = None,
+        given_id: bytes | None = None,
+    ) -> None:
+        """Answer a request that never became one: its bytes broke a rule. `origin`: of the page that sent it, if known;
+        `given_id`: what its client called it.
+        """
         watch = Watch(trio.current_time(), self._time)
         progress = Progress("none", watch.began)
         progress.error, progress.outcome = error.kind.code, "failed"
-        reply = Reply(downstream, self.world.request_id())
+        reply = Reply(downstream, usable_id(given_id) or self.world.request_id())
         if self.cors is not None:
             reply.cors = self.cors.headers(origin)
         self._running[watch] = (reply, progress)
@@ -202,6 +214,8 @@ class ExchangeHandler:
         admit_request(client, watch.began)
         if client.limited:
             reply.limits = client
+        if (client.keep_content or self.keep_content) and method == "POST":
+            reply.content = Content(request.body, own=client.keep_content)
         return answer(client, request, reply, progress, watch)
 
     async def _list_models(
@@ -216,14 +230,11 @@ class ExchangeHandler:
         model = request.path.removeprefix("/v1/models/")
         owner = self.registry.models().get(model)
         if owner is None or not client.allows(model):
-            raise unknown_model(model, self.registry)
+            raise unknown_model(model, self.registry, client)
         await reply.complete(200, msgspec.json.encode(_card(model, owner)))
 
     def _request_id(self, request: Request) -> str:
-        given = request.header(b"x-request-id")
-        if given is not None and len(given) <= MAX_REQUEST_ID and all(0x21 <= byte <= 0x7E for byte in given):
-            return given.decode("ascii")
-        return self.world.request_id()
+        return usable_id(request.header(b"x-request-id")) or self.world.request_id()
 
     def _began(self, watch: Watch, peer: Departure, reply: Reply, progress: Progress) -> None:
         self._running[watch] = (reply, progress)
@@ -262,7 +273,7 @@ class ExchangeHandler:
             trace_id=progress.trace_id,
             charged=progress.charged,
         )
-        self.ledger.record(record)
+        self.ledger.record(record, reply.content)
         if progress.trace is not None:
             self._tracing.end(progress.trace, record, ended)
 

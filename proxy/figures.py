@@ -12,6 +12,8 @@ from .metrics import Figure
 from .registry import OUT_OF_SERVICE, Registry
 from .remote.backend import RemoteServer
 from .remote.figures import server_figures
+from .tunnel.figures import link_figures
+from .tunnel.joined import JoinedServer
 
 if TYPE_CHECKING:
     from .server import Gateway, State
@@ -42,6 +44,8 @@ def gateway_figures(gateway: Gateway) -> Iterator[Figure]:
             yield from backend.figures()
         elif isinstance(backend, RemoteServer):
             yield from server_figures(backend)
+            if isinstance(backend, JoinedServer):
+                yield from link_figures(backend)
 
 
 STATES: tuple[State, ...] = ("starting", "ready", "draining")
@@ -76,6 +80,7 @@ def _store(gateway: Gateway) -> Iterator[Figure]:
     yield Figure("counter", "quiver_store_written", "Entries written to the database", store.written)
     yield Figure("counter", "quiver_store_dropped", "Entries that never came into the database", store.dropped)
     yield Figure("gauge", "quiver_store_degraded", "Whether the database cannot be written", bool(store.degraded))
+    yield Figure("histogram", "quiver_store_flush_seconds", "Time to write a batch", gateway.store.flushes)
     yield Figure("gauge", "quiver_store_bytes", "Bytes of the database on the disk, a minute ago", store.size)
 
 

@@ -1,11 +1,14 @@
 """The border to Hypercorn, which runs the control plane's ASGI application on connections the session hands over.
 
 Hypercorn shields its writes without a deadline, so it never sees a bare socket: `GuardedStream` puts a deadline inside
-every write, and replays the bytes that were read before the handover.
+every write, and lets it read what the `Gate` lets through, beginning with what was read before the handover.
 """
+
+from collections.abc import Callable
 
 import trio
 from hypercorn.config import Config
+from hypercorn.events import Event, Updated
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ConnectionState, Scope, WWWScope
@@ -13,9 +16,12 @@ from hypercorn.utils import wrap_app
 from quiver.schemas.config import Server
 
 from .exchange import ExchangeHandler
+from .gate import Gate
 from .inference_app import InferenceApp
 from .network import LOCAL, Wire
 
+REFUSALS = (b"HTTP/1.1 4", b"HTTP/1.1 5")
+ID_HEADER = b"x-request-id: "
 # What an application gets to finish in once its client has left, or has sent all it will.
 FAREWELL = 1.0
 
@@ -23,21 +29,19 @@ FAREWELL = 1.0
 class GuardedStream:
     """What Hypercorn needs of a stream, whose writes have a deadline even under its shield: the wire's own. Plain TCP.
 
-    A peer that does not read in time ends `connection`, so that an application that goes on sending ends too.
+    What Hypercorn itself refuses, as it is no HTTP, is given a request's id by `new_id`, as every other reply has one. A peer
+    that does not read in time ends `connection`, so that an application that goes on sending ends too.
     """
 
-    def __init__(self, wire: Wire, prefix: bytes, connection: trio.CancelScope) -> None:
-        self._wire, self._prefix, self._connection = wire, prefix, connection
+    def __init__(self, wire: Wire, gate: Gate, connection: trio.CancelScope, new_id: Callable[[], str] = str) -> None:
+        self._wire, self._connection, self._new_id = wire, connection, new_id
+        self.gate = gate
         self.socket = wire.socket
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """The bytes read ahead first, then the socket's."""
-        if self._prefix:
-            data, self._prefix = self._prefix, b""
-            await trio.lowlevel.checkpoint()
-            return data
+        """What the gate lets through."""
         try:
-            data = await self._wire.receive_some(max_bytes)
+            data = await self.gate.receive()
         except trio.BrokenResourceError:
             data = b""
         if not data:
@@ -47,8 +51,10 @@ class GuardedStream:
 
     async def send_all(self, data: bytes) -> None:
         """Raises `trio.BrokenResourceError` when the peer does not read in time."""
+        if data.startswith(REFUSALS) and ID_HEADER not in data:
+            data = data.removesuffix(b"\r\n") + ID_HEADER + self._new_id().encode() + b"\r\n\r\n"
         try:
-            await self._wire.send_all(data)
+            await self.gate.send(data)
         except trio.BrokenResourceError:
             self._connection.cancel()
             raise
@@ -60,25 +66,40 @@ class GuardedStream:
         await self._wire.aclose()
 
 
+class _Server(TCPServer):
+    """Hypercorn's, which tells the gate when a request has its answer."""
+
+    stream: GuardedStream  # type: ignore[assignment] # it uses of a stream what this one has
+
+    async def protocol_send(self, event: Event) -> None:
+        await super().protocol_send(event)
+        if isinstance(event, Updated) and event.idle:
+            self.stream.gate.answered()
+
+
 class HypercornControl:
     """Serves an ASGI application on handed-over connections; its inference paths go to the exchange handler."""
 
     def __init__(self, app: ASGIFramework, handler: ExchangeHandler, config: Server) -> None:
+        self._handler, self._limits = handler, config
         self._config = Config()
         self._config.keep_alive_timeout = config.keep_alive
         self._config.include_server_header = False
-        self._inference = InferenceApp(app, handler, config.max_body)
+        # The gate's limit comes first.
+        self._config.h11_max_incomplete_size = config.max_head + 1024
+        self._inference = InferenceApp(app, handler, config)
         self._app = wrap_app(self._inference, config.max_body, "asgi")
         self._local_app = wrap_app(_marked_local(self._inference), config.max_body, "asgi")
         self._context = WorkerContext(None)
+        self._new_id = handler.world.request_id
 
     async def serve(self, wire: Wire, prefix: bytes) -> None:
         """Serve the rest of one connection."""
         with trio.CancelScope() as connection:
-            guarded = GuardedStream(wire, prefix, connection)
-            # Its annotation names one stream type; what it uses is what `GuardedStream` has.
+            gate = Gate(wire, prefix, self._handler, self._limits)
+            guarded = GuardedStream(wire, gate, connection, self._new_id)
             app = self._local_app if wire.peer is LOCAL else self._app
-            await TCPServer(app, self._config, self._context, ConnectionState({}), guarded)  # type: ignore[arg-type]
+            await _Server(app, self._config, self._context, ConnectionState({}), guarded)  # type: ignore[arg-type]
 
     def wind_down(self) -> None:
         """From now on every reply is its connection's last."""

@@ -28,6 +28,8 @@ from .routing import affinity, names
 from .sharing import Sharing
 from .watch import Watch
 
+# Models that an error names at most.
+TOLD_MODELS = 10
 # What a reply is taken to cost when its client did not bound it, in tokens.
 GUESSED_REPLY = 256
 REQUIRED = {"chat/completions": "messages", "completions": "prompt", "embeddings": "input"}
@@ -114,7 +116,7 @@ class Inference:
             chain = (*chain[:1], *(target for target in chain[1:] if client.allows(target.model)))
         if not chain:
             _check_name(model)
-            raise unknown_model(model, self._registry)
+            raise unknown_model(model, self._registry, client)
         return chain
 
     def _affinity(self, request: Request, peek: Peek) -> int:
@@ -126,11 +128,21 @@ class Inference:
         return 0
 
 
-def unknown_model(model: str, registry: Registry) -> ApiError:
-    """404, with the name that was probably meant."""
-    guess = names.nearest(model, list(registry.models()))
-    hint = f"; did you mean `{guess}`?" if guess else "; `GET /v1/models` lists what is on offer"
-    return ApiError(errors.MODEL_NOT_FOUND, f"No server offers the model `{model[:255]}`{hint}", param="model")
+def unknown_model(model: str, registry: Registry, client: Client) -> ApiError:
+    """404, with the name that was probably meant and others that the client may use."""
+    known = [name for name in registry.models() if client.allows(name)]
+    guess = names.nearest(model, known)
+    hint = f"; did you mean `{guess}`?" if guess else ""
+    message = f"No server offers the model `{model[:255]}`{hint}{'' if guess else ';'} {_on_offer(known)}"
+    return ApiError(errors.MODEL_NOT_FOUND, message, param="model")
+
+
+def _on_offer(known: list[str]) -> str:
+    if not known:
+        return "no model is on offer"
+    told = ", ".join(f"`{name}`" for name in known[:TOLD_MODELS])
+    more = len(known) - TOLD_MODELS
+    return f"on offer: {told}" + (f" and {more} more, which `GET /v1/models` lists" if more > 0 else "")
 
 
 def _check_name(model: str) -> None:

@@ -8,19 +8,24 @@ from typing import Any
 
 import trio
 from hypercorn.typing import ASGIFramework
-from quiver.schemas.errors import BODY_TOO_LARGE, ApiError
+from quiver.schemas.config import Server
+from quiver.schemas.errors import BODY_TOO_LARGE, REQUEST_TIMEOUT, ApiError
 
 from .access.forwarding import Proxies
 from .exchange import INFERENCE_PREFIX, ExchangeHandler
 from .reply import DownstreamGone, Headers
 from .request import Request
 
+# What a body gets to arrive in that nobody has asked for.
+LINGER = 1.0
+
 
 class InferenceApp:
     """ASGI application: `/v1/*` here, everything else to `app`. `closing`: every reply is its connection's last."""
 
-    def __init__(self, app: ASGIFramework, handler: ExchangeHandler, max_body: int) -> None:
-        self._app, self._handler, self._max_body = app, handler, max_body
+    def __init__(self, app: ASGIFramework, handler: ExchangeHandler, config: Server) -> None:
+        self._app, self._handler = app, handler
+        self._max_body, self._body_timeout = config.max_body, config.body_timeout
         self.closing = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -29,20 +34,28 @@ class InferenceApp:
         send = _with_checkpoint(send, close=self.closing and scope.get("http_version") in ("1.0", "1.1"))
         if scope["type"] == "http" and scope["path"].startswith(INFERENCE_PREFIX):
             await self._infer(scope, receive, send)
+        elif scope["type"] == "http":
+            exchange = _Unread(receive, send)
+            await self._app(scope, exchange.receive, exchange.send)
         else:
             await self._app(scope, receive, send)
 
     async def _infer(self, scope: Any, receive: Any, send: Any) -> None:
         downstream, peer = _AsgiDownstream(receive, send), (scope.get("client") or ("", 0))[0]
         try:
-            body = await self._body(receive)
+            body = None
+            with trio.move_on_after(self._body_timeout):
+                body = await self._body(receive)
+            if body is None:
+                raise ApiError(REQUEST_TIMEOUT, "The request's body did not arrive in time")
             headers = [(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]
             lookup = dict(reversed(headers)).get
             request = Request(scope["method"], scope["path"], headers, body, lookup, peer)
             await self._handler.handle(request, downstream)
         except ApiError as error:
             with contextlib.suppress(DownstreamGone):
-                await self._handler.refuse(error, downstream, peer, dict(scope["headers"]).get(b"origin"))
+                said = dict(scope["headers"]).get
+                await self._handler.refuse(error, downstream, peer, said(b"origin"), said(b"x-request-id"))
         except DownstreamGone:
             return
 
@@ -82,6 +95,38 @@ def _with_checkpoint(send: Any, *, close: bool) -> Any:
         await trio.lowlevel.checkpoint()
 
     return checked
+
+
+class _Unread:
+    """An exchange whose application may answer before the request's body is there, and so refuse it unread.
+
+    Hypercorn closes a connection whose request has not ended by the end of the reply; with that it may cut off the reply, too,
+    since most clients send head and body one after the other. So the reply's end waits a little for the body's.
+    """
+
+    def __init__(self, receive: Any, send: Any) -> None:
+        self._receive, self._send = receive, send
+        self._read = trio.Event()
+
+    async def receive(self) -> Any:
+        message = await self._receive()
+        if not message.get("more_body"):
+            self._read.set()
+        return message
+
+    async def send(self, message: Any) -> None:
+        if message["type"] != "http.response.body" or message.get("more_body"):
+            await self._send(message)
+            return
+        if not self._read.is_set():
+            await self._send({**message, "more_body": True})
+            message = {**message, "body": b""}
+            with trio.move_on_after(LINGER):
+                await self._read.wait()
+        # Quart cancels itself once its client is gone, which it learns while Hypercorn closes the connection: that would
+        # stay half closed for good. What is written inside has a deadline of its own.
+        with trio.CancelScope(shield=True):
+            await self._send(message)
 
 
 class _AsgiDownstream:

@@ -54,10 +54,14 @@ class FailedAttempt(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is kept of one request. `at`: Unix time of its end; times else in seconds. No prompt, no key: `client` is a
-    key's name, or an address. `estimated`: the usage is our guess. `engine`: of answers that the built-in engine made for
-    this very request. `failures` are its attempts that failed, in order; `trace_id` is the W3C trace it belongs to.
-    `charged`: the tokens that counted against its client's limits.
+    """What is kept of one request. `at`: Unix time of its end; times else in seconds. No key: `client` is a key's name, or
+    an address. `estimated`: the usage is our guess. `engine`: of answers that the built-in engine made for this very request.
+    `failures` are its attempts that failed, in order; `trace_id` is the W3C trace it belongs to. `charged`: the tokens that
+    counted against its client's limits.
+
+    `prompt` and `answer`, at most 256 KiB each, are there only where the configuration (`log.prompts`, `store.content`) or
+    the client's key asks for them. Whoever keeps them must look at what asked: a record with `keep_content` may be kept with
+    them anywhere, any other one only where the configuration says so.
     """
 
     request_id: str
@@ -78,6 +82,9 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     usage: Usage | None
     estimated: bool
     engine: EngineTimings | None = None
+    keep_content: bool = False
+    prompt: str | None = None
+    answer: str | None = None
     failures: tuple[FailedAttempt, ...] = ()
     trace_id: str | None = None
     charged: int = 0

@@ -14,6 +14,7 @@ from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import Usage
 
 from .access.limits import Limited
+from .content import Content
 from .histogram import Histogram
 from .record import EngineTimings
 
@@ -69,8 +70,8 @@ class Reply:
     content is an error. `gone`: the client is not there any more, which was noticed at `left_at`. `gaps` counts the times
     between pieces of a stream; `answer` is shown all of its content. `usage`: what it cost, set by the backend as soon as that
     is known, or `estimated`. `engine`: where the built-in engine's time went. `extra`: headers that come on top. `limits`:
-    whose limits the headers tell of. `cors`: headers for pages of other origins. `beat_due`: when silence has to be broken, on
-    Trio's clock; `inf` until `beats` was called.
+    whose limits the headers tell of. `cors`: headers for pages of other origins. `content` gets what is sent, when somebody
+    asked for that to be kept. `beat_due`: when silence has to be broken, on Trio's clock; `inf` until `beats` was called.
     """
 
     # Most replies never change these: they stand here once instead of being set for each.
@@ -92,6 +93,7 @@ class Reply:
     usage: Usage | None = None
     estimated = False
     engine: EngineTimings | None = None
+    content: Content | None = None
     _beating: trio.Event | None = None
     _comment: Callable[[], bytes] | None = None
     _comment_interval = inf
@@ -127,6 +129,8 @@ class Reply:
             await self._wait_for_beat(self._beating)
         self._commit()
         promised, self.started, self.finished, self.refused = self.started, True, True, status >= 400
+        if self.content is not None and not self.refused:
+            self.content.take_body(body)
         try:
             if promised:
                 await self._downstream.send_end(_last_event(status, body) if self._streams else body)
@@ -145,6 +149,8 @@ class Reply:
         if self._beating is not None:
             await self._wait_for_beat(self._beating)
         self._commit()
+        if self.content is not None:
+            self.content.take_events(events)
         try:
             if not self.started:
                 await self._open(STREAM_HEADERS)
@@ -170,6 +176,8 @@ class Reply:
         if self._beating is not None:
             await self._wait_for_beat(self._beating)
         self._commit()
+        if self.content is not None:
+            self.content.take_events(last)
         try:
             if not self.started:
                 await self._open(STREAM_HEADERS)

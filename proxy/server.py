@@ -40,6 +40,7 @@ from .exposition import Page
 from .figures import gateway_figures
 from .handover import HypercornControl
 from .inference import Inference
+from .levels import LEVELS
 from .listener import Listener
 from .local.backend import EngineModel
 from .local.catalogue import Catalogue
@@ -49,6 +50,7 @@ from .local.models import LocalModels
 from .loop_lag import watch_lag
 from .metrics import Metrics
 from .network import Acceptor, Wire, listen_locally
+from .record import Record
 from .registry import Backend, BackendStatus, Registry
 from .remote import health, questions
 from .remote.backend import RemoteServer
@@ -108,7 +110,7 @@ class Gateway:
         self.store.told = self._store_changed
         if self.store.recovery is not None:
             self.journal.note("store.recovered", "database", **msgspec.to_builtins(self.store.recovery))
-        self.ledger = Ledger(self.metrics, sink, self.store.keep_records)
+        self.ledger = Ledger(self.metrics, sink, self._keep_records)
         self.on_loopback = on_loopback
         self._egress = operator_policy(config.egress, on_loopback)
         # Held from the last look at the registry to the change of it, as saving takes time in between.
@@ -155,6 +157,7 @@ class Gateway:
             proxies=self.proxies,
             tracing=Tracing(world.random, tracer, propagate=config.telemetry.propagate),
         )
+        self.exchanges.keep_content = config.log.prompts or config.store.content
         self.gpus = GpuFigures()
         self.metrics.figures = lambda: chain(gateway_figures(self), self.gpus.figures())
         self.page = Page(self.metrics)
@@ -263,6 +266,17 @@ class Gateway:
         else:
             self.journal.note("store.degraded", "store", reason=reason)
 
+    def _keep_records(self, records: Sequence[Record]) -> None:
+        """Into the store, with prompts and answers only where it may keep them: they may be there for the log alone."""
+        if not self.config.store.content:
+            records = [
+                record
+                if record.keep_content or record.prompt is None
+                else msgspec.structs.replace(record, prompt=None, answer=None)
+                for record in records
+            ]
+        self.store.keep_records(records)
+
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await open_wire(self.world.network, self._egress, host, port)
 
@@ -356,6 +370,7 @@ async def _run(
             scope.start_soon(upkeep.tidy_store, gateway.store)
             scope.start_soon(gateway.check_servers)
             scope.start_soon(gateway.joins.run)
+            scope.start_soon(LEVELS.go_back, gateway.journal)
             await _serve(gateway, acceptors, app, announce, signals, shutdown)
             scope.cancel_scope.cancel()
         gateway.ledger.close()

@@ -53,7 +53,7 @@ class Session:
         self._late: ApiError | None = None
         self._waits_for: str | None = None
         # Of the page whose request is being read.
-        self._origin: bytes | None = None
+        self._head: RequestHead | None = None
         self._ended = False
         self._handover: bytes | None = None
         self.due = inf
@@ -98,14 +98,13 @@ class Session:
     async def _serve(self) -> None:
         while True:
             try:
-                head = await self._wait_for_head()
+                self._head = None
+                self._head = head = await self._wait_for_head()
                 if head is None:
                     return
                 if not _is_native(head):
                     self._handover = head.raw + self._parser.unread()
                     return
-                if self._handler.cors is not None:
-                    self._origin = head.header(b"origin")
                 if head.has_body and head.method in BODILESS:
                     raise ApiError(errors.MALFORMED_REQUEST, f"{head.method} takes no body here")
                 body = self._parser.body()
@@ -179,7 +178,8 @@ class Session:
         """Answer a request that broke a rule; the connection cannot be used after it."""
         self._waits_for, self.due = None, inf
         exchange = _Exchange(self, self._wire, None)
-        await self._handler.refuse(error, exchange, self._wire.peer.host, self._origin)
+        said = self._head.header if self._head is not None else _nothing
+        await self._handler.refuse(error, exchange, self._wire.peer.host, said(b"origin"), said(b"x-request-id"))
         await self._linger(LINGER)
 
     async def _linger(self, seconds: float) -> None:
@@ -240,6 +240,10 @@ class _Exchange:
     def send_end(self, last: bytes) -> Awaitable[None]:
         self.finished = True
         return self._session.send(last if self._http10 else encode_chunk(last) + LAST_CHUNK)
+
+
+def _nothing(name: bytes) -> None:
+    """The headers of a request whose head did not arrive."""
 
 
 def _is_native(head: RequestHead) -> bool:

@@ -15,6 +15,7 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Patience = Annotated[float, Meta(ge=0, le=3600)]
 Days = Annotated[int, Meta(ge=1, le=3650)]
 ByteSize = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B$")]
+Level = Literal["trace", "debug", "info", "warning", "error", "critical"]
 KvType = Literal["f16", "q8_0", "f32"]
 Priority = Literal["critical", "high", "normal", "low"]
 Policy = Literal["round_robin", "weighted", "least_in_flight", "peak_ewma", "prefix_affinity", "session_affinity"]
@@ -46,6 +47,9 @@ class Server(_Section, frozen=True):
 
     host: Annotated[str, said("the address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535), said("0 takes any free port, printed at start")] = 8080
+    local_socket: Annotated[
+        bool, said("listen on `quiver.sock` in the data folder, too: the gateway's own user needs no admin key there")
+    ] = True
     max_body: Annotated[int, Meta(ge=1024, le=2**31), said("the largest request body")] = 16 * 1024 * 1024
     max_head: Annotated[int, Meta(ge=1024, le=2**20), said("the largest request head")] = 32 * 1024
     # A head that drips in is cut off after 10 s in all, not after 10 s of silence.
@@ -136,6 +140,7 @@ class Key(_Section, frozen=True):
     ] = None
     models: Annotated[tuple[ModelName, ...], said("the models it may use; all if unset")] = ()
     priority: Annotated[Priority, said("the highest it may ask for, and what it gets when it asks for none")] = "normal"
+    keep_content: Annotated[bool, said("keep its prompts and answers, in the log and in the history")] = False
 
     def __repr__(self) -> str:
         return f"Key({self.name})"
@@ -291,14 +296,25 @@ class RemoteBackend(_Section, frozen=True):
 
 
 class Log(_Section, frozen=True):
-    """What is logged to stderr, and how."""
+    """What is logged, how, and where. Lines go to stderr, and as JSON into a file."""
 
-    level: Annotated[Literal["debug", "info", "warning", "error", "critical"], said("the least that is logged")] = (
-        "info"
-    )
+    level: Annotated[Level, said("the least that is logged")] = "info"
+    levels: Annotated[
+        dict[Annotated[str, Meta(min_length=1, max_length=64)], Level],
+        said('the same for single components: `health = "debug"`'),
+    ] = {}
     format: Annotated[
-        Literal["auto", "console", "json"], said("`auto`: readable on a terminal, JSON lines elsewhere")
+        Literal["auto", "console", "json"], said("on stderr; `auto`: readable on a terminal, JSON lines elsewhere")
     ] = "auto"
+    file: Annotated[
+        str | bool | None, said("the file; `logs/quiver.jsonl` in the data folder if unset, none if `false` or empty")
+    ] = None
+    max_bytes: Annotated[ByteSize, said("a larger file is set aside, and another begun")] = "100MB"
+    rotate: Annotated[Literal["hourly", "daily", "weekly", "never"], said("when that is done anyway, in UTC")] = "daily"
+    keep: Annotated[int, Meta(ge=0, le=10_000), said("files set aside that are kept")] = 5
+    prompts: Annotated[
+        bool, said("log prompts and answers too, 1,000 characters of each; keys may ask for it with `keep_content`")
+    ] = False
 
 
 class Cors(_Section, frozen=True):
@@ -335,6 +351,9 @@ class Store(_Section, frozen=True):
     rollup_days: Annotated[Days, said("how long is kept what requests and errors add up to")] = 30
     event_days: Annotated[Days, said("how long changes of the gateway are kept")] = 90
     metric_days: Annotated[Days, said("how long figures, one a minute, are kept")] = 7
+    content: Annotated[
+        bool, said("keep everybody's prompts and answers in the history; keys may ask for it with `keep_content`")
+    ] = False
 
 
 class Telemetry(_Section, frozen=True):

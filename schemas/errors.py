@@ -110,9 +110,18 @@ EXPIRED_API_KEY = ErrorKind(
     "client",
     False,
     "The key was known here, until a moment that is past.",
+    category="configuration",
+    remedy="Ask whoever gave you the key for a new one.",
 )
 REVOKED_API_KEY = ErrorKind(
-    "revoked_api_key", 401, "authentication_error", "client", False, "The key was revoked, or another took its place."
+    "revoked_api_key",
+    401,
+    "authentication_error",
+    "client",
+    False,
+    "The key was revoked, or another took its place.",
+    category="configuration",
+    remedy="Use the key that took its place, or ask for a new one.",
 )
 MODEL_NOT_ALLOWED = ErrorKind(
     "model_not_allowed",
@@ -192,10 +201,22 @@ JOINED_SERVER = _client(
     remedy="Start `quiver join` there with other options. Pause, drain and take out work here.",
 )
 CONFIGURED_KEY = _client(
-    "configured_key", 409, "The key is written in the configuration file, which is where it is changed."
+    "configured_key",
+    409,
+    "The key is written in the configuration file, which is where it is changed.",
+    category="configuration",
+    remedy="Change it in the configuration file, and reload that.",
 )
-KEY_EXISTS = _client("key_exists", 409, "A key in use has this name, or the key is known here already.")
-KEY_REVOKED = _client("key_revoked", 409, "The key is revoked, which is for good.")
+KEY_EXISTS = _client(
+    "key_exists",
+    409,
+    "A key in use has this name, or the key is known here already.",
+    category="data",
+    remedy="Choose another name, or revoke the key that has it.",
+)
+KEY_REVOKED = _client(
+    "key_revoked", 409, "The key is revoked, which is for good.", category="configuration", remedy="Create another key."
+)
 VERSION_MISMATCH = _client(
     "version_mismatch",
     412,
@@ -269,9 +290,18 @@ BUDGET_EXCEEDED = ErrorKind(
     "client",
     True,
     "The key's tokens for the day, week or month are spent; `Retry-After` says when the next begins.",
+    category="resource",
+    remedy="Wait for `Retry-After`, or have the key's budget raised.",
 )
 BUDGET_EXHAUSTED = ErrorKind(
-    "budget_exhausted", 403, "permission_error", "client", False, "The key's tokens are spent, once and for all."
+    "budget_exhausted",
+    403,
+    "permission_error",
+    "client",
+    False,
+    "The key's tokens are spent, once and for all.",
+    category="resource",
+    remedy="Have the key's budget raised.",
 )
 AUTHENTICATION_LIMITED = ErrorKind(
     "authentication_limited",
@@ -280,6 +310,8 @@ AUTHENTICATION_LIMITED = ErrorKind(
     "client",
     True,
     "Too many wrong keys came from the address; `Retry-After` says when it may try again.",
+    category="resource",
+    remedy="Wait for `Retry-After`, and send the right key.",
 )
 QUEUE_FULL = ErrorKind(
     "queue_full",
@@ -453,7 +485,7 @@ class ApiError(Exception):
     """An error on its way to the client.
 
     `param` names the request's field at fault, `retry_after` (whole seconds) becomes the header of that name, `extra` are
-    further reply headers.
+    further reply headers. `words` are for the operator, where those say more than the client may know.
     """
 
     def __init__(
@@ -467,7 +499,7 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.kind = kind
-        self.message = message
+        self.message = self.words = message
         self.param = param
         self.retry_after = retry_after
         self.extra = extra

@@ -73,8 +73,18 @@ class EngineFigures(msgspec.Struct, frozen=True):
     accepted_tokens: int = 0
 
 
+class AttemptEntry(msgspec.Struct, frozen=True):
+    """An attempt on a server that failed, with the error's code and words."""
+
+    server_id: str
+    code: str
+    message: str
+
+
 class RequestEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One request. `at`: its end; `client`: a key's name, or an address; `estimated`: the tokens are our guess."""
+    """One request. `at`: its end; `client`: a key's name, or an address; `estimated`: the tokens are our guess; `charged`:
+    those that counted against its client's limits; `trace_id`: the W3C trace it belongs to.
+    """
 
     request_id: str
     at: float
@@ -96,6 +106,8 @@ class RequestEntry(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int | None
     reasoning_tokens: int | None
     estimated: bool
+    charged: int
+    trace_id: str | None
     engine: EngineFigures | None
 
 
@@ -126,8 +138,11 @@ class ErrorMeaning(msgspec.Struct, frozen=True):
 
 
 class RequestDetails(RequestEntry, frozen=True, kw_only=True):
-    """One request with everything that is known of it. `prompt` and `answer`: where they are kept."""
+    """One request with everything that is known of it. `failures`: its attempts that failed, in order. `prompt` and
+    `answer`: where they are kept.
+    """
 
+    failures: list[AttemptEntry]
     prompt: str | None
     answer: str | None
     meaning: ErrorMeaning | None

@@ -78,6 +78,27 @@ class Tally(msgspec.Struct, frozen=True):
     mode: str = "serving"
 
 
+class JoinReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gateway knows of a joined server beyond any other: its link, up or down since `since`, how often that came back,
+    and what went through it. `paused`: by its owner. `round_trip`: seconds to it and back; `streams`: connections inside the
+    link; `served`, `failed` and `tokens` count since it joined.
+    """
+
+    link: Literal["up", "down", "leaving"]
+    since: float
+    peer: str
+    software: str
+    paused: bool
+    reconnects: int
+    round_trip: float | None
+    streams: int
+    bytes_sent: int
+    bytes_received: int
+    served: int
+    failed: int
+    tokens: int
+
+
 JoinState = Literal["connecting", "joined", "waiting", "leaving", "left"]
 
 

@@ -4,17 +4,20 @@ import trio
 from quart import Blueprint, Response, request
 from quiver.proxy.server import Gateway
 
+from ..logs.pipeline import Pipeline
 from .answers import json_reply
 from .figures import figures
 from .history import add_history
+from .join import add_join
 from .keys import add_keys
 from .lock import admit_operator
+from .logs import add_logs
 from .models import add_models
 from .servers import add_servers
 
 
-def admin_api(gateway: Gateway, began: float) -> Blueprint:
-    """The routes below `/admin` for `gateway`, which began at `began` (Trio's clock)."""
+def admin_api(gateway: Gateway, began: float, pipeline: Pipeline) -> Blueprint:
+    """The routes below `/admin` for `gateway`, which began at `began` (Trio's clock) and logs through `pipeline`."""
     api = Blueprint("admin_api", __name__, url_prefix="/admin")
 
     @api.before_request
@@ -22,9 +25,11 @@ def admin_api(gateway: Gateway, began: float) -> Blueprint:
         admit_operator(request, gateway.config, gateway.keys, trio.current_time())
 
     add_servers(api, gateway)
+    add_join(api)
     add_models(api, gateway)
     add_keys(api, gateway)
     add_history(api, gateway)
+    add_logs(api, gateway, pipeline)
 
     @api.get("/stats")
     async def stats() -> Response:

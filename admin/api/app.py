@@ -4,13 +4,14 @@ the admin API of `servers`.
 A Quart-Trio application over one running `Gateway`. Errors are OpenAI's envelope here too.
 """
 
+import io
 from functools import lru_cache
 
 import msgspec
 import quiver
 import structlog
 import trio
-from quart import Response, redirect, request
+from quart import Response, g, redirect, request
 from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
 from quiver.proxy.registry import OUT_OF_SERVICE
@@ -19,8 +20,10 @@ from quiver.schemas import errors
 from quiver.schemas.errors import ApiError, ErrorKind
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from ..logs.pipeline import Pipeline
 from ..loopback import is_loopback
 from . import openapi
+from .access_log import add_access_log
 from .administration import admin_api
 from .answers import json_reply
 from .hardening import harden
@@ -34,18 +37,21 @@ PAGE_POLICY = (
 )
 
 
-def create_app(gateway: Gateway) -> QuartTrio:
-    """The application for `gateway`. Call it inside `trio.run`: uptime counts from here, on Trio's clock."""
+def create_app(gateway: Gateway, pipeline: Pipeline | None = None) -> QuartTrio:
+    """The application for `gateway`, which shows what `pipeline` has logged. Call it inside `trio.run`: uptime counts from
+    here, on Trio's clock.
+    """
     app = QuartTrio("quiver.admin.api", static_folder="static", template_folder=None)
     # File names carry no version, so browsers ask each time whether theirs is still the right one.
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 0
     _add_health(app, gateway)
     began = trio.current_time()
     _add_figures(app, gateway, began)
-    app.register_blueprint(admin_api(gateway, began))
+    app.register_blueprint(admin_api(gateway, began, pipeline or Pipeline(gateway.config.log, io.StringIO())))
     _add_pages(app, gateway)
-    _add_errors(app)
+    _add_errors(app, gateway)
     harden(app, gateway)
+    add_access_log(app, gateway)
     return app
 
 
@@ -124,9 +130,10 @@ def _add_pages(app: QuartTrio, gateway: Gateway) -> None:
         return Response(document(gateway.keys.required), content_type="application/json")
 
 
-def _add_errors(app: QuartTrio) -> None:
+def _add_errors(app: QuartTrio, gateway: Gateway) -> None:
     @app.errorhandler(ApiError)
     async def told(error: ApiError) -> Response:
+        gateway.metrics.refused("control", error.kind.code)
         headers = {name.decode(): value.decode() for name, value in error.headers()}
         return json_reply(error.envelope(), error.kind.status, headers)
 
@@ -143,7 +150,7 @@ def _add_errors(app: QuartTrio) -> None:
     async def broken(error: Exception) -> Response:
         log = structlog.get_logger(component="control")
         log.error("internal error", path=request.path, exc_info=error)
-        return await told(ApiError(errors.INTERNAL_ERROR, "Internal error; the log has it"))
+        return await told(ApiError(errors.INTERNAL_ERROR, f"Internal error; the log has it under `{g.request_id}`"))
 
 
 def kind_of(status: int) -> ErrorKind:

@@ -33,7 +33,6 @@ def harden(app: QuartTrio, gateway: Gateway) -> None:
     @app.after_request
     async def add_headers(response: Response) -> Response:
         headers = response.headers
-        headers.setdefault("X-Request-ID", gateway.world.unique_id("req_"))
         headers.setdefault("Content-Security-Policy", DATA_POLICY)
         headers["X-Content-Type-Options"] = "nosniff"
         headers["X-Frame-Options"] = "DENY"

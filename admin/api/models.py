@@ -19,7 +19,7 @@ from quiver.schemas.admin import (
     ModelSource,
 )
 
-from .answers import json_reply
+from .answers import add_options, json_reply
 from .bodies import json_body
 from .lock import actor_of
 from .model_report import report
@@ -40,11 +40,17 @@ def add_models(api: Blueprint, gateway: Gateway) -> None:
     async def local_models() -> Response:
         return json_reply(LocalModelList([report(model, world) for model in models]))
 
-    @api.get("/models/available")
+    # A model's name may hold slashes, so these paths are also names.
+    add_options(api, "/models/available", "GET", "HEAD")
+    add_options(api, "/models/load", "POST")
+    add_options(api, "/models/estimate", "POST")
+    add_options(api, "/models/<path:id>/unload", "POST")
+
+    @api.route("/models/available", provide_automatic_options=False)
     async def available() -> Response:
         return json_reply(AvailableList(await offload(models.catalogue.available)))
 
-    @api.post("/models/load")
+    @api.route("/models/load", methods=["POST"], provide_automatic_options=False)
     async def load() -> Response:
         asked = decode_body(await json_body(request), _decode_load)
         model, loading = await models.load(asked, actor_of(request))
@@ -57,16 +63,15 @@ def add_models(api: Blueprint, gateway: Gateway) -> None:
             raise loading.error
         return json_reply(report(model, world))
 
-    @api.post("/models/estimate")
+    @api.route("/models/estimate", methods=["POST"], provide_automatic_options=False)
     async def estimate() -> Response:
         return json_reply(await models.estimate(decode_body(await json_body(request), _decode_source)))
 
-    # A model's name may hold slashes.
     @api.get("/models/<path:id>")
     async def local_model(id: str) -> Response:
         return json_reply(report(models.get(id), world))
 
-    @api.post("/models/<path:id>/unload")
+    @api.route("/models/<path:id>/unload", methods=["POST"], provide_automatic_options=False)
     async def unload(id: str) -> Response:
         return json_reply(report(await models.unload(id, actor_of(request)), world))
 

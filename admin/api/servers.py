@@ -12,7 +12,7 @@ from quiver.schemas.admin import CheckReport, Deregistered, Registered
 from quiver.schemas.servers import DrainQuery, ModeReport, ServerQuery
 
 from . import listing, registration, trials, versions
-from .answers import json_reply
+from .answers import add_options, json_reply
 from .bodies import MERGE_PATCH, json_body
 from .lock import actor_of
 from .query import decoded_query
@@ -60,7 +60,9 @@ def _add_servers(api: Blueprint, gateway: Gateway) -> None:
         reports = [report(backend, world) for backend in gateway.registry if isinstance(backend, RemoteServer)]
         return json_reply(listing.page(reports, query))
 
-    @api.post("/servers/test")
+    add_options(api, "/servers/test", "POST")  # a server may be called `test`, and that path has other methods
+
+    @api.route("/servers/test", methods=["POST"], provide_automatic_options=False)
     async def try_out() -> Response:
         return json_reply(await trials.try_out(gateway, registration.decoded_trial(await json_body(request))))
 

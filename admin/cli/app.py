@@ -18,7 +18,10 @@ from .console import print_json, print_table
 from .db import db
 from .dotenv import lay_under
 from .failures import failures_explained
+from .history import error_counts, events, history
 from .join import join
+from .keys import keys
+from .logs import logs
 from .models import models
 from .options import ApiKey, ApiKeyFile, Json, ModelName, Url, user
 from .registering import deregister, register, update
@@ -141,12 +144,17 @@ def status(
 
 
 app.add_typer(models)
+app.add_typer(keys)
 app.add_typer(db)
+app.add_typer(logs)
 app.command()(register)
 app.command()(update)
 app.command()(deregister)
 app.add_typer(servers)
 app.command()(join)
+app.add_typer(history)
+app.command("errors")(error_counts)
+app.command()(events)
 app.add_typer(bench_commands.app, name="bench")
 
 

@@ -21,6 +21,7 @@ T = TypeVar("T")
 # The gateway sends a heartbeat every 15 s while it works, so a stream that is silent for longer than this is dead.
 TIMEOUT = 60.0
 MAX_REST = 1024 * 1024
+PIECE = 64 * 1024
 
 
 class _Event(msgspec.Struct, frozen=True):
@@ -82,6 +83,12 @@ class Client:
         """The body of a successful reply to `body`, which is JSON. Raises `ClientError`, `RequestFailed`."""
         with self._response(method, path, body) as response:
             return response.read()
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """The body of a successful reply as it arrives. Raises `ClientError`, `RequestFailed`."""
+        with self._response("GET", path) as response:
+            while piece := response.read(PIECE):
+                yield piece
 
     def stream(self, path: str, body: bytes | None = None, accept: str | None = None) -> Iterator[bytes]:
         """POST `body`, or GET where there is none; the data of each server-sent event as it arrives, without the closing

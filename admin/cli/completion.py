@@ -29,6 +29,15 @@ class _Servers(msgspec.Struct, frozen=True):
     servers: list[_Named] = []
 
 
+class _Key(msgspec.Struct, frozen=True):
+    name: str
+    state: str
+
+
+class _Keys(msgspec.Struct, frozen=True):
+    keys: list[_Key] = []
+
+
 class _LocalModels(msgspec.Struct, frozen=True):
     models: list[_Named] = []
 
@@ -48,12 +57,22 @@ def engine_models(context: typer.Context, incomplete: str) -> list[str]:
     return _offer(incomplete, lambda: _engine_models(_client(context, "admin_key")))
 
 
+def key_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Client keys in use."""
+    return _offer(incomplete, lambda: _keys(_client(context, "admin_key")))
+
+
 def _models(client: Client) -> Iterable[_Named]:
     return msgspec.json.decode(client.get("/v1/models"), type=_Models).data
 
 
 def _servers(client: Client) -> Iterable[_Named]:
     return msgspec.json.decode(client.get("/admin/servers"), type=_Servers).servers
+
+
+def _keys(client: Client) -> Iterable[_Named]:
+    found = msgspec.json.decode(client.get("/admin/keys?limit=1000"), type=_Keys).keys
+    return [_Named(key.name) for key in found if key.state != "revoked"]
 
 
 def _engine_models(client: Client) -> Iterable[_Named]:

@@ -39,6 +39,8 @@ def _advice(failure: RequestFailed, credential: str) -> str | None:
             return "start the server first, and give its address as the gateway's machine sees it"
         case "not_found" if "model" in failure.error.message:
             return "`quiver models list` shows the engine's models, `quiver models available` what can be loaded"
+        case "not_found" if "key" in failure.error.message:
+            return "`quiver keys list` shows the keys"
         case "not_found":
             return "`quiver servers` lists what is registered"
         case "configured_server":

@@ -91,6 +91,8 @@ def _anchored(tree: Tree, folder: Path) -> Tree:
     named += [(tree.get("engine", {}), "models_dir")]
     named += [(model, "path") for model in tree.get("models", ()) if not str(model.get("path")).startswith(OLLAMA)]
     named += [(backend, "api_key_file") for backend in tree.get("backends", ())]
+    log = tree.get("log", {})
+    named += [(log, "file")] if isinstance(log.get("file"), str) and log["file"] else []
     for section, field in named:
         if field in section:
             section[field] = str(folder / Path(section[field]).expanduser())

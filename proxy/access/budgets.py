@@ -15,23 +15,25 @@ from .limits import Header, duration
 
 
 class Budget:
-    """`limit` tokens in each `period`, of which `spent` are gone. `reserved`: what requests under way may still take."""
+    """`limit` tokens in each `period`, of which `spent` are gone at first. `reserved`: what requests under way may still
+    take.
+    """
 
-    __slots__ = ("_begins", "_ends", "_wall_clock", "limit", "period", "reserved", "spent")
+    __slots__ = ("_begins", "_ends", "_spent", "_wall_clock", "limit", "period", "reserved")
 
     def __init__(self, limit: int, period: Period, wall_clock: Callable[[], float], spent: int = 0) -> None:
         self.limit, self.period, self._wall_clock = limit, period, wall_clock
-        self.spent, self.reserved = spent, 0
+        self._spent, self.reserved = spent, 0
         self._begins, self._ends = bounds(period, wall_clock())
 
     def __repr__(self) -> str:
         return f"<Budget: {self.spent} of {self.limit} spent, {self.reserved} reserved>"
 
     @property
-    def begins(self) -> float:
-        """When the period began, as Unix time; `-inf` of one without end."""
+    def spent(self) -> int:
+        """What is gone of the present period's tokens."""
         self._turn()
-        return self._begins
+        return self._spent
 
     @property
     def ends(self) -> float:
@@ -42,13 +44,11 @@ class Budget:
     @property
     def left(self) -> int:
         """What a request may still take; not below zero."""
-        self._turn()
         return max(0, self.limit - self.spent - self.reserved)
 
     @property
     def exhausted(self) -> bool:
         """Whether the period's tokens are spent."""
-        self._turn()
         return self.spent >= self.limit
 
     def reserve(self, estimate: int) -> "BudgetReservation":
@@ -64,7 +64,7 @@ class Budget:
 
     def change(self, limit: int, period: Period, spent: int) -> None:
         """Another limit; what requests under way have reserved stays so. `spent`: what is gone of the new period."""
-        self.limit, self.period, self.spent = limit, period, spent
+        self.limit, self.period, self._spent = limit, period, spent
         self._begins, self._ends = bounds(period, self._wall_clock())
 
     def headers(self) -> list[Header]:
@@ -79,7 +79,7 @@ class Budget:
         """Put right a `reserve` that was a guess."""
         self._turn()
         self.reserved -= estimate
-        self.spent += used
+        self._spent += used
 
     def _turn(self) -> None:
         """Into the period that it is now. A clock that is set back does not give back what was spent."""
@@ -87,7 +87,7 @@ class Budget:
         if self._begins <= now < self._ends:
             return
         if now >= self._ends:
-            self.spent = 0
+            self._spent = 0
         self._begins, self._ends = bounds(self.period, now)
 
     def _refused(self, estimate: int) -> ApiError:

@@ -30,7 +30,7 @@ def terms_of(key: Key | SavedKey) -> Terms:
     """The terms of a key of the configuration, or of a saved one."""
     models, requests, tokens = frozenset(key.models), key.requests_per_minute, key.tokens_per_minute
     if isinstance(key, Key):
-        return Terms(models, key.priority, requests, tokens)
+        return Terms(models, key.priority, requests, tokens, keep_content=key.keep_content)
     return Terms(models, key.priority, requests, tokens, key.budget_tokens, key.budget_period, key.keep_content)
 
 
@@ -75,12 +75,13 @@ class Client:
         priority: Priority = "normal",
         requests: TokenBucket | None = None,
         tokens: TokenBudget | None = None,
+        keep_content: bool = False,
     ) -> None:
         self.name, self.scope = name, scope
         self.models, self.priority = models, priority
         self.requests, self.tokens = requests, tokens
         self.budget: Budget | None = None
-        self.keep_content = False
+        self.keep_content = keep_content
         self.used_at = -inf
         self.used_before: float | None = None
         self._tell_limits()

@@ -76,6 +76,8 @@ class EngineModel:
         label, current = ("model", self.model), self.residency.current
         if current is not None and isinstance(current.engine, LocalEngine):
             yield from statistics_figures(current.engine.statistics(), label)
+            meaning = "From cancelling a sequence to its end in the engine"
+            yield Figure("histogram", "quiver_engine_cancel_seconds", meaning, current.engine.freed, (label,))
         yield from self._sequences.figures(label)
 
     @property

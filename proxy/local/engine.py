@@ -12,6 +12,7 @@ import msgspec
 import trio
 from quiver.schemas.admin import ModelDescription
 
+from ..histogram import GAPS, Histogram
 from ..native import (
     Engine,
     EngineStatistics,
@@ -74,11 +75,15 @@ class Generation:
 
 
 class LocalEngine:
-    """A loaded model that any number of tasks may use. Made by `open_local_engine`, which also closes it."""
+    """A loaded model that any number of tasks may use. Made by `open_local_engine`, which also closes it. `freed`: seconds
+    from the cancelling of a sequence to its end in the engine.
+    """
 
     def __init__(self, native: Engine) -> None:
         self._native = native
         self._open: dict[int, trio.MemorySendChannel[Event]] = {}
+        self._leaving: dict[int, float] = {}
+        self.freed = Histogram(GAPS)
 
     def __repr__(self) -> str:
         return f"<LocalEngine {self.info.architecture}: {len(self._open)} open, {self._native!r}>"
@@ -130,6 +135,7 @@ class LocalEngine:
             yield Generation(self._native, number, receive)
         finally:
             if self._open.pop(number, None) is not None:
+                self._leaving[number] = trio.current_time()
                 self._native.cancel(number)
             receive.close()
 
@@ -151,6 +157,11 @@ class LocalEngine:
         for event in self._native.drain():
             send = self._open.get(event.request)
             if send is None:
+                if (
+                    isinstance(event, Finished | Failed)
+                    and (left := self._leaving.pop(event.request, None)) is not None
+                ):
+                    self.freed.observe(trio.current_time() - left)
                 continue
             send.send_nowait(event)
             if isinstance(event, Finished | Failed):

@@ -99,6 +99,11 @@ class RemoteServer:
         return self.mode == "serving"
 
     @property
+    def address(self) -> str:
+        """Where it listens, for people."""
+        return str(self._upstream.origin)
+
+    @property
     def origin(self) -> Origin:
         """Where it listens. Two servers with the same one are the same, however their addresses are written."""
         return self._upstream.origin
@@ -133,7 +138,7 @@ class RemoteServer:
         return self.circuit.paused_until(model)
 
     def status(self) -> BackendStatus:
-        address, circuit = str(self._upstream.origin), self.circuit
+        address, circuit = self.address, self.circuit
         return BackendStatus(
             self.id, "remote", address, self.models, circuit.health, circuit.reason, self.load.in_flight
         )
@@ -263,9 +268,9 @@ class RemoteServer:
         now = trio.current_time()
         match classify(error, status):
             case "failure":
-                self.circuit.failed(error.message, now, began=began)
+                self.circuit.failed(error.words, now, began=began)
             case "credential":
-                self.circuit.refused_credential(error.message, now, began=began)
+                self.circuit.refused_credential(error.words, now, began=began)
             case "pause":
                 self.circuit.pause(call.model, error.retry_after or DEFAULT_PAUSE, now)
             case "none":

@@ -6,6 +6,7 @@ reused connection that fails before the reply's first byte is replaced by a fres
 
 import contextlib
 import os
+import re
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -30,6 +31,8 @@ IDLE_TIME = 60.0
 # A connection that was idle for longer is looked at before it is used again.
 TRUSTED = 0.5
 
+# Underscores are not for hosts, but Docker's compose names its own with them.
+HOST_FORM = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 OpenWire = Callable[[str, int], Awaitable[Wire]]
 
@@ -45,14 +48,17 @@ class Origin:
 
     @classmethod
     def parse(cls, url: str) -> "Origin":
-        """`url` with or without `/v1`. Spellings of one address give the same. Raises `ValueError` on a bad host or port."""
+        """`url` with or without `/v1`. Spellings of one address give the same. Raises `ValueError` on a bad host, port or
+        path.
+        """
         parts = urlsplit(url)
         if not parts.hostname:
             raise ValueError(f"no host in `{url}`")
         port = parts.port or (443 if parts.scheme == "https" else 80)
         path = parts.path.rstrip("/")
-        host = IPv6Address(parts.hostname).compressed if ":" in parts.hostname else parts.hostname
-        return cls(parts.scheme, host, port, path if path.endswith("/v1") else path + "/v1")
+        if not (path.isascii() and path.isprintable()):
+            raise ValueError("the path holds characters that have to be percent-encoded")
+        return cls(parts.scheme, _host(parts.hostname), port, path if path.endswith("/v1") else path + "/v1")
 
     @property
     def authority(self) -> str:
@@ -63,6 +69,19 @@ class Origin:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}{self.base}"
+
+
+def _host(written: str) -> str:
+    """A host in the form of the wire. Raises `ValueError` when none can have this name."""
+    if ":" in written:
+        return IPv6Address(written).compressed
+    try:
+        host = written.encode("idna").decode().lower()
+    except UnicodeError:
+        host = ""
+    if not HOST_FORM.fullmatch(host):
+        raise ValueError("the host is none that there can be")
+    return host
 
 
 class Connection:

@@ -59,6 +59,9 @@ class Watched(Protocol):
     def id(self) -> str: ...
 
     @property
+    def address(self) -> str: ...
+
+    @property
     def circuit(self) -> Circuit: ...
 
     @property
@@ -73,15 +76,13 @@ async def watch(server: Watched, config: HealthConfig, world: World, turned: Cal
     """Check `server` at once, and then whenever it is due, until cancelled. `turned` is called when its state is another one;
     that a trial is under way is none worth telling.
     """
-    log = structlog.get_logger(component="health", server=server.id)
     circuit, told = server.circuit, server.circuit.state
     checked = due = trio.current_time()
     while True:
         if trio.current_time() >= due:
             checked = trio.current_time()
-            passed = await check(server, config)
+            await check(server, config)
             now = trio.current_time()
-            log.debug("checked", passed=passed, seconds=now - checked, reason=circuit.reason)
             server.bell.silence()  # who rang meanwhile has the check that was asked for
             due = next_check(circuit, config, now, world.random)
         elif await server.bell.wait_rung(due):
@@ -106,7 +107,13 @@ async def check(server: Watched, config: HealthConfig) -> bool:
     """
     began = trio.current_time()
     passed = await _passes(server, config, began)
-    server.circuit.tally.checked(passed, trio.current_time() - began)
+    seconds = trio.current_time() - began
+    server.circuit.tally.checked(passed, seconds)
+    log = structlog.get_logger(component="health", server=server.id, url=server.address)
+    tell, result = (log.debug, "passed") if passed else (log.info, "failed")
+    tell(
+        "checked", result=result, response_ms=round(1000 * seconds, 3), error=None if passed else server.circuit.reason
+    )
     return passed
 
 

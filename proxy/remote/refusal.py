@@ -20,11 +20,14 @@ _decode_envelope = msgspec.json.Decoder(ErrorEnvelope).decode
 
 
 class UpstreamRefusal(ApiError):
-    """The server answered with an error status. `body` is what the client gets to see."""
+    """The server answered with an error status. `body` is what the client gets to see of its own mistakes. What the server
+    says of its own is for the operator only: it may tell of paths, addresses and stack traces.
+    """
 
-    def __init__(self, kind: ErrorKind, status: int, body: bytes, message: str, retry_after: int | None = None) -> None:
+    def __init__(self, kind: ErrorKind, status: int, body: bytes, words: str, retry_after: int | None = None) -> None:
+        message = words if kind.fault == "client" else f"The model's server answered {status}"
         super().__init__(kind, message, retry_after=retry_after)
-        self.status, self.body = status, body
+        self.status, self.body, self.words = status, body, words
 
 
 async def read_refusal(response: Response) -> UpstreamRefusal:

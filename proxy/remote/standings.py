@@ -3,6 +3,8 @@
 Until it is checked it offers the models that it offered, so that requests right after a restart find them.
 """
 
+import logging
+
 import trio
 from quiver.schemas.saved import CheckResult
 
@@ -39,7 +41,8 @@ class Standings:
     def turned(self, server: RemoteServer) -> None:
         """A server's state is another one than was told last."""
         circuit = server.circuit
-        self._journal.note("server.state", server.id, state=circuit.state, reason=circuit.reason)
+        level = logging.INFO if circuit.state == "healthy" else logging.WARNING
+        self._journal.note("server.state", server.id, level=level, state=circuit.state, reason=circuit.reason)
 
     def recall(self, server: RemoteServer) -> None:
         """Let `server` be what it was when the gateway last ran."""

@@ -7,7 +7,7 @@ from quiver.schemas.history import Aggregate, AggregateQuery, Distribution
 
 from .buckets import DURATION, FIGURES, FIRST_BYTE, SPEED, Figure, quantiles
 from .pages import Conditions, Question, conditions
-from .rollups import COUNTS, DAY, DIMENSIONS, HOUR, SPEED_OF, SUMS, VIEWS
+from .rollups import COUNTS, DAY, DIMENSIONS, FROM_REQUESTS, HOUR, SPEED_OF, SUMS, VIEWS
 
 # How many values, their sum, the largest, and how many were not above each bound.
 Spread = tuple[int, float, float, list[int]]
@@ -15,12 +15,6 @@ Spread = tuple[int, float, float, list[int]]
 Row = tuple[list[str | int], int, int, int, int, int, Spread, Spread, Spread]
 _TOTALS = ("requests", "failed", "retries", "prompt_tokens", "completion_tokens")
 _COUNT = {DURATION: "requests", FIRST_BYTE: "first_bytes", SPEED: "speeds"}
-
-_RAW = f"""
-    SELECT id, at, coalesce(model, '') AS model, client, coalesce(server, '') AS server, endpoint, outcome, source, stream,
-           attempts, queued, duration, first_byte, asked, made, {SPEED_OF} AS speed
-    FROM (SELECT *, coalesce(prompt_tokens, 0) AS asked, coalesce(completion_tokens, 0) AS made FROM requests)
-"""  # noqa: S608 - made of our own names
 
 
 def question(asked: AggregateQuery) -> Question:
@@ -82,7 +76,7 @@ def _of_requests(asked: AggregateQuery) -> Question:
     since, until = covered(asked)
     found.between(since, until)
     expressions = SUMS | COUNTS | {f"most_{figure.name}": figure.name for figure in FIGURES}
-    source = f"({_RAW} WHERE {found})"
+    source = f"(SELECT *, {SPEED_OF} AS speed FROM ({FROM_REQUESTS} WHERE {found}))"  # noqa: S608
     return _statement(asked, source, "at", expressions.__getitem__), [*found.parameters, asked.limit + 1]
 
 

@@ -42,9 +42,11 @@ class Connection:
         """The first value of a statement's only row. Blocks, and nobody may be using it."""
         return self._database.execute(*question).fetchone()[0]
 
-    def close(self) -> None:
-        """Nobody may be using it."""
-        self._database.close()
+    async def close(self) -> None:
+        """Close it once nobody uses it. Later uses raise `sqlite3.Error`."""
+        with trio.CancelScope(shield=True):  # a thread may be in the middle of a statement, which ends by itself
+            async with self._turn:
+                self._database.close()
 
     def _work(self, work: Callable[[], T]) -> T:
         try:

@@ -1,7 +1,7 @@
 """What is kept without waiting, kind by kind: the tables, and the statements that write a batch of one kind.
 
-A statement takes the whole batch as one JSON array and runs without Python, so that writing does not hold up the event loop:
-SQLite lets go of the interpreter once for a batch instead of once for a row.
+A statement takes the whole batch as one JSON array, and whether contents are kept. It runs without Python, so that writing
+does not hold up the event loop: SQLite lets go of the interpreter once for a batch instead of once for a row.
 """
 
 from typing import Literal
@@ -22,7 +22,8 @@ TABLES = (
         model TEXT, server TEXT, stream INTEGER NOT NULL, status INTEGER NOT NULL, outcome TEXT NOT NULL, error TEXT,
         source TEXT NOT NULL, attempts INTEGER NOT NULL, queued REAL NOT NULL, duration REAL NOT NULL, first_byte REAL,
         prompt_tokens INTEGER, completion_tokens INTEGER, tokens INTEGER, cached_tokens INTEGER, reasoning_tokens INTEGER,
-        estimated INTEGER NOT NULL, engine TEXT, prompt TEXT, answer TEXT
+        estimated INTEGER NOT NULL, charged INTEGER NOT NULL, trace_id TEXT, engine TEXT, failures TEXT,
+        prompt TEXT, answer TEXT
     )
     """,
     # Holds what pages are sorted by, so that sorting reads no rows.
@@ -60,10 +61,11 @@ TABLES = (
     "CREATE TABLE samples (name TEXT NOT NULL, at REAL NOT NULL, value REAL NOT NULL, PRIMARY KEY (name, at)) WITHOUT ROWID",
 )
 
+# `?2`: whether everybody's prompts and answers are kept, or theirs only who asked for it.
 _REQUESTS = """
 INSERT INTO requests (request_id, at, client, endpoint, model, server, stream, status, outcome, error, source, attempts,
     queued, duration, first_byte, prompt_tokens, completion_tokens, tokens, cached_tokens, reasoning_tokens, estimated,
-    engine, prompt, answer)
+    charged, trace_id, engine, failures, prompt, answer)
 SELECT json_extract(value, '$.request_id'), json_extract(value, '$.at'), json_extract(value, '$.client'),
     json_extract(value, '$.endpoint'), json_extract(value, '$.model'), json_extract(value, '$.server_id'),
     json_extract(value, '$.stream'), json_extract(value, '$.status'), json_extract(value, '$.outcome'),
@@ -73,8 +75,10 @@ SELECT json_extract(value, '$.request_id'), json_extract(value, '$.at'), json_ex
     json_extract(value, '$.usage.prompt_tokens') + json_extract(value, '$.usage.completion_tokens'),
     json_extract(value, '$.usage.prompt_tokens_details.cached_tokens'),
     json_extract(value, '$.usage.completion_tokens_details.reasoning_tokens'),
-    json_extract(value, '$.estimated'), json_extract(value, '$.engine'),
-    json_extract(value, '$.prompt'), json_extract(value, '$.answer')
+    json_extract(value, '$.estimated'), coalesce(json_extract(value, '$.charged'), 0), json_extract(value, '$.trace_id'),
+    json_extract(value, '$.engine'), json_extract(value, '$.failures'),
+    CASE WHEN ?2 OR json_extract(value, '$.keep_content') THEN json_extract(value, '$.prompt') END,
+    CASE WHEN ?2 OR json_extract(value, '$.keep_content') THEN json_extract(value, '$.answer') END
 FROM json_each(?1)
 """
 _ERRORS = """

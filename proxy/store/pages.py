@@ -77,7 +77,7 @@ def page(asked: RequestQuery) -> Question:
     order = f"ORDER BY {column} {direction}, id {direction}"
     # The inner question needs an index only; rows are read for the page alone.
     statement = f"""
-        SELECT json_group_array(json_array({column}, id, json_object({ENTRY}))) FROM (
+        SELECT json_group_array(json_array({_exactly(column)}, id, json_object({ENTRY}))) FROM (
             SELECT * FROM requests WHERE id IN (SELECT id FROM requests WHERE {found} {order} LIMIT ?) {order})
     """  # noqa: S608 - made of our own names
     return statement, [*found.parameters, asked.limit + 1]
@@ -87,7 +87,8 @@ def one(request_id: str) -> Question:
     """A list of the latest request of that id with its events, or of none."""
     statement = f"""
         SELECT json_group_array(json(entry)) FROM (
-            SELECT json_object({ENTRY}, 'prompt', prompt, 'answer', answer, 'meaning', NULL, 'events', json((
+            SELECT json_object({ENTRY}, 'failures', json(coalesce(failures, '[]')), 'prompt', prompt, 'answer', answer,
+                'meaning', NULL, 'events', json((
                 SELECT json_group_array(json(event)) FROM (
                     SELECT {EVENT} AS event FROM events WHERE request_id = ?1 ORDER BY at, id LIMIT 1000)))) AS entry
             FROM requests WHERE request_id = ?1 ORDER BY id DESC LIMIT 1)
@@ -110,10 +111,15 @@ def events(asked: EventQuery) -> Question:
     if asked.cursor is not None:
         found.add("(at, id) < (?, ?)", *_unpacked(asked.cursor, "time", "desc"))
     statement = f"""
-        SELECT json_group_array(json_array(at, id, json(event))) FROM (
+        SELECT json_group_array(json_array({_exactly("at")}, id, json(event))) FROM (
             SELECT at, id, {EVENT} AS event FROM events WHERE {found} ORDER BY at DESC, id DESC LIMIT ?)
     """  # noqa: S608 - made of our own names
     return statement, [*found.parameters, asked.limit + 1]
+
+
+def _exactly(column: str) -> str:
+    """A number with all its digits: SQLite writes fifteen, and a cursor that is off by a microsecond repeats a row."""
+    return f"json(printf('%!.17g', {column}))"
 
 
 def packed(sort: str, order: str, value: float, id: int) -> str:

@@ -32,6 +32,7 @@ class Reader:
         self._path, self._shared = path, shared
         self._free: list[sqlite3.Connection] = []
         self._room = trio.Semaphore(CONNECTIONS)
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<Reader of {self._path or 'memory'}>"
@@ -49,7 +50,8 @@ class Reader:
         return await self._use(read)
 
     def close(self) -> None:
-        """No more questions; none is being answered."""
+        """No more questions. What is being answered ends first."""
+        self._closed = True
         while self._free:
             self._free.pop().close()
 
@@ -75,6 +77,8 @@ class Reader:
             return await _interruptible(database, read)
         finally:
             self._free.append(database)
+            if self._closed:
+                self.close()
 
 
 def _open(path: Path) -> sqlite3.Connection:

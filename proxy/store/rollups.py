@@ -66,9 +66,7 @@ def _adding(names: tuple[str, ...]) -> str:
     return f"ON CONFLICT ({', '.join(names)}) DO UPDATE SET {', '.join(added)}"
 
 
-# `?1`: records as a JSON array.
-ROLL_UP = f"""
-WITH taken AS MATERIALIZED (
+_FROM_JSON = """
     SELECT json_extract(value, '$.at') AS at,
            coalesce(json_extract(value, '$.model'), '') AS model,
            json_extract(value, '$.client') AS client,
@@ -84,16 +82,33 @@ WITH taken AS MATERIALIZED (
            coalesce(json_extract(value, '$.usage.prompt_tokens'), 0) AS asked,
            coalesce(json_extract(value, '$.usage.completion_tokens'), 0) AS made
     FROM json_each(?1)
-), given AS MATERIALIZED (SELECT *, {SPEED_OF} AS {SPEED.name} FROM taken)
-INSERT INTO rollups (span, view, start, {", ".join(DIMENSIONS)}, {", ".join(_COLUMNS)})
-SELECT span, view, CAST(at / span AS INTEGER) * span AS start,
-       {", ".join(f"{_shown(name)} AS shown_{name}" for name in DIMENSIONS)},
-       {_ADDED}, {_MOST}
-FROM given, (SELECT {HOUR} AS span UNION ALL SELECT {DAY}), (SELECT 1 AS view UNION ALL SELECT 2 UNION ALL SELECT 3)
-WHERE true
-GROUP BY 1, 2, 3, {", ".join(f"shown_{name}" for name in DIMENSIONS)}
-{_adding(("span", "view", "start", *DIMENSIONS))}
-"""  # noqa: S608 - made of our own names
+"""
+# The same of requests that are in the table.
+FROM_REQUESTS = """
+    SELECT at, coalesce(model, '') AS model, client, coalesce(server, '') AS server, endpoint, outcome, source, stream,
+           attempts, queued, duration, first_byte, coalesce(prompt_tokens, 0) AS asked, coalesce(completion_tokens, 0) AS made
+    FROM requests
+"""
+
+
+def rolling_up(source: str) -> str:
+    """The statement that adds the requests of `source` to the roll-ups."""
+    return f"""
+    WITH taken AS MATERIALIZED ({source}), given AS MATERIALIZED (SELECT *, {SPEED_OF} AS {SPEED.name} FROM taken)
+    INSERT INTO rollups (span, view, start, {", ".join(DIMENSIONS)}, {", ".join(_COLUMNS)})
+    SELECT span, view, CAST(at / span AS INTEGER) * span AS start,
+           {", ".join(f"{_shown(name)} AS shown_{name}" for name in DIMENSIONS)},
+           {_ADDED}, {_MOST}
+    FROM given, (SELECT {HOUR} AS span UNION ALL SELECT {DAY}),
+         (SELECT 1 AS view UNION ALL SELECT 2 UNION ALL SELECT 3)
+    WHERE true
+    GROUP BY 1, 2, 3, {", ".join(f"shown_{name}" for name in DIMENSIONS)}
+    {_adding(("span", "view", "start", *DIMENSIONS))}
+    """  # noqa: S608 - made of our own names
+
+
+# `?1`: records as a JSON array.
+ROLL_UP = rolling_up(_FROM_JSON)
 
 # What each client used and was charged, by day and, on day 0, ever, and when it did last: budgets are counted by it, and it
 # outlives the rest.

@@ -21,6 +21,7 @@ from quiver.schemas.saved import CheckResult, Saved, SavedKey, SavedModel, Saved
 from quiver.schemas.sizes import bytes_of, size
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
 
+from ..histogram import Histogram
 from ..record import Record
 from . import counts, registry
 from .connection import Connection, transaction
@@ -152,6 +153,11 @@ class Store:
             free=self._free,
         )
 
+    @property
+    def flushes(self) -> Histogram:
+        """How long each batch took to be written, in seconds."""
+        return self._writer.flushes
+
     async def tidy(self) -> int:
         """Delete what is too old; how many rows went. What hinders that is logged."""
         try:
@@ -196,7 +202,7 @@ class Store:
             await self._writer.write()
         finally:
             self._reader.close()
-            self._connection.close()
+            await self._connection.close()
             if self._opened.folder is not None:
                 self._opened.folder.release()
 

@@ -16,6 +16,7 @@ import structlog
 import trio
 from quiver.schemas import config
 
+from ..histogram import Histogram
 from .connection import Connection, transaction
 from .failure import CANTOPEN, CORRUPT, FULL, IO, NOTADB, READONLY, code_of, is_locked, reason_of
 from .kinds import STATEMENTS, Kind
@@ -39,10 +40,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Writer:
-    """Writes entries in the order they came. `told` hears why nothing can be written, and None once it can again."""
+    """Writes entries in the order they came; `flushes` counts how long each batch took. `told` hears why nothing can be
+    written, and None once it can again.
+    """
 
     def __init__(self, connection: Connection, config: config.Store) -> None:
-        self._connection, self._pause = connection, config.flush_pause
+        self._connection, self._pause, self._content = connection, config.flush_pause, config.content
         self._entries: Entries = {}
         self._more = trio.Event()
         self._closing = trio.Event()
@@ -53,6 +56,7 @@ class Writer:
         self._log = structlog.get_logger(component="store")
         self.told: Callable[[str | None], None] = lambda reason: None
         self.written = self.dropped = 0
+        self.flushes = Histogram()
         self.degraded: str | None = None
 
     def __repr__(self) -> str:
@@ -136,8 +140,9 @@ class Writer:
         """Write `batch`, waiting for a disk that cannot take it now. What can never be written is dropped."""
         pause, locked = RETRY, False
         while True:
+            began = trio.current_time()
             try:
-                await self._connection.use(partial(_write, batch))
+                await self._connection.use(partial(_write, batch, self._content))
             except Exception as error:
                 if is_locked(error):
                     if not locked:
@@ -155,6 +160,7 @@ class Writer:
                 pause = min(pause * 2, MAX_RETRY)
             else:
                 self.written += _count(batch)
+                self.flushes.observe(trio.current_time() - began)
                 self._recover()
                 return
 
@@ -206,7 +212,7 @@ def _count(entries: Entries) -> int:
     return sum(map(len, entries.values()))
 
 
-def _write(batch: Entries, database: sqlite3.Connection) -> None:
+def _write(batch: Entries, content: bool, database: sqlite3.Connection) -> None:
     with transaction(database, durable=False):
         for kind, values in batch.items():
             if kind is None:
@@ -215,4 +221,4 @@ def _write(batch: Entries, database: sqlite3.Connection) -> None:
                 continue
             text = _encode(values).decode()
             for statement in STATEMENTS[kind]:
-                database.execute(statement, (text,))
+                database.execute(statement, (text, content) if "?2" in statement else (text,))

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 import structlog
+from quiver.proxy.levels import LEVELS
 from quiver.proxy.registry import Call, Health
 from quiver.proxy.reply import Reply
 from quiver.proxy.server import Gateway
@@ -49,6 +50,8 @@ def _logging_restored() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     yield
     structlog.reset_defaults()
+    LEVELS.changed = lambda: None
+    LEVELS.configure("info", {})
     root.handlers[:], root.level = handlers, level
 
 

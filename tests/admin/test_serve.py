@@ -101,7 +101,9 @@ def test_process_serves_until_signal(tmp_path: Path, number: signal.Signals, cod
     ) as process:
         assert process.stdout is not None
         try:
-            told = json.loads(process.stdout.readline())
+            line = process.stdout.readline()
+            assert line, process.communicate()[1]
+            told = json.loads(line)
             assert told["keys_required"] is False
             with urlopen(f"{told['url']}/health", timeout=10) as reply:
                 assert json.load(reply)["status"] == "ok"

@@ -103,6 +103,9 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("servers", "drain"),
     ("servers", "test"),
     ("join",),
+    ("logs",),
+    ("logs", "levels"),
+    ("logs", "level"),
 )
 PAGES = {"docs/errors.md": error_table, "docs/configuration.md": config_table, "docs/cli.md": cli_help}
 

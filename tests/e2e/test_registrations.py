@@ -48,14 +48,18 @@ class ModelServers:
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        try:
             head = await reader.readuntil(b"\r\n\r\n")
             found = head.split(b" ", 2)[1].endswith(b"/v1/models")
             body = MODELS if found else b"{}"
             writer.write(REPLY % (b"200 OK" if found else b"404 Not Found", len(body), body))
             await writer.drain()
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the gateway was killed
+        finally:
             writer.close()
-            await writer.wait_closed()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     def close(self) -> None:
         async def stop() -> None:

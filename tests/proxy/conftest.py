@@ -9,6 +9,7 @@ import trio.testing
 from quiver.proxy.access.keys import KeyRing
 from quiver.proxy.accounting import Ledger
 from quiver.proxy.admission.admission import Admission
+from quiver.proxy.content import Content
 from quiver.proxy.exchange import ExchangeHandler
 from quiver.proxy.inference import Inference
 from quiver.proxy.metrics import Metrics
@@ -34,7 +35,7 @@ class RecordingLedger(Ledger):
         self.records: list[Record] = []
         super().__init__(metrics, lambda batch: None)
 
-    def record(self, record: Record) -> None:
+    def record(self, record: Record, content: Content | None = None) -> None:
         self.records.append(record)
         super().record(record)
 

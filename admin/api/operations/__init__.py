@@ -2,11 +2,13 @@
 
 from .history import HISTORY
 from .inference import INFERENCE
+from .join import JOIN
 from .keys import KEYS
+from .logs import LOGS
 from .models import MODELS
 from .operation import EVERY_STATUS as EVERY_STATUS
 from .operation import Operation as Operation
 from .servers import SERVERS
 from .service import SERVICE
 
-OPERATIONS: tuple[Operation, ...] = (*INFERENCE, *SERVICE, *SERVERS, *MODELS, *KEYS, *HISTORY)
+OPERATIONS: tuple[Operation, ...] = (*INFERENCE, *SERVICE, *SERVERS, *JOIN, *MODELS, *KEYS, *HISTORY, *LOGS)

@@ -75,12 +75,13 @@ SERVE_ERRORS = [
     (["--port", "70000"], "error: --port: `server.port`: expected a whole number <= 65535\n"),
     (
         ["--log-level", "loud"],
-        "error: --log-level: `log.level`: expected one of critical, debug, error, info, warning\n",
+        "error: --log-level: `log.level`: expected one of critical, debug, error, info, trace, warning\n",
     ),
     (
         ["--host", "0.0.0.0"],
         "error: `server.host` is `0.0.0.0`, which other machines can reach, and no client keys are set\n"
-        "hint: set `auth.keys` or `[[keys]]`, listen on 127.0.0.1, or let everyone in with `auth.open = true`\n",
+        "hint: set `auth.admin_key` and make keys with `quiver keys create`, "
+        "set `auth.keys` or `[[keys]]`, listen on 127.0.0.1, or let everyone in with `auth.open = true`\n",
     ),
     (["--config", "gone.toml"], "error: there is no configuration file `gone.toml`\n"),
     (

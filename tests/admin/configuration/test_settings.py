@@ -14,7 +14,11 @@ SECRET = "s3cr3t-value-1234"
 WRONG_FILES: list[tuple[str, str, str | None]] = [
     ("[server]\nprot = 1", "quiver.toml: `server.prot` is not a setting", "did you mean `server.port`?"),
     ("[serverr]", "quiver.toml: `serverr` is not a setting", "did you mean `server`?"),
-    ("[log]\nzzz = 1", "quiver.toml: `log.zzz` is not a setting", "known here: level, format"),
+    (
+        "[log]\nzzz = 1",
+        "quiver.toml: `log.zzz` is not a setting",
+        "known here: level, levels, format, file, max_bytes, rotate, keep, prompts",
+    ),
     ("[[backends]]\nurls = 'x'", "quiver.toml: `backends[0].urls` is not a setting", "did you mean `backends[0].url`?"),
     ("[server]\nport = 'x'", "quiver.toml: `server.port`: expected a whole number, got text", None),
     ("[server]\nport = 70000", "quiver.toml: `server.port`: expected a whole number <= 65535", None),
@@ -66,6 +70,7 @@ WRONG_FILES: list[tuple[str, str, str | None]] = [
     (
         "[server]\nhost = '0.0.0.0'",
         "`server.host` is `0.0.0.0`, which other machines can reach, and no client keys are set",
+        "set `auth.admin_key` and make keys with `quiver keys create`, "
         "set `auth.keys` or `[[keys]]`, listen on 127.0.0.1, or let everyone in with `auth.open = true`",
     ),
     (

@@ -24,7 +24,7 @@ class ScriptedServer:
     """A watched server whose probe does what `answer` does, and that remembers when it was asked."""
 
     def __init__(self, id: str, answer: Answer, config: Health = CONFIG) -> None:
-        self.id, self.answer = id, answer
+        self.id, self.answer, self.address = id, answer, f"http://{id}"
         self.circuit = Circuit(config, Random(id))
         self.bell = Bell()
         self.asked: list[float] = []

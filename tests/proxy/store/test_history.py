@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
-from quiver.proxy.record import EngineTimings, Record
+from quiver.proxy.record import EngineTimings, FailedAttempt, Record
 from quiver.proxy.store.store import Store
 from quiver.schemas import config
 from quiver.schemas.errors import ApiError
@@ -44,7 +44,7 @@ def some(count: int) -> list[Record]:
     return [
         record(
             request_id=f"r{number:03}",
-            at=NOON + number,
+            at=NOON + number + 0.1234567,
             model=f"m{number % 3}",
             client=("alice", "bob")[number % 2],
             server_id=f"s{number % 2}",
@@ -67,7 +67,8 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
 
 async def test_request_comes_back_whole(folder: Path | None) -> None:
     timings = EngineTimings(0.1, 0.2, 0.3, 0.4, 5, 6, 7)
-    one = record(engine=timings, stream=True, queued=0.25, attempts=2)
+    failed = FailedAttempt("s9", "upstream_timeout", "too slow")
+    one = record(engine=timings, stream=True, queued=0.25, attempts=2, failures=(failed,), trace_id="t1", charged=5)
     async with written(folder, [one]) as store:
         store.keep_event(Event(NOON, "server.changed", "s", "me", one.request_id, {"a": [1]}))
         store.keep_sample({"x": 1.0})
@@ -79,11 +80,31 @@ async def test_request_comes_back_whole(folder: Path | None) -> None:
         for name in ("source", "attempts", "queued", "duration", "first_byte", "estimated"):
             assert getattr(found, name) == getattr(one, name)
         assert found.server == one.server_id
+        assert [(each.server_id, each.code, each.message) for each in found.failures] == [
+            ("s9", "upstream_timeout", "too slow")
+        ]
+        assert (found.trace_id, found.charged) == ("t1", 5)
         assert found.engine is not None
         assert found.engine.cached_tokens == 7
         assert (found.prompt_tokens, found.completion_tokens, found.prompt) == (3, 4, None)
         assert [event.details for event in found.events] == [{"a": [1]}]
         assert await store.history.request("nobody") is None
+
+
+@pytest.mark.parametrize(
+    ("everybody", "asked", "kept"),
+    [(False, False, False), (False, True, True), (True, False, True), (True, True, True)],
+)
+async def test_content_is_kept_for_who_asked(everybody: bool, asked: bool, kept: bool) -> None:
+    store = Store.open(None, config.Store(flush_pause=0.001, content=everybody), lambda: NOON)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.write)
+        store.keep_records([record(prompt="secret?", answer="secret!", keep_content=asked)])
+        await store.wait_written()
+        found = await store.history.request("req_1")
+        assert found is not None
+        assert (found.prompt, found.answer) == (("secret?", "secret!") if kept else (None, None))
+        store.close()
 
 
 PAGES = [
@@ -153,7 +174,8 @@ async def test_errors_are_counted(folder: Path | None) -> None:
     async with written(folder, some(30)) as store:
         report = await store.history.errors(ErrorQuery())
         [error] = report.errors
-        assert (error.code, error.count, error.first_at, error.last_at) == ("upstream_unreachable", 6, NOON, NOON + 25)
+        assert (error.code, error.count, error.category) == ("upstream_unreachable", 6, "transient")
+        assert (error.first_at, error.last_at) == pytest.approx((NOON, NOON + 25), abs=1)
         assert error.last_request_id == "r025"
         assert [(each.at, each.count) for each in error.over_time] == [(NOON, 6)]
         assert (await store.history.errors(ErrorQuery(server="s7"))).errors == []

@@ -177,7 +177,7 @@ async def test_name_is_taken_while_its_link_lives(farm: Farm, autojump_clock: ob
             laptop(farm, answering(OK), resume="b" * 32, wait=False) as second,
         ):
             await trio.sleep(10)
-            assert second.joiner.state == "waiting"
+            assert second.joiner.status().state == "waiting"
             assert "is joined already" in str(second.joiner.reason)
             first.scope.cancel()
             await wait_until(lambda: second.joiner.state == "joined")

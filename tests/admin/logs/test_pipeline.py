@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import structlog
-from quiver.admin.logging import RecordLog, chosen_format, configure
+from quiver.admin.logs.pipeline import chosen_format
+from quiver.admin.logs.requests import RecordLog
+from quiver.admin.logs.setup import configure
 from quiver.proxy.record import Record
 from quiver.schemas.config import Log
 from quiver.schemas.openai import Usage
@@ -47,7 +49,8 @@ def test_json_line_is_complete() -> None:
     configure(Log(), stream)
     structlog.get_logger(component="server").info("ready", port=8080, odd=int)
     (line,) = lines(stream)
-    assert list(line) == ["timestamp", "level", "component", "message", "port", "odd"]
+    assert list(line) == ["timestamp", "level", "component", "message", "source", "port", "odd"]
+    assert line["source"] == "test_pipeline.py:test_json_line_is_complete"
     assert line["timestamp"].endswith("Z")
     assert (line["level"], line["component"], line["message"], line["port"]) == ("info", "server", "ready", 8080)
 
@@ -104,7 +107,7 @@ def record(**changes: Any) -> Record:
         "error": None,
         "source": "server",
         "attempts": 1,
-        "queued": 0.0,
+        "queued": 0.01,
         "duration": 0.123456789,
         "first_byte": 0.0612345,
         "usage": Usage(prompt_tokens=5, completion_tokens=3, total_tokens=8),
@@ -118,30 +121,35 @@ FAILED = record(request_id="r-2", outcome="failed", status=503, error="queue_tim
 
 def test_record_is_one_json_line() -> None:
     stream = io.StringIO()
-    RecordLog(Log(), stream)([record(), FAILED])
+    RecordLog(configure(Log(), stream))([record(), FAILED])
     first, second = lines(stream)
     assert first == {
         "timestamp": "2023-11-14T22:13:20.250000Z",
         "level": "info",
         "component": "request",
         "message": "completed",
-        "at": 1_700_000_000.25,
+        "source": "proxy/exchange.py:ExchangeHandler.handle",
         "request_id": "r-1",
         "client": "ada",
         "endpoint": "chat/completions",
         "model": "qwen3",
-        "server_id": "lab",
+        "server": "lab",
         "stream": True,
         "status": 200,
         "outcome": "completed",
         "error": None,
-        "source": "server",
+        "answered_from": "server",
         "attempts": 1,
-        "queued": 0.0,
-        "duration": 0.123456789,
-        "first_byte": 0.0612345,
-        "usage": {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8},
-        "estimated": False,
+        "queue_ms": 10.0,
+        "duration_ms": 123.457,
+        "first_byte_ms": 61.234,
+        "prompt_tokens": 5,
+        "completion_tokens": 3,
+        "total_tokens": 8,
+        "prompt_ms": 51.234,
+        "generation_ms": 62.222,
+        "prompt_tokens_per_second": 97.59,
+        "generation_tokens_per_second": 32.14,
     }
     assert list(first)[:4] == ["timestamp", "level", "component", "message"]
     assert (second["level"], second["message"], second["error"]) == ("warning", "failed", "queue_timeout")
@@ -155,7 +163,7 @@ def test_batch_is_one_write() -> None:
             writes.append(text)
             return len(text)
 
-    RecordLog(Log(), Counted())([record()] * 3)
+    RecordLog(configure(Log(), Counted()))([record()] * 3)
     assert [text.count("\n") for text in writes] == [3]
 
 
@@ -164,23 +172,20 @@ def test_batch_is_one_write() -> None:
 def test_record_level_filters(form: Any, level: Any, told: list[str]) -> None:
     stream = io.StringIO()
     config = Log(level=level, format=form)
-    configure(config, stream)
-    RecordLog(config, stream)([record(), FAILED])
+    RecordLog(configure(config, stream))([record(), FAILED])
     assert [name for name in ("r-1", "r-2") if name in stream.getvalue()] == told
     assert len(stream.getvalue().splitlines()) == len(told)
 
 
 def test_console_record_is_readable() -> None:
     stream = io.StringIO()
-    configure(Log(format="console"), stream)
-    RecordLog(Log(format="console"), stream)([record()])
+    RecordLog(configure(Log(format="console"), stream))([record()])
     (line,) = stream.getvalue().splitlines()
     assert "completed" in line
-    for told in ("component=request", "model=qwen3", "server_id=lab", "duration=0.1235"):
+    for told in ("component=request", "model=qwen3", "server=lab", "duration_ms=123.457"):
         assert told in line
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_lost_reader_of_records_is_survived(form: Any) -> None:
-    configure(Log(format=form), Broken())
-    RecordLog(Log(format=form), Broken())([record()])
+    RecordLog(configure(Log(format=form), Broken()))([record()])
