@@ -64,6 +64,9 @@ def join(
         str | None,
         typer.Option("--server-key-file", help="A file that holds the key the server wants.", metavar="FILE"),
     ] = None,
+    detect: Annotated[
+        bool, typer.Option("--detect/--no-detect", help="Find out what the server is and can do, before it is offered.")
+    ] = True,
     drain: Annotated[float, typer.Option("--drain", min=0, help="Seconds for open requests when it leaves.")] = 30.0,
     as_json: Json = False,
 ) -> None:
@@ -99,7 +102,25 @@ def join(
                 metadata=Metadata(owner=owner, description=description, tags=tuple(tag or ())),
             )
         )
+    if detect:
+        offer = _look(offer, quiet=as_json)
     raise typer.Exit(_run(target, offer, shown, drain, Control(joins_folder(), offer.name), as_json=as_json))
+
+
+def _look(offer: Offer, *, quiet: bool) -> Offer:
+    """The offer with what its server is found to be."""
+    from ..join.detecting import look
+    from .server_views import in_words
+
+    try:
+        offer, found = look(offer)
+    except ValueError as error:
+        fail(f"--server: {error}", f"write it as `{OLLAMA}`", code=2)
+    if not quiet:
+        there = found.software is not None or found.models
+        nobody = "nobody answers there yet; it is offered all the same"
+        typer.echo(f"{offer.url}: {in_words(found) if there else nobody}", err=True)
+    return offer
 
 
 def _run(gateway: str, offer: Offer, key: str | None, drain: float, control: Control, *, as_json: bool) -> int:

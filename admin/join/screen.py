@@ -23,7 +23,8 @@ class Screen:
     def show(self, status: JoinStatus) -> None:
         """Say what is new."""
         turn = (status.state, status.paused, status.reason)
-        if turn != self._said:
+        again = status.state == "connecting" and status.reason is not None and not self._as_json
+        if turn != self._said and not again:
             self._said = turn
             if self._as_json:
                 print_json(status)

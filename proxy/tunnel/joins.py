@@ -107,7 +107,7 @@ class Joins:
         elif before is not None:
             return Farewell("name_taken", f"the gateway has a server `{name}` of its own", final=True)
         elif len(self.servers()) >= self.host.config.join.max_joined:
-            return Farewell("too_many", f"the gateway lets {self.host.config.join.max_joined} servers join at a time")
+            return Farewell("too_many", f"no more than {self.host.config.join.max_joined} may be joined at a time")
         return None
 
     def take(self, server: JoinedServer) -> bool:
