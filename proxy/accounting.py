@@ -24,8 +24,8 @@ PAUSE = 0.1
 
 
 class Ledger:
-    """Takes records from exchanges, gives them to the sink in the order they came. `keep` gets them first, and must not
-    wait. Both are called off the event loop.
+    """Takes records from exchanges, gives them to the sink in the order they came. `keep` gets them first, on the event
+    loop, and must not wait.
     """
 
     def __init__(self, metrics: Metrics, sink: Sink, keep: Sink = lambda records: None) -> None:

@@ -18,6 +18,8 @@ from .request import Request
 
 # What a body gets to arrive in that nobody has asked for.
 LINGER = 1.0
+# One of them says that a body follows (RFC 9112, 6.3).
+BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 
 class InferenceApp:
@@ -35,7 +37,7 @@ class InferenceApp:
         if scope["type"] == "http" and scope["path"].startswith(INFERENCE_PREFIX):
             await self._infer(scope, receive, send)
         elif scope["type"] == "http":
-            exchange = _Unread(receive, send)
+            exchange = _Unread(scope, receive, send)
             await self._app(scope, exchange.receive, exchange.send)
         else:
             await self._app(scope, receive, send)
@@ -104,9 +106,11 @@ class _Unread:
     since most clients send head and body one after the other. So the reply's end waits a little for the body's.
     """
 
-    def __init__(self, receive: Any, send: Any) -> None:
+    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
         self._receive, self._send = receive, send
         self._read = trio.Event()
+        if not any(name in BODY_HEADERS for name, _ in scope["headers"]):
+            self._read.set()
 
     async def receive(self) -> Any:
         message = await self._receive()

@@ -335,7 +335,10 @@ async def run(
             signals = stack.enter_context(trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM))
         try:
             with shutdown.scope:
-                await _run(gateway, acceptors, control(gateway), announce, signals, shutdown)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(shutdown.listen, signals)
+                    await _run(gateway, acceptors, control(gateway), announce, shutdown)
+                    nursery.cancel_scope.cancel()
         except Exception:
             if shutdown.began is None:
                 raise
@@ -358,7 +361,6 @@ async def _run(
     acceptors: Sequence[Acceptor],
     app: ASGIFramework,
     announce: Callable[[Listening], None],
-    signals: AsyncIterator[int],
     shutdown: Shutdown,
 ) -> None:
     async with trio.open_nursery() as telemetry:
@@ -371,7 +373,7 @@ async def _run(
             scope.start_soon(gateway.check_servers)
             scope.start_soon(gateway.joins.run)
             scope.start_soon(LEVELS.go_back, gateway.journal)
-            await _serve(gateway, acceptors, app, announce, signals, shutdown)
+            await _serve(gateway, acceptors, app, announce, shutdown)
             scope.cancel_scope.cancel()
         gateway.ledger.close()
     if gateway.tracer is not None:
@@ -403,7 +405,6 @@ async def _serve(
     acceptors: Sequence[Acceptor],
     app: ASGIFramework,
     announce: Callable[[Listening], None],
-    signals: AsyncIterator[int],
     shutdown: Shutdown,
 ) -> None:
     """Accept and answer until a signal comes, then give way."""
@@ -415,10 +416,7 @@ async def _serve(
         await sessions.start(listener.serve, acceptors, sessions)
         announce(Listening(acceptors[0].address.host, acceptors[0].address.port, gateway.keys.required))
         gateway.state = "ready"
-        shutdown.begin(signal.Signals(await anext(signals)))
+        await shutdown.wait_asked()
         gateway.state = "draining"
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(shutdown.hurry_on, signals)
-            await shutdown.drain(gateway.exchanges, gateway.admission, listener, hypercorn, gateway.joins)
-            nursery.cancel_scope.cancel()
+        await shutdown.drain(gateway.exchanges, gateway.admission, listener, hypercorn, gateway.joins)
         sessions.cancel_scope.cancel()

@@ -35,8 +35,9 @@ class Shutdown:
 
     def __init__(self, config: Drain, stopping: Callable[[float], None]) -> None:
         self._config, self._stopping = config, stopping
-        self.scope = trio.CancelScope()
+        self.scope, self._waiting = trio.CancelScope(), trio.CancelScope()
         self.began: float | None = None
+        self._asked = trio.Event()
         self._signal = signal.SIGTERM
         self._failed = False
         self._log = structlog.get_logger(component="server")
@@ -44,20 +45,23 @@ class Shutdown:
     def __repr__(self) -> str:
         return f"<Shutdown{'' if self.began is None else f' by {self._signal.name}'}>"
 
-    def begin(self, received: signal.Signals) -> None:
-        """From now on the time is running."""
-        self._signal, self.began = received, trio.current_time()
+    async def listen(self, signals: AsyncIterator[int]) -> None:
+        """Mind `signals`: the first one begins the shutdown, a second one skips all waiting and leaves little time."""
+        self._signal, self.began = signal.Signals(await anext(signals)), trio.current_time()
         self.scope.deadline = self.began + self._config.total
+        self._waiting.deadline = self.scope.deadline - CLOSE_TIMEOUT - HURRY
         self._stopping(self._config.total)
-
-    async def hurry_on(self, signals: AsyncIterator[int]) -> None:
-        """Wait for a second signal, which skips all waiting; the rest has little time."""
+        self._asked.set()
         received = signal.Signals(await anext(signals))
         self._log.warning("forced", signal=received.name)
-        self._hurried.cancel()
+        self._waiting.cancel()
         left = min(self.scope.deadline - trio.current_time(), CLOSE_TIMEOUT + HURRY)
         self.scope.deadline = trio.current_time() + left
         self._stopping(left)
+
+    async def wait_asked(self) -> None:
+        """Return once the shutdown has begun."""
+        await self._asked.wait()
 
     async def drain(
         self,
@@ -68,7 +72,7 @@ class Shutdown:
         joins: Joins,
     ) -> None:
         """Let work in flight end by itself, for as long as the configuration gives it; then end it."""
-        with trio.CancelScope(deadline=self.scope.deadline - CLOSE_TIMEOUT - HURRY) as self._hurried:
+        with self._waiting:
             await self._give_way(exchanges, admission, listener, hypercorn, joins)
         await self._turn_away(exchanges, admission, listener, hypercorn)
         if exchanges.in_flight:
