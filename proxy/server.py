@@ -409,7 +409,14 @@ async def _serve(
 ) -> None:
     """Accept and answer until a signal comes, then give way."""
     hypercorn = HypercornControl(app, gateway.exchanges, gateway.config.server)
-    door = JoinDoor(gateway.joins, hypercorn, gateway.config, gateway.keys, on_loopback=gateway.on_loopback)
+    door = JoinDoor(
+        gateway.joins,
+        hypercorn,
+        gateway.config,
+        gateway.keys,
+        gateway.proxies,
+        on_loopback=gateway.on_loopback,
+    )
     listener = Listener(gateway.exchanges, door, gateway.metrics, gateway.config.server)
     async with trio.open_nursery() as sessions:
         sessions.start_soon(gateway.exchanges.run)

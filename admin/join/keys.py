@@ -13,7 +13,7 @@ else:
     import termios
     import tty
 
-# How often Windows is asked whether a key was pressed.
+# How often it is looked whether a key was pressed, where nobody tells, or whether keys are for us again.
 LOOK = 0.1
 
 
@@ -34,6 +34,9 @@ async def _keys() -> AsyncIterator[str]:
                 yield msvcrt.getwch()
         else:
             await trio.lowlevel.wait_readable(sys.stdin)
+            if not _foreground():  # sent to the background meanwhile: what is typed is for others
+                await trio.sleep(LOOK)
+                continue
             key = os.read(sys.stdin.fileno(), 1)
             if not key:
                 await trio.sleep_forever()

@@ -14,6 +14,7 @@ from quiver.schemas import errors
 from quiver.schemas.config import Config
 from quiver.schemas.errors import ApiError
 
+from ..access.forwarding import Proxies
 from ..access.keys import HeaderLookup, KeyRing, presented_key
 from ..native import HttpError, RequestHead, RequestParser, encode_response
 from ..network import Wire
@@ -32,10 +33,17 @@ class JoinDoor:
     """Serves joiners; everybody else is handed on to `control`."""
 
     def __init__(
-        self, joins: Joins, control: ControlPlane, config: Config, keys: KeyRing, *, on_loopback: bool
+        self,
+        joins: Joins,
+        control: ControlPlane,
+        config: Config,
+        keys: KeyRing,
+        proxies: Proxies | None,
+        *,
+        on_loopback: bool,
     ) -> None:
         self._joins, self._control, self._config, self._keys = joins, control, config, keys
-        self._on_loopback = on_loopback
+        self._proxies, self._on_loopback = proxies, on_loopback
 
     async def serve(self, wire: Wire, prefix: bytes) -> None:
         """See `ControlPlane.serve`."""
@@ -43,13 +51,14 @@ class JoinDoor:
         if head is None:
             await self._control.serve(wire, prefix)
             return
+        peer = wire.peer.host if self._proxies is None else self._proxies.client(wire.peer.host, head.headers)
         try:
-            admit_joiner(head.header, wire.peer.host, self._config, self._keys, on_loopback=self._on_loopback)
+            admit_joiner(head.header, peer, self._config, self._keys, on_loopback=self._on_loopback)
             if self._joins.draining:
                 raise ApiError(errors.SHUTTING_DOWN, "The gateway is shutting down", retry_after=5)
         except ApiError as error:
             log = structlog.get_logger(component="join")
-            log.warning("joiner refused", peer=wire.peer.host, code=error.kind.code, reason=error.message)
+            log.warning("joiner refused", peer=peer, code=error.kind.code, reason=error.message)
             await _refuse(wire, error)
             return
         wire.write_timeout = PATIENCE * self._config.join.heartbeat
@@ -59,7 +68,7 @@ class JoinDoor:
             except WebSocketBroken as error:
                 await _refuse(wire, ApiError(errors.MALFORMED_REQUEST, f"Not a WebSocket handshake: {error}"))
                 return
-            await self._joins.serve(socket, str(wire.peer))
+            await self._joins.serve(socket, str(wire.peer) if peer == wire.peer.host else peer)
 
     def _upgrade(self, prefix: bytes) -> RequestHead | None:
         """The head of a request for a WebSocket at our path; None for any other."""

@@ -10,8 +10,9 @@ from quiver.proxy.network import Wire
 from quiver.proxy.testing.network import LOOPBACK
 from quiver.proxy.tunnel.frames import Kind, encode
 from quiver.proxy.tunnel.joiner import gateway_origin
+from quiver.proxy.tunnel.multiplexer import BACKLOG, WINDOW
 from quiver.proxy.tunnel.websocket import Refused, WebSocket
-from quiver.schemas.config import Auth, Health, Join
+from quiver.schemas.config import Auth, Health, Join, Server
 from quiver.schemas.events import Event
 from quiver.schemas.join import Farewell, Offer
 
@@ -65,6 +66,8 @@ async def test_slow_client_holds_up_no_other(farm: Farm, autojump_clock: object)
             owned.server.answer = answering(OK)
             for _ in range(5):
                 assert (await gateway.ask(BODY, CLOSE)).startswith(b"HTTP/1.1 200")
+            held = gateway.gateway.joins.servers()[0].link.statistics()
+            assert held.buffered <= held.streams * (WINDOW + BACKLOG)
             slow.close()
         gateway.signal(signal.SIGINT)
 
@@ -330,6 +333,29 @@ async def test_web_pages_cannot_join(farm: Farm, autojump_clock: object) -> None
             await WebSocket.connect(wire, str(GATEWAY), "/admin/join", [(b"origin", b"http://127.0.0.1:8080")])
         assert caught.value.status == 403
         wire.close()
+        gateway.signal(signal.SIGINT)
+
+
+async def test_guesses_are_counted_by_client_behind_a_trusted_proxy(farm: Farm, autojump_clock: object) -> None:
+    """Who guesses keys through the proxy does not lock out the others behind it."""
+    sections: dict[str, Any] = {"join": Join(key=KEY), "server": Server(trusted_proxies=("127.0.0.1",))}
+
+    async def status(address: bytes, key: str) -> int:
+        wire = await farm.network.connect(GATEWAY, LOOPBACK)
+        headers = [(b"x-forwarded-for", address), (b"authorization", b"Bearer " + key.encode())]
+        try:
+            await WebSocket.connect(wire, str(GATEWAY), "/admin/join", headers)
+        except Refused as refused:
+            return refused.status
+        finally:
+            wire.close()
+        return 101
+
+    async with running(farm, [], on_loopback=False, **sections) as gateway:
+        guesses = [await status(b"203.0.113.7", f"guess-number-{n:04}") for n in range(100)]
+        assert (guesses[0], guesses[-1]) == (401, 429)
+        assert await status(b"203.0.113.7", KEY) == 429
+        assert await status(b"203.0.113.8", KEY) == 101
         gateway.signal(signal.SIGINT)
 
 
