@@ -18,7 +18,7 @@ CHUNK = 50_000
 # One request in 40 fails; half of them stream; they take some seconds, a few of them a minute.
 _REQUESTS = f"""
 WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?1),
-drawn AS (
+drawn AS MATERIALIZED (
     SELECT n, abs(random()) % {MODELS} AS model, abs(random()) % {SERVERS // MODELS} AS place, abs(random()) % {KEYS} AS key,
            abs(random()) % 40 = 0 AS failed, abs(random()) % 1000 / 1000.0 AS luck, abs(random()) % 2 AS stream
     FROM numbers
@@ -46,8 +46,9 @@ def fill(folder: Path, count: int) -> float:
             source = f"{FROM_REQUESTS} WHERE id > {first} AND id <= {first + CHUNK}"
             database.execute(rolling_up(source))
         database.execute(
-            "INSERT INTO errors SELECT CAST(at / 3600 AS INTEGER) * 3600, error, server, model, count(*), min(at), max(at), "
-            "request_id FROM requests WHERE error IS NOT NULL GROUP BY 1, 2, 3, 4"
+            "INSERT INTO errors SELECT detail, CAST(at / 3600 AS INTEGER) * 3600, error, iif(detail, server, ''), "
+            "iif(detail, model, ''), count(*), min(at), max(at), request_id FROM requests, "
+            "(SELECT 0 AS detail UNION ALL SELECT 1) WHERE error IS NOT NULL GROUP BY 1, 2, 3, 4, 5"
         )
         database.execute(
             "INSERT INTO events (at, kind, subject, details) SELECT at, 'server.paused', server, '{}' FROM requests "

@@ -16,6 +16,7 @@ from quiver.schemas import errors
 from quiver.schemas.config import Server
 from quiver.schemas.errors import ApiError
 
+from .access.cors import origin_in
 from .exchange import ExchangeHandler
 from .native import LAST_CHUNK, HttpError, RequestHead, RequestParser, encode_chunk, encode_response
 from .network import Wire
@@ -135,7 +136,7 @@ class Gate:
         if self._spoken and self.busy:
             return
         self._refused = True
-        origin = None if self._head is None else self._head.header(b"origin")
+        origin = origin_in(self._parser.unread()) if self._head is None else self._head.header(b"origin")
         with contextlib.suppress(DownstreamGone):
             await self._handler.refuse(error, _Refusal(self._wire), self._wire.peer.host, origin)
             with trio.move_on_after(LINGER), contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):

@@ -93,7 +93,11 @@ def _with_checkpoint(send: Any, *, close: bool) -> Any:
     async def checked(message: Any) -> None:
         if close and message["type"] == "http.response.start":
             message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-        await send(message)
+        # Once a reply has ended, its application is told that its client is gone, and may cancel itself for that: inside
+        # Hypercorn's last steps, after which the connection would serve no other request, nor ever be closed. What is
+        # written inside has a deadline of its own.
+        with trio.CancelScope(shield=message["type"] == "http.response.body" and not message.get("more_body")):
+            await send(message)
         await trio.lowlevel.checkpoint()
 
     return checked
@@ -127,10 +131,7 @@ class _Unread:
             message = {**message, "body": b""}
             with trio.move_on_after(LINGER):
                 await self._read.wait()
-        # Quart cancels itself once its client is gone, which it learns while Hypercorn closes the connection: that would
-        # stay half closed for good. What is written inside has a deadline of its own.
-        with trio.CancelScope(shield=True):
-            await self._send(message)
+        await self._send(message)
 
 
 class _AsgiDownstream:

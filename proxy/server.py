@@ -9,6 +9,7 @@ How it ends is `shutdown`'s business.
 """
 
 import contextlib
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ import msgspec
 import structlog
 import trio
 from hypercorn.typing import ASGIFramework
-from quiver.schemas.config import Config, RemoteBackend
+from quiver.schemas.config import Config, RemoteBackend, Telemetry
 from quiver.schemas.servers import Detection, Entry
 
 from . import upkeep
@@ -49,6 +50,7 @@ from .local.loading import EngineLoader, Loader
 from .local.models import LocalModels
 from .loop_lag import watch_lag
 from .metrics import Metrics
+from .metrics_port import MetricsPort
 from .network import Acceptor, Wire, listen_locally
 from .record import Record
 from .registry import Backend, BackendStatus, Registry
@@ -161,6 +163,7 @@ class Gateway:
         self.gpus = GpuFigures()
         self.metrics.figures = lambda: chain(gateway_figures(self), self.gpus.figures())
         self.page = Page(self.metrics)
+        self.scraped: Sequence[Acceptor] = ()
 
     def __repr__(self) -> str:
         return f"<Gateway: {self.state}, {self.exchanges!r}, {self.registry!r}>"
@@ -194,16 +197,16 @@ class Gateway:
 
         Raises `ValueError` when the id is the engine's.
         """
-        before = self.registry.get(server.id)
+        before, known = self.registry.get(server.id), False
         if isinstance(before, EngineModel):
             raise ValueError(f"`{server.id}` is a model of the built-in engine")
         if isinstance(before, RemoteServer):
             server.succeed(before)
+            known = server.circuit is before.circuit
             self._let_go(before)
         self.registry.replace(server)
         self.modes.settle(server)
-        if not (isinstance(before, RemoteServer) and before.circuit is server.circuit):  # it is known already
-            self.standings.settle(server)
+        self.standings.settle(server, known=known)
         self.reuse.clear(trio.current_time())
         self._watch(server)
 
@@ -327,6 +330,7 @@ async def run(
     world = world or World()
     gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader, store=store, tracer=tracer)
     acceptors = await world.network.listen(config.server.host, config.server.port)
+    gateway.scraped = await _metrics_acceptors(config.telemetry, world)
     if local_socket is not None:
         acceptors += _local_acceptors(local_socket)
     shutdown = Shutdown(gateway.config.drain, stopping)
@@ -344,6 +348,18 @@ async def run(
                 raise
             shutdown.failed()
         return shutdown.exit_code()
+
+
+async def _metrics_acceptors(config: Telemetry, world: World) -> Sequence[Acceptor]:
+    """The scrapers' own port, if there is to be one."""
+    if config.metrics_port is None:
+        return ()
+    try:
+        return await world.network.listen(config.metrics_host, config.metrics_port)
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        where = f"`{config.metrics_host}`, port {config.metrics_port}"
+        raise ValueError(f"`telemetry.metrics_port`: cannot listen on {where}: {reason}") from error
 
 
 def _local_acceptors(path: Path) -> list[Acceptor]:
@@ -368,6 +384,7 @@ async def _run(
         telemetry.start_soon(_write_records, gateway)
         async with _resources(gateway), trio.open_nursery() as scope:
             scope.start_soon(watch_lag, gateway.metrics.loop_lag)
+            scope.start_soon(MetricsPort(gateway.page, gateway.keys, gateway.world).serve, gateway.scraped)
             scope.start_soon(upkeep.take_samples, gateway)
             scope.start_soon(upkeep.tidy_store, gateway.store)
             scope.start_soon(gateway.check_servers)

@@ -15,6 +15,7 @@ from quiver.schemas import errors
 from quiver.schemas.config import Server
 from quiver.schemas.errors import ApiError
 
+from .access.cors import origin_in
 from .exchange import INFERENCE_PREFIX, ExchangeHandler
 from .native import LAST_CHUNK, HttpError, RequestHead, RequestParser, encode_chunk, encode_response
 from .network import Wire
@@ -97,6 +98,7 @@ class Session:
 
     async def _serve(self) -> None:
         while True:
+            self._origin = None
             try:
                 self._head = None
                 self._head = head = await self._wait_for_head()
@@ -114,6 +116,8 @@ class Session:
                 if error.code == "http2_preface":
                     self._handover = self._parser.unread()
                     return
+                if self._handler.cors is not None and self._origin is None:
+                    self._origin = origin_in(self._parser.unread())
                 kind = errors.BY_CODE.get(error.code) or errors.BY_STATUS.get(error.status, errors.MALFORMED_REQUEST)
                 await self._refuse(ApiError(kind, error.message))
                 return

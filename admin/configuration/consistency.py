@@ -14,6 +14,7 @@ from .complaint import SettingsError
 def consistent(config: Config) -> Config:
     """`config`, keys read from their files, unless it contradicts itself: then it raises `SettingsError`."""
     _refuse_open_contradictions(config)
+    _refuse_open_metrics(config)
     _refuse_key_twins(config)
     _refuse_circles(config.routing)
     _refuse_bad_egress(config)
@@ -35,6 +36,16 @@ def _refuse_open_contradictions(config: Config) -> None:
             f"`server.host` is `{host}`, which other machines can reach, and no client keys are set",
             "set `auth.admin_key` and make keys with `quiver keys create`, set `auth.keys` or `[[keys]]`, listen on "
             "127.0.0.1, or let everyone in with `auth.open = true`",
+        )
+
+
+def _refuse_open_metrics(config: Config) -> None:
+    auth, telemetry = config.auth, config.telemetry
+    keys = auth.keys or config.keys or auth.open or auth.admin_key
+    if telemetry.metrics_port is not None and not (keys or is_loopback(telemetry.metrics_host)):
+        raise SettingsError(
+            f"`telemetry.metrics_host` is `{telemetry.metrics_host}`, which others can reach, and no client keys are set",
+            "set `auth.keys` or `[[keys]]`, leave `telemetry.metrics_host` at 127.0.0.1, or set `auth.open = true`",
         )
 
 

@@ -2,6 +2,8 @@
 and the answer to a browser that asks ahead of a request.
 """
 
+import re
+
 from quiver.schemas.config import Cors
 
 from .keys import HeaderLookup
@@ -88,3 +90,12 @@ class CrossOrigin:
             return origin
         # A page without an origin of its own, such as a local file, is none of the pages that `*` stands for.
         return ANY.encode() if self._any and origin != b"null" else None
+
+
+def origin_in(head: bytes) -> bytes | None:
+    """The `Origin` in the bytes of a head that was refused, for whoever has to answer it all the same."""
+    found = _ORIGIN.search(head.partition(b"\r\n\r\n")[0])
+    return None if found is None else found[1]
+
+
+_ORIGIN = re.compile(rb"(?i)\r\norigin:[ \t]*([!-~]+)[ \t]*(?=\r\n|\Z)")

@@ -32,9 +32,11 @@ class Standings:
         server.found = lambda: self._changed(server)
         circuit.on_result = lambda result: self._result(id, circuit, result)
 
-    def settle(self, server: RemoteServer) -> None:
-        """A server came into the registry: what was learnt of it before counts too."""
-        for result in server.circuit.history:
+    def settle(self, server: RemoteServer, *, known: bool) -> None:
+        """A server came into the registry: what was learnt of it before counts too, unless the one before it is `known`
+        to have told that.
+        """
+        for result in () if known else server.circuit.history:
             self._keep(server.id, result)
         self._store.keep_state(state_of(server, server.mode, self._world))
 

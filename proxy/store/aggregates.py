@@ -63,12 +63,11 @@ def _of_rollups(asked: AggregateQuery, view: int) -> Question:
     found = Conditions()
     for name in DIMENSIONS:
         found.equal(name, getattr(asked, name))
-    ranges, bounds = _ranges(asked)
-    source = f"""
-        ({ranges}) AS ranges CROSS JOIN rollups
-        ON rollups.span = ranges.wide AND view = {view} AND start >= ranges.first AND start < ranges.past AND {found}
-    """
-    return _statement(asked, source, "start", lambda column: column), [*bounds, *found.parameters, asked.limit + 1]
+    ranges = _ranges(asked)
+    each = f"SELECT * FROM rollups WHERE span = ? AND view = {view} AND start >= ? AND start < ? AND {found}"  # noqa: S608
+    source = f"({' UNION ALL '.join([each] * len(ranges))})"
+    values = [value for wide in ranges for value in (*wide, *found.parameters)]
+    return _statement(asked, source, "start", lambda column: column), [*values, asked.limit + 1]
 
 
 def _of_requests(asked: AggregateQuery) -> Question:
@@ -81,8 +80,8 @@ def _of_requests(asked: AggregateQuery) -> Question:
 
 
 def _statement(asked: AggregateQuery, source: str, time: str, expression: Any) -> str:
-    groups = [_group(name, time) for name in asked.by]
-    timed = [str(place) for place, name in enumerate(asked.by, 1) if name in ("hour", "day")]
+    groups = [time if time == "start" and name == "hour" else _group(name, time) for name in asked.by]
+    times = [f"g{place}" for place, name in enumerate(asked.by) if name in ("hour", "day")]
     spreads = [
         f"json_array(sum({expression(_COUNT[figure])}), sum({expression(figure.name)}), "
         f"max({expression(f'most_{figure.name}')}), "
@@ -92,12 +91,12 @@ def _statement(asked: AggregateQuery, source: str, time: str, expression: Any) -
     totals = [f"sum({expression(name)})" for name in _TOTALS]
     names = [f"g{place}" for place, _ in enumerate(groups)]
     return f"""
-        SELECT json_group_array(json(line)) FROM (
+        SELECT '[' || coalesce(group_concat(line), '') || ']' FROM (
             SELECT {", ".join(f"{group} AS {name}" for group, name in zip(groups, names, strict=True))},
                    json_array(json_array({", ".join(groups)}), {", ".join(totals + spreads)}) AS line
             FROM {source}
-            GROUP BY {", ".join(names)}
-            ORDER BY {", ".join([*(f"{place} DESC" for place in timed), f"{totals[0]} DESC"])} LIMIT ?)
+            GROUP BY {", ".join(sorted(names, key=lambda name: name not in times))}
+            ORDER BY {", ".join([*(f"{name} DESC" for name in times), f"{totals[0]} DESC"])} LIMIT ?)
     """  # noqa: S608 - made of our own names
 
 
@@ -111,14 +110,12 @@ def _group(name: str, time: str) -> str:
             return name
 
 
-def _ranges(asked: AggregateQuery) -> tuple[str, list[float]]:
-    """The rows to read, as a table of spans and times: days where they lie inside the time asked for, else hours."""
+def _ranges(asked: AggregateQuery) -> list[tuple[int, float, float]]:
+    """The rows to read, as spans and times: days where they lie inside the time asked for, else hours."""
     since, until = covered(asked)
     first, past = since or 0.0, 1e12 if until is None else until
     day, past_day = -(-first // DAY) * DAY, past // DAY * DAY
     if "hour" in asked.by or day >= past_day:
-        rows = [(HOUR, first, past)]
-    else:
-        rows = [(HOUR, first, day), (DAY, day, past_day), (HOUR, past_day, past)]
-    table = " UNION ALL ".join(["SELECT ? AS wide, ? AS first, ? AS past"] * len(rows))
-    return table, [value for row in rows for value in row]
+        return [(HOUR, first, past)]
+    ranges = [(HOUR, first, day), (DAY, day, past_day), (HOUR, past_day, past)]
+    return [(span, begin, end) for span, begin, end in ranges if begin < end]

@@ -19,6 +19,7 @@ def _stamp(at: float) -> str:
 def errors(asked: ErrorQuery) -> Question:
     """`ErrorRow`s, the most common first."""
     found = Conditions()
+    found.add("detail = ?", asked.model is not None or asked.server is not None)
     for column in ("code", "model", "server"):
         found.equal(column, getattr(asked, column))
     if asked.since is not None:
@@ -27,7 +28,7 @@ def errors(asked: ErrorQuery) -> Question:
         found.add("hour < ?", asked.until)
     step = DAY if asked.step == "day" else HOUR
     statement = f"""
-        SELECT json_group_array(json(line)) FROM (
+        SELECT '[' || coalesce(group_concat(line), '') || ']' FROM (
             SELECT json_array(code, sum(count), min(first_at), max(last_at), substr(max(latest), {len(_stamp(0)) + 1}),
                     json_group_array(json_array(step, count))) AS line
             FROM (
@@ -61,7 +62,7 @@ def series(asked: SeriesQuery, since: float) -> Question:
 def today(now: float) -> Question:
     """`[[model, requests, failed, prompt tokens, completion tokens, mean seconds], ...]`, the most used first."""
     statement = f"""
-        SELECT json_group_array(json(line)) FROM (
+        SELECT '[' || coalesce(group_concat(line), '') || ']' FROM (
             SELECT json_array(nullif(model, ''), sum(requests), sum(failed), sum(prompt_tokens), sum(completion_tokens),
                               round(sum(duration) / sum(requests), 6)) AS line
             FROM rollups WHERE span = {DAY} AND view = 1 AND start = ? GROUP BY model ORDER BY sum(requests) DESC)

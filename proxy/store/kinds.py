@@ -37,9 +37,9 @@ TABLES = (
     SPENDING_TABLE,
     """
     CREATE TABLE errors (
-        hour INTEGER NOT NULL, code TEXT NOT NULL, server TEXT NOT NULL, model TEXT NOT NULL,
+        detail INTEGER NOT NULL, hour INTEGER NOT NULL, code TEXT NOT NULL, server TEXT NOT NULL, model TEXT NOT NULL,
         count INTEGER NOT NULL, first_at REAL NOT NULL, last_at REAL NOT NULL, last_request_id TEXT NOT NULL,
-        PRIMARY KEY (hour, code, server, model)
+        PRIMARY KEY (detail, hour, code, server, model)
     ) WITHOUT ROWID
     """,
     """
@@ -81,23 +81,25 @@ SELECT json_extract(value, '$.request_id'), json_extract(value, '$.at'), json_ex
     CASE WHEN ?2 OR json_extract(value, '$.keep_content') THEN json_extract(value, '$.answer') END
 FROM json_each(?1)
 """
+# In all, and in detail: by server and model too.
 _ERRORS = """
-INSERT INTO errors (hour, code, server, model, count, first_at, last_at, last_request_id)
-SELECT hour, error, server, model, count(*), first_at, max(at), request_id
+INSERT INTO errors (detail, hour, code, server, model, count, first_at, last_at, last_request_id)
+SELECT detail, hour, error, server, model, count(*), first_at, max(at), request_id
 FROM (
-    SELECT *, min(at) OVER (PARTITION BY hour, error, server, model) AS first_at
+    SELECT *, min(at) OVER (PARTITION BY detail, hour, error, server, model) AS first_at
     FROM (
-        SELECT json_extract(value, '$.at') AS at, json_extract(value, '$.error') AS error,
+        SELECT detail, json_extract(value, '$.at') AS at, json_extract(value, '$.error') AS error,
             CAST(json_extract(value, '$.at') / 3600 AS INTEGER) * 3600 AS hour,
-            coalesce(json_extract(value, '$.server_id'), '') AS server,
-            coalesce(json_extract(value, '$.model'), '') AS model, json_extract(value, '$.request_id') AS request_id
-        FROM json_each(?1)
+            iif(detail, coalesce(json_extract(value, '$.server_id'), ''), '') AS server,
+            iif(detail, coalesce(json_extract(value, '$.model'), ''), '') AS model,
+            json_extract(value, '$.request_id') AS request_id
+        FROM json_each(?1), (SELECT 0 AS detail UNION ALL SELECT 1)
     )
     WHERE error IS NOT NULL
 )
 WHERE true
-GROUP BY hour, error, server, model
-ON CONFLICT (hour, code, server, model) DO UPDATE SET
+GROUP BY detail, hour, error, server, model
+ON CONFLICT (detail, hour, code, server, model) DO UPDATE SET
     count = count + excluded.count, first_at = min(first_at, excluded.first_at),
     last_request_id = CASE WHEN excluded.last_at >= last_at THEN excluded.last_request_id ELSE last_request_id END,
     last_at = max(last_at, excluded.last_at)

@@ -146,7 +146,8 @@ def _fill(
     remains = _Remains(damaged)
     for state in remains.states.values():
         registry.put_state(database, state)
-    exported = export is not None and remains.revision is not None and remains.revision <= export.revision
+    older = damaged is None or (remains.revision is not None and export and remains.revision <= export.revision)
+    exported = export is not None and bool(older)
     picture = export if exported else _merged(remains, export)
     if picture is None:
         registry.make_identity(database)

@@ -54,7 +54,7 @@ def _steps(limits: config.Store, now: float) -> Iterator[Step]:
     for span in SPANS:
         for view in VIEWS:
             yield _first_start(span, view, sums - span)
-    yield _deleting("errors", "hour, code, server, model", "hour < ?", sums)
+    yield _deleting("errors", "detail, hour, code, server, model", "hour < ?", sums)
     yield _deleting("spending", "client, day", "day > 0 AND day < ?", now - SPENDING_DAYS * DAY)
     yield _surplus_checks(limits.checks)
 

@@ -13,6 +13,7 @@ import msgspec
 import trio
 import trio.testing
 from hypercorn.typing import ASGIFramework
+from quiver.schemas.saved import SavedServer
 
 from ..remote.backend import RemoteServer
 from ..seams import World, offload_runner
@@ -215,11 +216,15 @@ class _Scenario:
         if action == "crash":
             await machine.crash(pause)
             return
+        name, backend = machine.plan.name, machine.plan.registration()
         if action == "deregister":
-            gateway.deregister(machine.plan.name)
+            await gateway.store.remove_server(name)
+            gateway.deregister(name)
             machine.forgive_crowds()
             await trio.sleep(pause)
-        gateway.register(machine.plan.registration())
+        now = gateway.world.wall_clock()
+        await gateway.store.save_server(SavedServer(id=name, backend=backend, created=now, changed=now))
+        gateway.register(backend)
 
     async def _look_at_queue(self, gateway: Gateway) -> None:
         """Nobody waits while nobody is served, unless servers have asked for a pause."""

@@ -1,5 +1,7 @@
 """The tables in the documentation equal the code they describe. Run this file to rewrite them."""
 
+import importlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, get_args, get_origin
@@ -59,6 +61,13 @@ def _meaning(field: msgspec.structs.FieldInfo) -> str:
     return str(meaning)
 
 
+def metrics_table() -> str:
+    """What the page of a real gateway holds."""
+    page = importlib.import_module("tests.docs.page")
+    table: str = page.table()
+    return table
+
+
 def cli_help() -> str:
     """What every command says of itself."""
     runner, blocks = CliRunner(), []
@@ -107,7 +116,12 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("logs", "levels"),
     ("logs", "level"),
 )
-PAGES = {"docs/errors.md": error_table, "docs/configuration.md": config_table, "docs/cli.md": cli_help}
+PAGES = {
+    "docs/errors.md": error_table,
+    "docs/configuration.md": config_table,
+    "docs/cli.md": cli_help,
+    "docs/metrics.md": metrics_table,
+}
 
 
 def split(page: str) -> tuple[str, str, str]:
@@ -128,6 +142,7 @@ def test_codes_are_unique() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
     for name, make in PAGES.items():
         before, _, after = split((ROOT / name).read_text())
         (ROOT / name).write_text(before + make() + after)

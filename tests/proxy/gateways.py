@@ -14,6 +14,7 @@ from quiver.proxy.network import Address, Wire
 from quiver.proxy.record import Record
 from quiver.proxy.seams import World, offload_runner
 from quiver.proxy.server import Gateway, Listening, run
+from quiver.proxy.store.store import Store
 from quiver.proxy.testing import SimulatedNetwork
 from quiver.proxy.tracing import Tracer
 from quiver.schemas.config import Config, Drain, Engine, RemoteBackend, Server
@@ -45,8 +46,10 @@ class Running:
         on_loopback: bool = True,
         loader: Loader | None = None,
         tracer: Tracer | None = None,
+        store: Store | None = None,
     ) -> None:
         self.network, self._on_loopback, self._loader, self._tracer = network, on_loopback, loader, tracer
+        self._store = store
         self.records: list[Record] = []
         self.listening: Listening | None = None
         self.code: int | None = None
@@ -74,6 +77,7 @@ class Running:
             signals=self._signals,
             on_loopback=self._on_loopback,
             loader=self._loader,
+            store=self._store,
             tracer=self._tracer,
         )
         self.ended_at = trio.current_time()
@@ -115,12 +119,13 @@ async def running(
     on_loopback: bool = True,
     loader: Loader | None = None,
     tracer: Tracer | None = None,
+    store: Store | None = None,
     **sections: Any,
 ) -> AsyncIterator[Running]:
     """The gateway must have ended by itself, leaving nothing open, some time after the block."""
     offload_runner.set(at_once)
     config = Config(engine=Engine(bolt=False), server=Server(port=GATEWAY.port), backends=tuple(backends), drain=DRAIN)
-    gateway = Running(farm.network, on_loopback=on_loopback, loader=loader, tracer=tracer)
+    gateway = Running(farm.network, on_loopback=on_loopback, loader=loader, tracer=tracer, store=store)
     async with trio.open_nursery() as nursery:
         await nursery.start(gateway.run, msgspec.structs.replace(config, **sections))
         await trio.sleep(1)

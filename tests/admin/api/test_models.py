@@ -19,7 +19,8 @@ from quiver.proxy.testing.models import GIB, ScriptedFile, ScriptedLoader
 from quiver.schemas.config import Auth, Config, Engine, LocalModel, Server
 from typer.testing import CliRunner
 
-from .test_servers import SECRET, Asked, NoSignals
+from .conftest import Asked, NoSignals
+from .test_servers import SECRET
 
 Run = Callable[..., Awaitable[Asked]]
 

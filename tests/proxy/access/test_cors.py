@@ -1,7 +1,7 @@
 """Pages of other origins: what is said to browsers of those that are listed, and of all others."""
 
 import pytest
-from quiver.proxy.access.cors import CrossOrigin
+from quiver.proxy.access.cors import CrossOrigin, origin_in
 from quiver.schemas.config import Cors
 
 from .test_keys import headers
@@ -87,3 +87,18 @@ def test_private_network_takes_a_listed_origin(origins: tuple[str, ...], allowed
     fields = asked(access_control_request_private_network=b"true")
     assert (b"access-control-allow-private-network" in dict(cors.preflight(headers(**fields)) or ())) is allowed
     assert b"access-control-allow-private-network" not in dict(cors.preflight(headers(**asked())) or ())
+
+
+HEADS = [
+    (b"POST / HTTP/1.1\r\nHost: x\r\nOrigin: https://chat.lab\r\n\r\n", CHAT),
+    (b"POST / HTTP/1.1\r\norigin:\thttps://chat.lab \r\nHost: x", CHAT),
+    (b"POST / HTTP/1.1\r\nX-Origin: https://chat.lab\r\n\r\n", None),
+    (b"POST / HTTP/1.1\r\nHost: x\r\n\r\nbody\r\nOrigin: https://chat.lab\r\n", None),
+    (b"POST / HTTP/1.1\r\nOrigin: two words\r\n\r\n", None),
+    (b"", None),
+]
+
+
+@pytest.mark.parametrize(("head", "origin"), HEADS)
+def test_origin_is_found_in_a_refused_head(head: bytes, origin: bytes | None) -> None:
+    assert origin_in(head) == origin
