@@ -45,6 +45,11 @@ class Shutdown:
     def __repr__(self) -> str:
         return f"<Shutdown{'' if self.began is None else f' by {self._signal.name}'}>"
 
+    def configure(self, config: Drain) -> None:
+        """Other times, unless it has begun."""
+        if self.began is None:
+            self._config = config
+
     async def listen(self, signals: AsyncIterator[int]) -> None:
         """Mind `signals`: the first one begins the shutdown, a second one skips all waiting and leaves little time."""
         self._signal, self.began = signal.Signals(await anext(signals)), trio.current_time()

@@ -344,7 +344,7 @@ class Store(_Section, frozen=True):
     ] = None
     flush_pause: Annotated[
         Annotated[float, Meta(gt=0, le=60)], said("records wait so long for others to be written with")
-    ] = 0.25
+    ] = 0.5
     size_warning: Annotated[ByteSize, said("a database larger than this is warned of")] = "500MB"
     checks: Annotated[int, Meta(ge=1, le=10_000), said("results of checks that are kept of each server")] = 100
     request_days: Annotated[Days, said("how long single requests are kept")] = 30

@@ -103,6 +103,13 @@ INVALID_API_KEY = ErrorKind(
     category="configuration",
     remedy="Send a key that is known here: `Authorization: Bearer YOUR_KEY`.",
 )
+CONFIG_REFUSED = _client(
+    "config_refused",
+    422,
+    "The configuration cannot be used; the one before stays in force.",
+    category="configuration",
+    remedy="Correct what the message names, and reload again.",
+)
 EXPIRED_API_KEY = ErrorKind(
     "expired_api_key",
     401,

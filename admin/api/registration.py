@@ -16,6 +16,7 @@ from quiver.schemas.config import RemoteBackend
 from quiver.schemas.errors import ApiError
 from quiver.schemas.servers import Detection, ServerPatch, Trial
 
+from ..logs.redactor import REDACTOR
 from .changes import Change, Guard, refuse_configured, refuse_joined, taken
 from .trials import completed, detected
 
@@ -123,6 +124,7 @@ def backend_of(wanted: Registration) -> RemoteBackend:
         if models:
             raise ApiError(errors.INVALID_REQUEST, "Give `model_name` or `models`, not both", param="model_name")
         models = (wanted.model_name,)
+    REDACTOR.learn(wanted.api_key)
     return RemoteBackend(
         url=wanted.endpoint_url,
         name=wanted.name,

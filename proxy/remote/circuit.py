@@ -267,6 +267,11 @@ class Circuit:
         self._pauses = {name: until for name, until in self._pauses.items() if until > now}
         self._pauses[model] = max(self.paused_until(model), now + min(seconds, self._config.max_ejection))
 
+    def configure(self, config: HealthConfig) -> None:
+        """From now on other numbers hold; what has happened stays."""
+        self._config = config
+        self._next_ejection = min(self._next_ejection, config.max_ejection)
+
     def paused_until(self, model: str) -> float:
         """When the last pause of `model` is over; 0 if there was none."""
         return self._pauses.get(model, 0.0)

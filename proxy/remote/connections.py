@@ -186,6 +186,10 @@ class Upstream:
     def __repr__(self) -> str:
         return f"<Upstream {self.origin}: {self._busy} busy, {len(self._idle)} idle>"
 
+    def configure(self, limits: Limits) -> None:
+        """What the next steps may take."""
+        self._limits = limits
+
     def statistics(self) -> UpstreamStatistics:
         return UpstreamStatistics(self._busy, len(self._idle), self._opened)
 

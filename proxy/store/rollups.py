@@ -1,7 +1,7 @@
 """Roll-ups: what requests add up to, by hour and by day, so that a question over a month reads some thousand rows.
 
 Who sent a request and who answered it are not rolled up together: with both, nearly every request would be a row of its own.
-There are three views instead, and the narrowest that knows what is asked for answers; what none of them knows is answered
+There are four views instead, and the narrowest that knows what is asked for answers; what none of them knows is answered
 from the requests themselves, by the same sums.
 """
 
@@ -12,8 +12,9 @@ SPANS = (HOUR, DAY)
 # What a view tells apart, beside the time; elsewhere its rows have an empty text.
 VIEWS: dict[int, tuple[str, ...]] = {
     1: ("model", "endpoint", "outcome"),
-    2: ("model", "client", "endpoint", "outcome"),
-    3: ("model", "server", "endpoint", "outcome"),
+    2: ("client", "endpoint", "outcome"),
+    3: ("model", "client", "endpoint", "outcome"),
+    4: ("model", "server", "endpoint", "outcome"),
 }
 DIMENSIONS = ("model", "client", "server", "endpoint", "outcome")
 
@@ -92,17 +93,21 @@ FROM_REQUESTS = """
 
 
 def rolling_up(source: str) -> str:
-    """The statement that adds the requests of `source` to the roll-ups."""
+    """The statement that adds the requests of `source` to the roll-ups. It adds them up by the hour; a day gets the same."""
     return f"""
-    WITH taken AS MATERIALIZED ({source}), given AS MATERIALIZED (SELECT *, {SPEED_OF} AS {SPEED.name} FROM taken)
+    WITH taken AS MATERIALIZED ({source}), given AS MATERIALIZED (SELECT *, {SPEED_OF} AS {SPEED.name} FROM taken),
+    added AS MATERIALIZED (
+        SELECT view, CAST(at / {HOUR} AS INTEGER) * {HOUR} AS hour,
+               {", ".join(f"{_shown(name)} AS shown_{name}" for name in DIMENSIONS)},
+               {_ADDED}, {_MOST}
+        FROM given, ({" UNION ALL ".join(f"SELECT {view} AS view" for view in VIEWS)})
+        GROUP BY 1, 2, {", ".join(f"shown_{name}" for name in DIMENSIONS)}
+    )
     INSERT INTO rollups (span, view, start, {", ".join(DIMENSIONS)}, {", ".join(_COLUMNS)})
-    SELECT span, view, CAST(at / span AS INTEGER) * span AS start,
-           {", ".join(f"{_shown(name)} AS shown_{name}" for name in DIMENSIONS)},
-           {_ADDED}, {_MOST}
-    FROM given, (SELECT {HOUR} AS span UNION ALL SELECT {DAY}),
-         (SELECT 1 AS view UNION ALL SELECT 2 UNION ALL SELECT 3)
+    SELECT span, view, CAST(hour / span AS INTEGER) * span, {", ".join(f"shown_{name}" for name in DIMENSIONS)},
+           {", ".join(_COLUMNS)}
+    FROM added, (SELECT {HOUR} AS span UNION ALL SELECT {DAY})
     WHERE true
-    GROUP BY 1, 2, 3, {", ".join(f"shown_{name}" for name in DIMENSIONS)}
     {_adding(("span", "view", "start", *DIMENSIONS))}
     """  # noqa: S608 - made of our own names
 

@@ -36,14 +36,18 @@ class JoinDoor:
         self,
         joins: Joins,
         control: ControlPlane,
-        config: Config,
         keys: KeyRing,
         proxies: Proxies | None,
         *,
         on_loopback: bool,
     ) -> None:
-        self._joins, self._control, self._config, self._keys = joins, control, config, keys
+        self._joins, self._control, self._keys = joins, control, keys
         self._proxies, self._on_loopback = proxies, on_loopback
+
+    @property
+    def _config(self) -> Config:
+        """As it is now: a reload may change it."""
+        return self._joins.host.config
 
     async def serve(self, wire: Wire, prefix: bytes) -> None:
         """See `ControlPlane.serve`."""

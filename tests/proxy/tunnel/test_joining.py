@@ -7,6 +7,7 @@ import msgspec
 import pytest
 import trio
 from quiver.proxy.network import Wire
+from quiver.proxy.reconfigure import reconfigure
 from quiver.proxy.testing.network import LOOPBACK
 from quiver.proxy.tunnel.frames import Kind, encode
 from quiver.proxy.tunnel.joiner import gateway_origin
@@ -266,6 +267,18 @@ async def test_who_may_join(
             await trio.sleep(2)
             assert (owned.refused.code if owned.refused else None) == code
             assert (owned.joiner.state == "joined") is (code is None)
+        gateway.signal(signal.SIGINT)
+
+
+async def test_key_can_be_changed_while_the_gateway_runs(farm: Farm, autojump_clock: object) -> None:
+    async with running(farm, [], join=QUICK) as gateway, laptop(farm, answering(OK), "early") as early:
+        wanted = msgspec.structs.replace(gateway.gateway.config, join=msgspec.structs.replace(QUICK, key=KEY))
+        await reconfigure(gateway.gateway, wanted)
+        async with laptop(farm, answering(OK), "keyless", wait=False) as keyless, laptop(farm, answering(OK), key=KEY):
+            await trio.sleep(1)
+            assert keyless.refused is not None
+            assert keyless.refused.code == "invalid_api_key"
+            assert early.joiner.state == "joined", "who is in stays in"
         gateway.signal(signal.SIGINT)
 
 
