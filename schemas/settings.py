@@ -32,6 +32,7 @@ LIVE = frozenset(
         "models",
         "backends",
         "cors",
+        "join",
     }
 )
 MASK = "********"

@@ -35,6 +35,7 @@ _EXAMPLES: dict[str, Any] = {
     "engine.kv_memory": "2GiB",
     "engine.memory_limit": "8GiB",
     "engine.models_dir": "models",
+    "join.key": "a-secret-for-joiners",
 }
 _BY_TYPE: dict[Any, Any] = {
     config.ByteSize: "1GiB",
