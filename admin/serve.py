@@ -1,5 +1,6 @@
 """`quiver serve`: a gateway in this process, from the checked configuration to the exit code."""
 
+import contextlib
 import errno
 import gc
 import os
@@ -52,7 +53,8 @@ def serve(sources: Sources, *, announce_json: bool = False) -> int:
         try:
             tracer = open_tracer(config.telemetry)
             store = Store.open(folder, config.store, time.time)
-            return trio.run(_run, config, startup, watchdog, store, tracer, folder)
+            with contextlib.closing(store.opened):  # in case that it is never run
+                return trio.run(_run, config, startup, watchdog, store, tracer, folder)
         except StoreError as error:
             fail(error.message, error.hint)
         except MissingExtra as missing:

@@ -112,4 +112,5 @@ def test_process_serves_until_signal(tmp_path: Path, number: signal.Signals, cod
         finally:
             process.kill()
     assert process.returncode == code
-    assert [json.loads(line)["message"] for line in log.splitlines()] == ["listening", "draining", "stopped"]
+    said = [json.loads(line)["message"] for line in log.splitlines()]
+    assert said == ["listening", "gateway.started", "draining", "gateway.stopped", "stopped"]
