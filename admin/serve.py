@@ -1,11 +1,12 @@
 """`quiver serve`: a gateway in this process, from the checked configuration to the exit code."""
 
+import contextlib
 import errno
 import gc
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
@@ -51,8 +52,8 @@ def serve(sources: Sources, *, announce_json: bool = False) -> int:
         watchdog = Watchdog()
         try:
             tracer = open_tracer(config.telemetry)
-            store = Store.open(folder, config.store, time.time)
-            return trio.run(_run, config, startup, watchdog, store, tracer, folder)
+            with closing_store(Store.open(folder, config.store, time.time)) as store:
+                return trio.run(_run, config, startup, watchdog, store, tracer, folder)
         except StoreError as error:
             fail(error.message, error.hint)
         except MissingExtra as missing:
@@ -68,6 +69,15 @@ def serve(sources: Sources, *, announce_json: bool = False) -> int:
             raise
         finally:
             watchdog.disarm()
+
+
+@contextlib.contextmanager
+def closing_store(store: Store) -> Iterator[Store]:
+    """Whoever does not come up keeps nobody else from the data folder."""
+    try:
+        yield store
+    finally:
+        store.release()
 
 
 # Requests leave nothing behind that only the garbage collector could find, so it need not look often; a walk over

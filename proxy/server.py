@@ -65,6 +65,8 @@ from .seams import World, offload
 from .shutdown import Shutdown
 from .store.store import Store
 from .tracing import Tracer, Tracing
+from .tunnel.door import JoinDoor
+from .tunnel.joins import Joins
 
 # What sending the last spans may take.
 FLUSH = 3.0
@@ -143,6 +145,7 @@ class Gateway:
             config.admission, give_back=lambda backend: backend.load.returned()
         )
         self.registry.changed = self.admission.poke
+        self.joins = Joins(self)
         self.reuse = ReuseStore(config.reuse)
         self.models.offer_in(self.registry)
         self.models.changed = self._models_changed
@@ -418,11 +421,13 @@ async def _run(
             scope.start_soon(upkeep.take_samples, gateway)
             scope.start_soon(upkeep.tidy_store, gateway.store)
             scope.start_soon(gateway.check_servers)
+            scope.start_soon(gateway.joins.run)
             scope.start_soon(LEVELS.go_back, gateway.journal)
             for job in gateway.jobs:
                 scope.start_soon(job)
             await _serve(gateway, acceptors, app, announce, shutdown)
             scope.cancel_scope.cancel()
+        gateway.journal.note("gateway.stopped", "gateway")
         gateway.ledger.close()
     if gateway.tracer is not None:
         await offload(gateway.tracer.close, FLUSH)
@@ -457,13 +462,15 @@ async def _serve(
 ) -> None:
     """Accept and answer until a signal comes, then give way."""
     hypercorn = HypercornControl(app, gateway.exchanges, gateway.config.server)
-    listener = Listener(gateway.exchanges, hypercorn, gateway.metrics, gateway.config.server)
+    door = JoinDoor(gateway.joins, hypercorn, gateway.keys, gateway.proxies, on_loopback=gateway.on_loopback)
+    listener = Listener(gateway.exchanges, door, gateway.metrics, gateway.config.server)
     async with trio.open_nursery() as sessions:
         sessions.start_soon(gateway.exchanges.run)
         await sessions.start(listener.serve, acceptors, sessions)
         announce(Listening(acceptors[0].address.host, acceptors[0].address.port, gateway.keys.required))
         gateway.state = "ready"
+        gateway.journal.note("gateway.started", "gateway", servers=len(list(gateway.registry)))
         await shutdown.wait_asked()
         gateway.state = "draining"
-        await shutdown.drain(gateway.exchanges, gateway.admission, listener, hypercorn)
+        await shutdown.drain(gateway.exchanges, gateway.admission, listener, hypercorn, gateway.joins)
         sessions.cancel_scope.cancel()

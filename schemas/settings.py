@@ -32,10 +32,9 @@ LIVE = frozenset(
         "models",
         "backends",
         "cors",
+        "join",
     }
 )
-# What is never shown: each field has a sibling with `_file` behind its name, for a file that holds it.
-SECRETS = frozenset({"auth.keys", "auth.admin_key", "keys.key", "backends.api_key"})
 MASK = "********"
 
 
@@ -60,6 +59,22 @@ def section_of(kind: Any) -> tuple[type[msgspec.Struct] | None, bool]:
         kind = get_args(kind)[0]
     found = kind if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
     return found, repeated and found is not None
+
+
+def _secrets(path: str, section: type[msgspec.Struct]) -> Iterator[str]:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(section)}
+    for name, field in fields.items():
+        here = f"{path}.{name}" if path else name
+        if f"{name}_file" in fields:
+            yield here
+        inner, _ = section_of(field.type)
+        if inner is not None:
+            yield from _secrets(here, inner)
+
+
+# What is never shown. A secret is what has a sibling with `_file` behind its name, for a file that holds it: one is not added
+# without the other.
+SECRETS = frozenset(_secrets("", Config))
 
 
 def pattern_of(path: str) -> str:

@@ -10,6 +10,7 @@ from .answers import json_reply
 from .configuration import add_configuration
 from .figures import figures
 from .history import add_history
+from .join import add_join
 from .keys import add_keys
 from .lock import admit_operator
 from .logs import add_logs
@@ -26,6 +27,7 @@ def admin_api(gateway: Gateway, began: float, pipeline: Pipeline, live: LiveConf
         admit_operator(request, gateway.config, gateway.keys, trio.current_time())
 
     add_servers(api, gateway)
+    add_join(api)
     add_models(api, gateway)
     add_keys(api, gateway)
     add_configuration(api, live)

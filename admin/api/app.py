@@ -111,11 +111,12 @@ def _add_figures(app: QuartTrio, gateway: Gateway, began: float) -> None:
 
 
 def _add_pages(app: QuartTrio, gateway: Gateway) -> None:
-    locked = gateway.config.auth.admin_key is not None
+    locked, local = gateway.config.auth.admin_key is not None, is_loopback(gateway.config.server.host)
 
     @lru_cache(2)
     def document(keys_required: bool) -> bytes:
-        return msgspec.json.encode(openapi.description(keys_required=keys_required, admin_key_required=locked))
+        found = openapi.description(keys_required=keys_required, admin_key_required=locked, local=local)
+        return msgspec.json.encode(found)
 
     @app.get("/")
     async def index() -> ResponseReturnValue:

@@ -57,8 +57,9 @@ def _add_requests(api: Blueprint, gateway: Gateway) -> None:
         wanted = query.format or _accepted()
         if wanted == "json":
             return json_reply(await history.requests(_asked(query, query.limit or PAGE)))
-        rows = _stream(history, _asked(query, PIECE), query.limit, _csv if wanted == "csv" else _ndjson)
-        response = Response(rows, content_type=FORMATS[wanted])
+        pages = _pages(history, _asked(query, PIECE), query.limit)
+        first: list[RequestEntry] = await anext(pages, [])  # so that a bad cursor is refused before the reply begins
+        response = Response(_written(first, pages, _csv if wanted == "csv" else _ndjson), content_type=FORMATS[wanted])
         response.timeout = None  # a month takes as long as it takes
         response.headers["Content-Disposition"] = f'attachment; filename="history.{wanted}"'
         return response
@@ -126,18 +127,25 @@ def _asked(query: HistoryQuery, limit: int) -> RequestQuery:
     return RequestQuery(**(fields | {"limit": limit}))
 
 
-async def _stream(history: History, asked: RequestQuery, left: int | None, write: Write) -> AsyncIterator[bytes]:
+async def _pages(history: History, asked: RequestQuery, left: int | None) -> AsyncIterator[list[RequestEntry]]:
     """All that is asked for, `left` rows at most, a page at a time: nothing is held open between two of them."""
-    first = True
     while True:
         if left is not None:
             asked = msgspec.structs.replace(asked, limit=min(left, PIECE))
             left -= asked.limit
         page = await history.requests(asked)
-        yield write(page.requests, first)
+        yield page.requests
         if page.next is None or left == 0:
             return
-        asked, first = msgspec.structs.replace(asked, cursor=page.next), False
+        asked = msgspec.structs.replace(asked, cursor=page.next)
+
+
+async def _written(
+    first: list[RequestEntry], rest: AsyncIterator[list[RequestEntry]], write: Write
+) -> AsyncIterator[bytes]:
+    yield write(first, True)
+    async for page in rest:
+        yield write(page, False)
 
 
 def _ndjson(page: list[RequestEntry], first: bool) -> bytes:

@@ -59,9 +59,14 @@ for _operation in OPERATIONS:
     _TYPES += [kind for kind in (_operation.request, _operation.reply, _operation.stream) if isinstance(kind, type)]
 
 
-def description(*, keys_required: bool, admin_key_required: bool) -> Json:
-    """The whole document."""
-    required = {"none": True, "client": keys_required, "operator": admin_key_required}
+def description(*, keys_required: bool, admin_key_required: bool, local: bool) -> Json:
+    """The whole document. `local`: only this machine can reach the gateway, and needs no key to look at it."""
+    required = {
+        "none": True,
+        "client": keys_required,
+        "outsider": keys_required and not local,
+        "operator": admin_key_required,
+    }
     _, schemas = msgspec.json.schema_components(list(dict.fromkeys(_TYPES)), ref_template=REFERENCE)
     paths: Json = {}
     for operation in OPERATIONS:
@@ -120,7 +125,8 @@ def _operation_object(operation: Operation, key_required: bool) -> Json:
         media = {"schema": _reference(operation.request), "example": operation.example}
         kinds = (JSON, MERGE_PATCH) if operation.method == "patch" else (JSON,)
         found["requestBody"] = {"required": True, "content": dict.fromkeys(kinds, media)}
-    if operation.lock != "none":
+    # Where no key is looked at, none is asked for.
+    if operation.lock != "none" and (key_required or operation.lock != "outsider"):
         found["security"] = [*([] if key_required else [{}]), {"bearer": []}, {"apiKey": []}]
     return found
 

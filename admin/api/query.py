@@ -40,6 +40,8 @@ def decoded_query(request: Request, kind: type[T]) -> T:
         raise _explained(error, fields) from None
     for name, field in fields.items():
         value = getattr(found, field.name)
+        if value is None and name in values:  # msgspec takes the word `null` for nothing
+            raise _refused(name, f"`{name}`: expected something other than `null`")
         if isinstance(value, float) and not math.isfinite(value):
             raise _refused(name, f"`{name}`: expected a number")
     return found

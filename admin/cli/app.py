@@ -20,6 +20,7 @@ from .db import db
 from .dotenv import lay_under
 from .failures import failures_explained
 from .history import error_counts, events, history
+from .join import join
 from .keys import keys
 from .logs import logs
 from .models import models
@@ -153,6 +154,7 @@ app.command()(register)
 app.command()(update)
 app.command()(deregister)
 app.add_typer(servers)
+app.command()(join)
 app.add_typer(history)
 app.command("errors")(error_counts)
 app.command()(events)

@@ -92,6 +92,7 @@ def check(
 @app.command()
 def example(
     yaml: Annotated[bool, typer.Option("--yaml", help="YAML instead of TOML.")] = False,
+    env: Annotated[bool, typer.Option("--env", help="Variables for `.env` instead of TOML.")] = False,
 ) -> None:
     """Print a configuration file with every setting as a comment: its meaning, range and default.
 
@@ -99,7 +100,7 @@ def example(
     Example:
       quiver config example > quiver.toml
     """
-    typer.echo(example_file("yaml" if yaml else "toml"), nl=False)
+    typer.echo(example_file("yaml" if yaml else "env" if env else "toml"), nl=False)
 
 
 @app.command()

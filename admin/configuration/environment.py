@@ -23,6 +23,7 @@ RESERVED = frozenset(
         "QUIVER_API_KEY_FILE",
         "QUIVER_ADMIN_KEY",
         "QUIVER_ADMIN_KEY_FILE",
+        "QUIVER_JOIN_KEY",
         "QUIVER_DATA_DIR",
         "QUIVER_PYTHON",
     }

@@ -11,7 +11,7 @@ import msgspec
 from quiver.schemas import config
 from quiver.schemas.settings import SECRETS, is_live, pattern_of, section_of
 
-Format = Literal["toml", "yaml"]
+Format = Literal["toml", "yaml", "env"]
 
 # What is shown for settings that have no default, beside what their types allow to guess.
 _EXAMPLES: dict[str, Any] = {
@@ -35,6 +35,7 @@ _EXAMPLES: dict[str, Any] = {
     "engine.kv_memory": "2GiB",
     "engine.memory_limit": "8GiB",
     "engine.models_dir": "models",
+    "join.key": "a-secret-for-joiners",
 }
 _BY_TYPE: dict[Any, Any] = {
     config.ByteSize: "1GiB",
@@ -53,7 +54,7 @@ def example(form: Format = "toml") -> str:
         "# everything else takes effect when this file is saved.",
         "",
     ]
-    writer = _Toml() if form == "toml" else _Yaml()
+    writer: _Toml | _Yaml | _Env = _Toml() if form == "toml" else _Yaml() if form == "yaml" else _Env()
     lines = [*head, *(line for field in msgspec.structs.fields(config.Config) for line in writer.section("", field))]
     return "\n".join(line.rstrip() for line in lines).rstrip() + "\n"
 
@@ -99,6 +100,30 @@ class _Yaml:
                 yield line
         if not above:
             yield ""
+
+
+class _Env:
+    """Writes `.env`: one variable for each field, one for each list of sections."""
+
+    def section(self, above: str, field: msgspec.structs.FieldInfo) -> Iterator[str]:
+        section, repeated = _section(field)
+        path, variable = above + field.encode_name, f"QUIVER_{field.encode_name.upper()}"
+        yield from _prose(section, "")
+        if repeated:
+            required = (item for item in msgspec.structs.fields(section) if item.required)
+            entry = {item.encode_name: _example(f"{path}.{item.encode_name}", item.type) for item in required}
+            entry |= {"key": _EXAMPLES["keys.key"]} if path == "keys" else {}
+            yield f"#{variable}={msgspec.json.encode([entry]).decode()}"
+            yield ""
+            return
+        for item in msgspec.structs.fields(section):
+            for line in _setting(f"{path}.{item.encode_name}", item, "", "="):
+                name, _, value = line.removeprefix("#").partition("=")
+                if line[1:2] == " ":
+                    yield line
+                else:
+                    yield f"#{variable}__{name.upper()}={value.strip(chr(34))}"
+        yield ""
 
 
 def _section(field: msgspec.structs.FieldInfo) -> tuple[type[msgspec.Struct], bool]:

@@ -10,7 +10,7 @@ from quiver.schemas.settings import pattern_of, section_of
 from .layer import Tree
 
 # Settings that name files or folders, beside all those that end in `_file`.
-NAMES = frozenset({"engine.models_dir", "models.path", "log.file"})
+NAMES = frozenset({"engine.models_dir", "models.path", "log.file", "store.data_dir"})
 
 
 def anchored(tree: Tree, folder: Path) -> Tree:

@@ -216,7 +216,7 @@ class Residency:
         if not wanted.force:
             self._budget.admit(memory, available, beside=self.current is not None)
         loading.memory = memory
-        self._log.info("loading model", source=wanted.source, bytes=memory.total, available=available)
+        self._log.info("loading model", file=wanted.source, bytes=memory.total, available=available)
         return file
 
     def _put_in_place(self, loading: Loading, engine: LocalEngine | LocalEncoder, file: ModelFile) -> Instance:
@@ -248,7 +248,7 @@ class Residency:
         told = as_api_error(error)
         if told.kind is errors.INTERNAL_ERROR:
             self._log.exception("load broke")
-        self._log.error("model cannot be loaded", source=loading.wanted.source, error=told.message, code=told.kind.code)
+        self._log.error("model cannot be loaded", file=loading.wanted.source, error=told.message, code=told.kind.code)
         self.loading = None
         if told.kind is not errors.LOAD_CANCELLED:
             self.reason = told.message.replace(loading.file or loading.wanted.source, loading.wanted.label)

@@ -21,7 +21,7 @@ from quiver.schemas.config import Limits
 from quiver.schemas.errors import ApiError
 
 from ..native import HttpError, ResponseHead, ResponseParser
-from ..network import CHUNK, UnknownHost, Wire
+from ..network import CHUNK, UnknownHost, Unreachable, Wire
 from ..watch import Watch
 
 # Keeps memory bounded when many clients come and go; a model server rarely takes more at a time.
@@ -307,6 +307,8 @@ def _reason(error: BaseException) -> str:
         return _reason(error.exceptions[0])
     if isinstance(error, UnknownHost):
         return "its name is not known"
+    if isinstance(error, Unreachable):
+        return str(error)
     if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ssl.SSLError):
         return os.strerror(error.errno).lower()
     return _reason(error.__cause__) if error.__cause__ else type(error).__name__.lower()

@@ -112,4 +112,10 @@ def test_process_serves_until_signal(tmp_path: Path, number: signal.Signals, cod
         finally:
             process.kill()
     assert process.returncode == code
-    assert [json.loads(line)["message"] for line in log.splitlines()] == ["listening", "draining", "stopped"]
+    assert [json.loads(line)["message"] for line in log.splitlines()] == [
+        "listening",
+        "gateway.started",
+        "draining",
+        "gateway.stopped",
+        "stopped",
+    ]

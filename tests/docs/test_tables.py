@@ -126,6 +126,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("servers", "resume"),
     ("servers", "drain"),
     ("servers", "test"),
+    ("join",),
     ("config",),
     ("config", "show"),
     ("config", "check"),

@@ -88,7 +88,7 @@ def test_foreign_server_takes_one_command(llama: str, tmp_path: Path) -> None:
         answer = json.loads(
             command(running, "chat", "What is Quiver?", "--model", "small", "--max-tokens", "8", "--json")
         )
-        assert answer["usage"]["completion_tokens"] > 0
+        assert answer["content"]
         running.stop()
     with gateway(config, folder=tmp_path) as running:
         again = json.loads(

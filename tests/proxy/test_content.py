@@ -131,7 +131,7 @@ CASES: list[tuple[dict[str, Any], bytes, tuple[bool, str | None, str | None]]] =
     ({}, b"bob", (False, None, None)),
     ({}, b"ada", (True, *WHOLE)),
     ({"log": Log(prompts=True)}, b"bob", (False, *WHOLE)),
-    ({"store": StoreConfig(content=True)}, b"bob", (False, *WHOLE)),
+    ({"keeping": StoreConfig(content=True)}, b"bob", (False, *WHOLE)),
 ]
 
 

@@ -11,7 +11,7 @@ from quiver.schemas.events import Event
 from trio.testing import MockClock
 
 from .gateways import BODY, OK, STREAM, answering, chats, code_in, keep, running, streaming
-from .servers import Farm
+from .servers import Asked, Farm, Said, response
 
 CLOSE = b"Connection: close"
 WHO = "admin@10.9.0.1"
@@ -132,3 +132,19 @@ async def test_unknown_server_has_no_mode(farm: Farm, autojump_clock: MockClock)
         with pytest.raises(ApiError, match="`gone`"):
             await gateway.gateway.modes.pause("gone", WHO)
         gateway.signal(signal.SIGINT)
+
+
+async def test_fifty_servers_are_checked_together(farm: Farm, autojump_clock: MockClock) -> None:
+    """A cycle takes as long as its slowest server."""
+    configs = [(await farm.configure(slow_list))[0] for _ in range(50)]
+    async with running(farm, configs, health=Health(timeout=10)) as gateway:
+        await trio.sleep(9)
+        assert {status.health for status in gateway.gateway.backends()} == {"healthy"}
+        gateway.signal(signal.SIGINT)
+
+
+def slow_list(asked: Asked) -> Said:
+    """Eight seconds, and no figures."""
+    if asked.path == b"/v1/models":
+        return Said(response(b"200 OK", b'{"data": [{"id": "m"}]}'), after=8)
+    return Said(response(b"404 Not Found", b""))

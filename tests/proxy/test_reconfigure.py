@@ -7,6 +7,7 @@ import pytest
 import trio
 from quiver.proxy.reconfigure import Refused
 from quiver.proxy.remote.backend import RemoteServer
+from quiver.proxy.testing.models import GIB, ScriptedFile, ScriptedLoader
 from quiver.schemas.config import (
     Admission,
     Auth,
@@ -15,6 +16,7 @@ from quiver.schemas.config import (
     Health,
     Key,
     Limits,
+    LocalModel,
     Policy,
     Rate,
     RemoteBackend,
@@ -241,3 +243,32 @@ async def test_smaller_interval_counts_at_once(farm: Farm, autojump_clock: objec
         await trio.sleep(10)
         assert len(asked) - before >= 8
         gateway.signal(15)
+
+
+async def test_models_come_change_and_go(farm: Farm, autojump_clock: object) -> None:
+    """A stream on a model that is taken out goes on; one whose options change is loaded beside itself."""
+    loader = ScriptedLoader(
+        {"one.gguf": ScriptedFile(bytes=GIB, tokens=20, pace=1.0), "two.gguf": ScriptedFile(bytes=GIB)}
+    )
+    received: list[tuple[float, bytes]] = []
+    one, two = LocalModel(path="one.gguf"), LocalModel(path="two.gguf")
+
+    def body(model: str, stream: str = "false") -> bytes:
+        messages = b'[{"role": "user", "content": "hello"}]'
+        return b'{"model": "%b", "stream": %b, "messages": %b}' % (model.encode(), stream.encode(), messages)
+
+    async with running(farm, [], loader=loader, models=(one,)) as gateway:
+        parts = gateway.gateway
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep, received, gateway, body("one", "true"))
+            await trio.sleep(3)
+            await parts.reconfigure(changed(gateway, models=(two,)))
+            await trio.sleep(2)
+            assert [model.model for model in parts.models] == ["two"]
+            assert status_of(await gateway.ask(body("two"))) == b"200"
+            assert code_in(await gateway.ask(body("one"))) == "model_not_found"
+            await parts.reconfigure(changed(gateway, models=(msgspec.structs.replace(two, max_sequences=3),)))
+            await trio.sleep(2)
+            assert parts.models.get("two").residency.wanted.settings.max_sequences == 3
+        gateway.signal(15)
+    assert unchunked(received[0][1]).endswith(b"data: [DONE]\n\n")

@@ -3,6 +3,7 @@
 from .configuration import CONFIGURATION
 from .history import HISTORY
 from .inference import INFERENCE
+from .join import JOIN
 from .keys import KEYS
 from .logs import LOGS
 from .models import MODELS
@@ -11,4 +12,14 @@ from .operation import Operation as Operation
 from .servers import SERVERS
 from .service import SERVICE
 
-OPERATIONS: tuple[Operation, ...] = (*INFERENCE, *SERVICE, *SERVERS, *MODELS, *KEYS, *HISTORY, *LOGS, *CONFIGURATION)
+OPERATIONS: tuple[Operation, ...] = (
+    *INFERENCE,
+    *SERVICE,
+    *SERVERS,
+    *JOIN,
+    *MODELS,
+    *KEYS,
+    *HISTORY,
+    *LOGS,
+    *CONFIGURATION,
+)

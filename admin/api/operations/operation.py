@@ -14,9 +14,10 @@ ADMIN_FAILURES = (401, 403, 500)
 @dataclass(frozen=True)
 class Operation:
     """One method of one path. `stream`: the type of its server-sent events, when it can stream; `query`: its query
-    parameters, one for each field; `lock`: whose key it takes; `successes`: the statuses of its replies and what they say;
-    `also`: content types that it can give instead of its reply's; `tagged`: replies have an `ETag`, so that a reader may
-    ask only for what is new, and a change may be refused that was meant for another version.
+    parameters, one for each field; `lock`: whose key it takes (`outsider`: a client's, from other machines only);
+    `successes`: the statuses of its replies and what they say; `also`: content types that it can give instead of its
+    reply's; `tagged`: replies have an `ETag`, so that a reader may ask only for what is new, and a change may be refused
+    that was meant for another version.
     """
 
     id: str
@@ -31,7 +32,7 @@ class Operation:
     also: tuple[str, ...] = ()
     tagged: bool = False
     failures: tuple[int, ...] = (500,)
-    lock: Literal["none", "client", "operator"] = "none"
+    lock: Literal["none", "client", "outsider", "operator"] = "none"
     example: object = None
     successes: dict[int, str] = field(default_factory=lambda: {200: "OK"})
 

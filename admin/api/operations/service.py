@@ -20,7 +20,7 @@ SERVICE = (
         "operation",
         StatusReport,
         failures=(401, 500),
-        lock="client",
+        lock="outsider",
     ),
     Operation(
         "getMetrics",
@@ -30,7 +30,7 @@ SERVICE = (
         "operation",
         "text/plain",
         failures=(401, 500),
-        lock="client",
+        lock="outsider",
     ),
     Operation(
         "getStats",

@@ -232,6 +232,7 @@ LAB = {
     "created": 1_700_000_000.0,
     "changed": 1_700_000_000.0,
     "version": 3,
+    "joined": None,
 }
 HISTORY = [
     {"at": 1_700_000_000.0 + number, "ok": number < 11, "seconds": 0.25, "reason": None, "source": "check"}

@@ -47,6 +47,16 @@ def test_uncommented_example_is_right(form: Format) -> None:
     assert found.config.backends[0].capabilities.max_tokens == 4096
 
 
+def test_variables_of_the_example_are_right() -> None:
+    Path(".env").write_text(example("env"))
+    assert Sources(environ={}).read().config == Config()
+    Path(".env").write_text(re.sub(r"(?m)^#(\S)", r"\1", example("env")))
+    found = Sources(environ={}).read()
+    sections = {path for path in settings("", Config) if path.partition(".")[0] not in ("keys", "models", "backends")}
+    assert {pattern_of(path) for path in found.origins} >= sections
+    assert [key.name for key in found.config.keys] == ["ada"]
+
+
 def test_ranges_and_choices_are_told() -> None:
     text = example()
     for line in (

@@ -404,12 +404,13 @@ def test_paths_start_at_file(tmp_path: Path) -> None:
     (folder / "ada").write_text("the-key-of-ada\n")
     (folder / "operator").write_text("the-key-of-the-operator\n")
     (folder / "quiver.toml").write_text(
-        "[auth]\nkeys_file = 'keys'\nadmin_key_file = 'operator'\n"
+        "[auth]\nkeys_file = 'keys'\nadmin_key_file = 'operator'\n[store]\ndata_dir = 'kept'\n"
         "[[keys]]\nname = 'ada'\nkey_file = 'ada'\n[[models]]\npath = 'm.gguf'\n"
         "[[backends]]\nurl = 'http://h:1'\napi_key_file = 'upstream'"
     )
     config = load(folder / "quiver.toml", environ={})
     assert config.models[0].path == str(folder / "m.gguf")
+    assert config.store.data_dir == str(folder / "kept")
     assert config.auth.keys == (SECRET,)
     assert config.backends[0].api_key == "upstream-key"
     assert config.keys[0].key == "the-key-of-ada"
