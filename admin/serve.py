@@ -1,11 +1,12 @@
 """`quiver serve`: a gateway in this process, from the checked configuration to the exit code."""
 
+import contextlib
 import errno
 import gc
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
@@ -14,6 +15,7 @@ import typer
 from hypercorn.typing import ASGIFramework
 from quiver.proxy import server
 from quiver.proxy.local.backend import EngineModel
+from quiver.proxy.remote.backend import RemoteServer
 from quiver.proxy.store.failure import StoreError
 from quiver.proxy.store.folder import data_folder
 from quiver.proxy.store.store import Store
@@ -23,27 +25,35 @@ from quiver.schemas.config import Config
 
 from .api.app import create_app
 from .cli.console import fail, print_json
+from .configuration.live import LiveConfiguration, hangups_ignored
+from .configuration.settings import Loaded, Sources
 from .logs.gpu import GpuWatch
 from .logs.pipeline import Pipeline
 from .logs.redactor import REDACTOR
 from .logs.requests import RecordLog
-from .logs.setup import configure, log_file
+from .logs.setup import configure, log_file, put_in_force
 from .loopback import is_loopback
 from .telemetry.opening import MissingExtra, open_tracer
 from .watchdog import Watchdog
 
 
-def serve(config: Config, *, announce_json: bool = False) -> int:
-    """Run until a signal; the exit code. With `announce_json` one line on stdout says where it listens."""
-    REDACTOR.learn_from(config)
+def serve(sources: Sources, *, announce_json: bool = False) -> int:
+    """Run until a signal; the exit code. With `announce_json` one line on stdout says where it listens. Raises
+    `SettingsError`.
+    """
+    loaded = sources.read()
+    config = loaded.config
     folder = data_folder(config.store.data_dir)
-    with configure(config.log, file=log_file(config.log, folder)) as pipeline:
-        startup = Startup(config, pipeline, announce_json=announce_json)
+    with hangups_ignored(), configure(config.log, file=log_file(config.log, folder)) as pipeline:
+        put_in_force(config)
+        for warning in loaded.warnings:
+            structlog.get_logger(component="configuration").warning(warning)
+        startup = Startup(loaded, sources, pipeline, announce_json=announce_json)
         watchdog = Watchdog()
         try:
             tracer = open_tracer(config.telemetry)
-            store = Store.open(folder, config.store, time.time)
-            return trio.run(_run, config, startup, watchdog, store, tracer, folder)
+            with closing_store(Store.open(folder, config.store, time.time)) as store:
+                return trio.run(_run, config, startup, watchdog, store, tracer, folder)
         except StoreError as error:
             fail(error.message, error.hint)
         except MissingExtra as missing:
@@ -59,6 +69,15 @@ def serve(config: Config, *, announce_json: bool = False) -> int:
             raise
         finally:
             watchdog.disarm()
+
+
+@contextlib.contextmanager
+def closing_store(store: Store) -> Iterator[Store]:
+    """Whoever does not come up keeps nobody else from the data folder."""
+    try:
+        yield store
+    finally:
+        store.release()
 
 
 # Requests leave nothing behind that only the garbage collector could find, so it need not look often; a walk over
@@ -88,15 +107,20 @@ async def _run(
 class Startup:
     """What a starting gateway is told to do beside serving: carry the control plane, and say that it is there."""
 
-    def __init__(self, config: Config, pipeline: Pipeline, *, announce_json: bool) -> None:
-        self._config, self._pipeline, self._announce_json = config, pipeline, announce_json
+    def __init__(self, loaded: Loaded, sources: Sources, pipeline: Pipeline, *, announce_json: bool) -> None:
+        self._loaded, self._sources, self._pipeline, self._announce_json = loaded, sources, pipeline, announce_json
+        self._config = config = loaded.config
         self._models: list[str] = []
         self.records = RecordLog(pipeline, prompts=config.log.prompts, gpu=GpuWatch())
 
     def control(self, gateway: server.Gateway) -> ASGIFramework:
         self._models = list(gateway.registry.models())
         self.records.describe = described(gateway)
-        return create_app(gateway, self._pipeline)
+        REDACTOR.learn(*(backend.config.api_key for backend in gateway.registry if isinstance(backend, RemoteServer)))
+        live = LiveConfiguration(gateway, self._loaded, self._sources)
+        gateway.jobs += [live.watch, live.mind_hangups]
+        gateway.appliers.append(put_in_force)
+        return create_app(gateway, self._pipeline, live)
 
     def announce(self, listening: server.Listening) -> None:
         url = reachable_url(listening)

@@ -18,7 +18,7 @@ from bench import nginx, traffic
 from bench.client import Client
 from bench.figures import Table, as_data, as_text, environment, quantile
 from bench.filling import MODELS, SERVERS, fill
-from bench.processes import free_port
+from bench.processes import free_ports
 from bench.running import Running, gateway
 from bench.targets import BenchmarkError
 
@@ -28,6 +28,7 @@ TURNS = 20
 KEY = "bench-admin-key"
 COLUMNS = ("question", "asked", "p50 ms", "p99 ms")
 QUESTIONS = {
+    "health, to compare with": "/health",
     "stats": "/admin/stats",
     "servers": "/admin/servers",
     "one server": "/admin/servers/server-07",
@@ -72,7 +73,7 @@ def main(arguments: list[str]) -> int:
 
 @contextmanager
 def _running(folder: Path) -> Iterator[Running]:
-    ports = [free_port() for _ in range(SERVERS)]
+    ports = free_ports(SERVERS)
     backends = "".join(
         f'[[backends]]\nname = "server-{number:02}"\nurl = "http://127.0.0.1:{port}"\n'
         f'models = ["model-{number * MODELS // SERVERS}"]\n'

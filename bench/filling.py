@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import trio
-from quiver.proxy.store.rollups import FROM_REQUESTS, rolling_up
+from quiver.proxy.store.rollups import rolling_up
 from quiver.proxy.store.store import Store
 from quiver.schemas import config
 
@@ -43,8 +43,7 @@ def fill(folder: Path, count: int) -> float:
         database.execute("BEGIN")
         database.execute(_REQUESTS, (count, time.time()))
         for first in range(0, count, CHUNK):
-            source = f"{FROM_REQUESTS} WHERE id > {first} AND id <= {first + CHUNK}"
-            database.execute(rolling_up(source))
+            database.execute(rolling_up(f"id > {first} AND id <= {first + CHUNK}"))
         database.execute(
             "INSERT INTO errors SELECT detail, CAST(at / 3600 AS INTEGER) * 3600, error, iif(detail, server, ''), "
             "iif(detail, model, ''), count(*), min(at), max(at), request_id FROM requests, "

@@ -18,6 +18,14 @@ def free_port() -> int:
         return port
 
 
+def free_ports(count: int) -> list[int]:
+    """Different ports that nothing listens on at the moment."""
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return sorted(found)
+
+
 def wait_accepting(process: subprocess.Popen[bytes], port: int, seconds: float) -> bool:
     """Whether `port` accepts connections within `seconds`, and before the process ends."""
     deadline = time.monotonic() + seconds

@@ -23,7 +23,7 @@ from quiver.schemas.openai import Usage
 
 from bench import nginx, traffic
 from bench.figures import Table, as_data, as_text, environment
-from bench.processes import cpu_seconds, free_port
+from bench.processes import cpu_seconds, free_ports
 from bench.running import Running, gateway
 
 RATE, ROUNDS, SECONDS = 1000.0, 15, 4.0
@@ -102,7 +102,7 @@ async def _write(folder: Path, records: list[Record]) -> float:
 def _added(rate: float, rounds: int) -> Table:
     taken: dict[str, list[dict[str, float]]] = {"without": [], "with": []}
     with ExitStack() as stack:
-        ports = [free_port() for _ in range(SERVERS)]
+        ports = free_ports(SERVERS)
         stack.enter_context(nginx.nginx(nginx.echo_server(ports), ports[0]))
         config = _CONFIG + "".join(
             f'[[backends]]\nname = "s{port}"\nurl = "http://127.0.0.1:{port}"\nmodels = ["echo"]\n' for port in ports

@@ -110,9 +110,9 @@ class Attempts:
                     failures.append(error)
                     if error.kind is errors.UPSTREAM_BUSY and self.background is not None:
                         self.background.start_soon(self._wake_queue, backend.paused_until(call.model))
-                    self._log.warning(
-                        "attempt failed", request_id=call.request_id, server=backend.id, error=error.words[:MESSAGE]
-                    )
+                    # A server's failure has the next server; one of our own wants somebody to look at it.
+                    log = self._log.error if error.kind is errors.ENGINE_ERROR else self._log.warning
+                    log("attempt failed", request_id=call.request_id, server=backend.id, error=error.words[:MESSAGE])
                 finally:
                     if (noticed := watch.left_at or reply.left_at) is not None:
                         self._metrics.torn_down(backend.id, trio.current_time() - noticed)

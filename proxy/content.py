@@ -146,7 +146,7 @@ def _texts(asked: Any) -> Iterator[str]:
     match asked:
         case str():
             yield asked
-        case [int(), *_]:
+        case [int(), *more] if all(isinstance(each, int) for each in more):
             yield f"[{len(asked)} tokens]"
         case list():
             for each in asked:

@@ -64,7 +64,6 @@ class ExchangeHandler:
         self._tracing = tracing or Tracing(world.random)
         self.draining = False
         self.keep_content = False
-        self._time = inference.limits.request
         self._running: dict[Watch, tuple[Reply, Progress]] = {}
         self._young: dict[Watch, tuple[Departure, Reply]] = {}
         self._born, self._idle = trio.Event(), trio.Event()
@@ -117,7 +116,7 @@ class ExchangeHandler:
             reply.cors = self.cors.headers(request.header(b"origin"))
         if progress.trace is not None:
             reply.answer = progress.trace.answer
-        watch = Watch(now, self._time)
+        watch = Watch(now, self.inference.limits.request)
         self._began(watch, peer, reply, progress)
         REQUEST_ID.set(reply.request_id)
         try:
@@ -143,7 +142,7 @@ class ExchangeHandler:
         """Answer a request that never became one: its bytes broke a rule. `origin`: of the page that sent it, if known;
         `given_id`: what its client called it.
         """
-        watch = Watch(trio.current_time(), self._time)
+        watch = Watch(trio.current_time(), self.inference.limits.request)
         progress = Progress("none", watch.began)
         progress.error, progress.outcome = error.kind.code, "failed"
         reply = Reply(downstream, usable_id(given_id) or self.world.request_id())

@@ -12,6 +12,8 @@ from .metrics import Figure
 from .registry import OUT_OF_SERVICE, Registry
 from .remote.backend import RemoteServer
 from .remote.figures import server_figures
+from .tunnel.figures import link_figures
+from .tunnel.joined import JoinedServer
 
 if TYPE_CHECKING:
     from .server import Gateway, State
@@ -42,6 +44,8 @@ def gateway_figures(gateway: Gateway) -> Iterator[Figure]:
             yield from backend.figures()
         elif isinstance(backend, RemoteServer):
             yield from server_figures(backend)
+            if isinstance(backend, JoinedServer):
+                yield from link_figures(backend)
 
 
 STATES: tuple[State, ...] = ("starting", "ready", "draining")

@@ -136,9 +136,11 @@ class Gate:
         if self._spoken and self.busy:
             return
         self._refused = True
-        origin = origin_in(self._parser.unread()) if self._head is None else self._head.header(b"origin")
+        origin, request_id = origin_in(self._parser.unread()), None
+        if self._head is not None:
+            origin, request_id = self._head.header(b"origin"), self._head.header(b"x-request-id")
         with contextlib.suppress(DownstreamGone):
-            await self._handler.refuse(error, _Refusal(self._wire), self._wire.peer.host, origin)
+            await self._handler.refuse(error, _Refusal(self._wire), self._wire.peer.host, origin, request_id)
             with trio.move_on_after(LINGER), contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await self._wire.send_eof()
                 while await self._wire.receive_some():

@@ -47,12 +47,18 @@ class Inference:
         random: Random,
         metrics: Metrics,
     ) -> None:
-        self.limits: Limits = config.limits
-        self._registry = registry
-        self._policy = config.routing.policy
-        self._attempts = Attempts(registry, admission, config, random, metrics)
-        self._sharing = Sharing(store, self._attempts, config.limits, metrics)
+        self._registry, self._admission, self._store = registry, admission, store
+        self._random, self._metrics = random, metrics
         self._background: trio.Nursery | None = None
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """How requests are answered that come from now on."""
+        self.limits: Limits = config.limits
+        self._policy = config.routing.policy
+        self._attempts = Attempts(self._registry, self._admission, config, self._random, self._metrics)
+        self._attempts.background = self._background
+        self._sharing = Sharing(self._store, self._attempts, config.limits, self._metrics)
 
     async def run(self) -> None:
         """Give a place to live to what must outlive the request that began it, such as answers that several share."""
@@ -132,17 +138,17 @@ def unknown_model(model: str, registry: Registry, client: Client) -> ApiError:
     """404, with the name that was probably meant and others that the client may use."""
     known = [name for name in registry.models() if client.allows(name)]
     guess = names.nearest(model, known)
-    hint = f"; did you mean `{guess}`?" if guess else ""
-    message = f"No server offers the model `{model[:255]}`{hint}{'' if guess else ';'} {_on_offer(known)}"
+    hint = f"; did you mean `{guess}`?" if guess else "."
+    message = f"No server offers the model `{model[:255]}`{hint} {_on_offer(known)}"
     return ApiError(errors.MODEL_NOT_FOUND, message, param="model")
 
 
 def _on_offer(known: list[str]) -> str:
     if not known:
-        return "no model is on offer"
+        return "There is none"
     told = ", ".join(f"`{name}`" for name in known[:TOLD_MODELS])
     more = len(known) - TOLD_MODELS
-    return f"on offer: {told}" + (f" and {more} more, which `GET /v1/models` lists" if more > 0 else "")
+    return f"There is {told}" + (f" and {more} more, which `GET /v1/models` lists" if more > 0 else "")
 
 
 def _check_name(model: str) -> None:

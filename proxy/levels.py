@@ -35,6 +35,7 @@ class Levels:
         self.changed: Callable[[], None] = lambda: None
         self._common = INFO
         self._own: dict[str, int] = {}
+        self._configured: tuple[Level, dict[str, Level]] = ("info", {})
         self._passing: dict[str, Change] = {}
         self._more = trio.Event()
 
@@ -62,7 +63,13 @@ class Levels:
         """Begin anew with what the configuration says."""
         self._common, self._own = NUMBERS[level], {component: NUMBERS[name] for component, name in own.items()}
         self._passing = {}
+        self._configured = (level, dict(own))
         self._settle()
+
+    def reconfigure(self, level: Level, own: Mapping[str, Level]) -> None:
+        """As `configure`, if that is not what was configured before."""
+        if (level, dict(own)) != self._configured:
+            self.configure(level, own)
 
     def change(self, component: str, level: Level | None, seconds: float | None = None) -> None:
         """Set a component's level, or that of all others (`ALL`); None: no level of its own. `seconds`: go back then, to what

@@ -47,6 +47,10 @@ class UnknownHost(OSError):
     """A name that stands for no address."""
 
 
+class Unreachable(OSError):
+    """A server that cannot be connected to, for a reason in words that clients may see."""
+
+
 class Socket(Protocol):
     """What a wire needs of a connected socket. `recv` and `send` raise `BlockingIOError` instead of waiting."""
 

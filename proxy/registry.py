@@ -160,6 +160,19 @@ class Registry:
         self.refresh()
         return backend
 
+    def exchange(self, removed: Sequence[Backend], added: Sequence[Backend]) -> None:
+        """Take some out and others in, or in the place of those with the same id, as one change."""
+        for backend in removed:
+            self._backends.pop(backend.id, None)
+        for backend in added:
+            self._backends[backend.id] = backend
+        self.refresh()
+
+    def configure(self, routing: Routing) -> None:
+        """From now on models have these other names and fallbacks."""
+        self._routing = routing
+        self.refresh()
+
     def refresh(self) -> None:
         """What a backend offers has changed."""
         self._chains = {}

@@ -11,7 +11,7 @@ How it ends is `shutdown`'s business.
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,9 +26,10 @@ import trio
 from hypercorn.typing import ASGIFramework
 from quiver.schemas.config import Config, RemoteBackend, Telemetry
 from quiver.schemas.servers import Detection, Entry
+from quiver.schemas.settings import Change
 
 from . import upkeep
-from .access.cors import CrossOrigin
+from .access.cors import cross_origin
 from .access.forwarding import Proxies
 from .access.keys import KeyRing
 from .access.spending import spent_before
@@ -52,6 +53,7 @@ from .loop_lag import watch_lag
 from .metrics import Metrics
 from .metrics_port import MetricsPort
 from .network import Acceptor, Wire, listen_locally
+from .reconfigure import Applier, reconfigure
 from .record import Record
 from .registry import Backend, BackendStatus, Registry
 from .remote import health, questions
@@ -63,6 +65,8 @@ from .seams import World, offload
 from .shutdown import Shutdown
 from .store.store import Store
 from .tracing import Tracer, Tracing
+from .tunnel.door import JoinDoor
+from .tunnel.joins import Joins
 
 # What sending the last spans may take.
 FLUSH = 3.0
@@ -111,7 +115,11 @@ class Gateway:
         if self.store.recovery is not None:
             self.journal.note("store.recovered", "database", **msgspec.to_builtins(self.store.recovery))
         self.ledger = Ledger(self.metrics, sink, self._keep_records)
-        self._egress = operator_policy(config.egress, on_loopback)
+        self.on_loopback = on_loopback
+        self.egress = operator_policy(config.egress, on_loopback)
+        # What else a changed configuration is told to, and what else runs while the gateway serves.
+        self.appliers: list[Applier] = []
+        self.jobs: list[Callable[[], Awaitable[None]]] = []
         # Held from the last look at the registry to the change of it, as saving takes time in between.
         self.changes = trio.Lock()
         self._checks: trio.Nursery | None = None
@@ -137,11 +145,12 @@ class Gateway:
             config.admission, give_back=lambda backend: backend.load.returned()
         )
         self.registry.changed = self.admission.poke
+        self.joins = Joins(self)
         self.reuse = ReuseStore(config.reuse)
         self.models.offer_in(self.registry)
         self.models.changed = self._models_changed
         inference = Inference(self.registry, self.admission, self.reuse, config, world.random, self.metrics)
-        self.cors = CrossOrigin(config.cors) if config.cors.origins else None
+        self.cors = cross_origin(config.cors)
         self.proxies = Proxies(config.server.trusted_proxies) if config.server.trusted_proxies else None
         self.tracer = tracer
         self.exchanges = ExchangeHandler(
@@ -168,11 +177,12 @@ class Gateway:
         """The state of every backend."""
         return [backend.status() for backend in self.registry]
 
-    def candidate(self, backend: RemoteBackend, entry: Entry) -> RemoteServer:
-        """A server that gets no requests yet, to check first and then `adopt`, or `close`. Raises `ValueError` when its
-        URL cannot be used.
+    def candidate(self, backend: RemoteBackend, entry: Entry, config: Config | None = None) -> RemoteServer:
+        """A server that gets no requests yet, to check first and then `adopt`, or `close`. `config`: where its limits are not
+        those in force. Raises `ValueError` when its URL cannot be used.
         """
-        server = RemoteServer(backend, self.config.limits, self.config.health, self.world, self._open_wire, entry)
+        config = config or self.config
+        server = RemoteServer(backend, config.limits, config.health, self.world, self._open_wire, entry)
         self.standings.follow(server)
         return server
 
@@ -215,6 +225,32 @@ class Gateway:
         self._let_go(server)
         self.reuse.clear(trio.current_time())
         return True
+
+    async def reconfigure(self, config: Config) -> list[Change]:
+        """Put another configuration in force, as far as that goes without a restart; what differs. Raises `Refused`."""
+        return await reconfigure(self, config)
+
+    def exchange_servers(self, added: Sequence[RemoteServer], removed: Sequence[RemoteServer]) -> None:
+        """Put servers in, some in the place of those with the same id, and take others out, as one change."""
+        replaced = [before for server in added if isinstance(before := self.registry.get(server.id), RemoteServer)]
+        for server, before in ((server, self.registry.get(server.id)) for server in added):
+            if isinstance(before, RemoteServer):
+                server.succeed(before)
+        for server in (*replaced, *removed):
+            self._let_go(server)
+        self.registry.exchange(removed, added)
+        for server in added:
+            self.modes.settle(server)
+            self._watch(server)
+        if added or removed:
+            self.reuse.clear(trio.current_time())
+
+    def watch_anew(self) -> None:
+        """Check every server at once, and then as the configuration says now."""
+        for backend in self.registry:
+            if isinstance(backend, RemoteServer) and (scope := self._checking.pop(backend.id, None)) is not None:
+                scope.cancel()
+                self._watch(backend)
 
     async def check_servers(self) -> None:
         """Check every server that is or gets registered, until cancelled."""
@@ -277,7 +313,7 @@ class Gateway:
         self.store.keep_records(records)
 
     async def _open_wire(self, host: str, port: int) -> Wire:
-        return await open_wire(self.world.network, self._egress, host, port)
+        return await open_wire(self.world.network, self.egress, host, port)
 
     def _watch(self, server: RemoteServer) -> None:
         if self._checks is not None:
@@ -330,6 +366,7 @@ async def run(
     if local_socket is not None:
         acceptors += _local_acceptors(local_socket)
     shutdown = Shutdown(gateway.config.drain, stopping)
+    gateway.appliers.append(lambda changed: shutdown.configure(changed.drain))
     with contextlib.ExitStack() as stack:
         if signals is None:
             signals = stack.enter_context(trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM))
@@ -384,9 +421,13 @@ async def _run(
             scope.start_soon(upkeep.take_samples, gateway)
             scope.start_soon(upkeep.tidy_store, gateway.store)
             scope.start_soon(gateway.check_servers)
+            scope.start_soon(gateway.joins.run)
             scope.start_soon(LEVELS.go_back, gateway.journal)
+            for job in gateway.jobs:
+                scope.start_soon(job)
             await _serve(gateway, acceptors, app, announce, shutdown)
             scope.cancel_scope.cancel()
+        gateway.journal.note("gateway.stopped", "gateway")
         gateway.ledger.close()
     if gateway.tracer is not None:
         await offload(gateway.tracer.close, FLUSH)
@@ -421,13 +462,15 @@ async def _serve(
 ) -> None:
     """Accept and answer until a signal comes, then give way."""
     hypercorn = HypercornControl(app, gateway.exchanges, gateway.config.server)
-    listener = Listener(gateway.exchanges, hypercorn, gateway.metrics, gateway.config.server)
+    door = JoinDoor(gateway.joins, hypercorn, gateway.keys, gateway.proxies, on_loopback=gateway.on_loopback)
+    listener = Listener(gateway.exchanges, door, gateway.metrics, gateway.config.server)
     async with trio.open_nursery() as sessions:
         sessions.start_soon(gateway.exchanges.run)
         await sessions.start(listener.serve, acceptors, sessions)
         announce(Listening(acceptors[0].address.host, acceptors[0].address.port, gateway.keys.required))
         gateway.state = "ready"
+        gateway.journal.note("gateway.started", "gateway", servers=len(list(gateway.registry)))
         await shutdown.wait_asked()
         gateway.state = "draining"
-        await shutdown.drain(gateway.exchanges, gateway.admission, listener, hypercorn)
+        await shutdown.drain(gateway.exchanges, gateway.admission, listener, hypercorn, gateway.joins)
         sessions.cancel_scope.cancel()

@@ -53,7 +53,7 @@ class Session:
         self._scope = trio.CancelScope()
         self._late: ApiError | None = None
         self._waits_for: str | None = None
-        # Of the page whose request is being read.
+        # Of the request that is being read.
         self._head: RequestHead | None = None
         self._ended = False
         self._handover: bytes | None = None
@@ -98,7 +98,6 @@ class Session:
 
     async def _serve(self) -> None:
         while True:
-            self._origin = None
             try:
                 self._head = None
                 self._head = head = await self._wait_for_head()
@@ -116,8 +115,6 @@ class Session:
                 if error.code == "http2_preface":
                     self._handover = self._parser.unread()
                     return
-                if self._handler.cors is not None and self._origin is None:
-                    self._origin = origin_in(self._parser.unread())
                 kind = errors.BY_CODE.get(error.code) or errors.BY_STATUS.get(error.status, errors.MALFORMED_REQUEST)
                 await self._refuse(ApiError(kind, error.message))
                 return
@@ -183,7 +180,8 @@ class Session:
         self._waits_for, self.due = None, inf
         exchange = _Exchange(self, self._wire, None)
         said = self._head.header if self._head is not None else _nothing
-        await self._handler.refuse(error, exchange, self._wire.peer.host, said(b"origin"), said(b"x-request-id"))
+        origin = said(b"origin") if self._head is not None else origin_in(self._parser.unread())
+        await self._handler.refuse(error, exchange, self._wire.peer.host, origin, said(b"x-request-id"))
         await self._linger(LINGER)
 
     async def _linger(self, seconds: float) -> None:

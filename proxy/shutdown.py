@@ -18,6 +18,7 @@ from .handover import HypercornControl
 from .listener import SWEEP, Listener
 from .registry import Backend
 from .session import LAST_CALL
+from .tunnel.joins import Joins
 
 # What cancelled work may take to close its sockets once everything was told to stop.
 CLOSE_TIMEOUT = 2.0
@@ -44,6 +45,11 @@ class Shutdown:
     def __repr__(self) -> str:
         return f"<Shutdown{'' if self.began is None else f' by {self._signal.name}'}>"
 
+    def configure(self, config: Drain) -> None:
+        """Other times, unless it has begun."""
+        if self.began is None:
+            self._config = config
+
     async def listen(self, signals: AsyncIterator[int]) -> None:
         """Mind `signals`: the first one begins the shutdown, a second one skips all waiting and leaves little time."""
         self._signal, self.began = signal.Signals(await anext(signals)), trio.current_time()
@@ -68,10 +74,11 @@ class Shutdown:
         admission: Admission[Backend],
         listener: Listener,
         hypercorn: HypercornControl,
+        joins: Joins,
     ) -> None:
         """Let work in flight end by itself, for as long as the configuration gives it; then end it."""
         with self._waiting:
-            await self._give_way(exchanges, admission, listener, hypercorn)
+            await self._give_way(exchanges, admission, listener, hypercorn, joins)
         await self._turn_away(exchanges, admission, listener, hypercorn)
         if exchanges.in_flight:
             for request_id in exchanges.request_ids():
@@ -79,6 +86,7 @@ class Shutdown:
             exchanges.stop_all()
             with trio.move_on_after(CLOSE_TIMEOUT):
                 await exchanges.wait_idle()
+        joins.close()
 
     def failed(self) -> None:
         """A part of the gateway could not be stopped. To be called while its error is handled."""
@@ -102,6 +110,7 @@ class Shutdown:
         admission: Admission[Backend],
         listener: Listener,
         hypercorn: HypercornControl,
+        joins: Joins,
     ) -> None:
         interrupted = self._signal is signal.SIGINT
         timeout = self._config.interrupt_timeout if interrupted else self._config.timeout
@@ -113,6 +122,7 @@ class Shutdown:
         await self._turn_away(exchanges, admission, listener, hypercorn)
         with trio.move_on_after(timeout):
             await exchanges.wait_idle()
+            joins.close()
             with trio.move_on_after(FAREWELL):
                 await listener.wait_empty()
 

@@ -16,6 +16,7 @@ from quiver.schemas.errors import ApiError
 
 from .record import Record
 from .registry import Backend, Call
+from .reply import DownstreamGone
 from .request import Request
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -27,6 +28,9 @@ MAX_STATE = 512
 CONTEXT = (b"traceparent", b"tracestate")
 # What is kept of a request and of its answer, where they are wanted.
 MAX_CONTENT = 65_536
+
+# Why an attempt ended that nobody was at fault for.
+GONE, CANCELLED = "client_gone", "cancelled"
 
 MODEL = re.compile(rb'"model"\s*:\s*"((?:[^"\\]|\\.)*)"')
 FINISH_REASON = re.compile(rb'"finish_reason"\s*:\s*"([a-z_]+)"')
@@ -89,8 +93,15 @@ class Attempt:
     def end(self, error: BaseException | None) -> None:
         """It is over, with `error` if it failed."""
         self.ended = trio.current_time()
-        if error is not None:
-            self.error = error.kind.code if isinstance(error, ApiError) else type(error).__name__
+        match error:
+            case ApiError():
+                self.error = error.kind.code
+            case DownstreamGone():
+                self.error = GONE
+            case trio.Cancelled():
+                self.error = CANCELLED
+            case Exception():
+                self.error = type(error).__name__
 
 
 class Answer:

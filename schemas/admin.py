@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from .config import Capabilities, HttpUrl, ModelOptions, ServerName
 from .history import ModelTotals
+from .join import JoinReport
 from .openai import ModelName
 from .saved import CheckResult, Metadata, Mode
 from .servers import BackendKey, Detection, Origin
@@ -67,7 +68,8 @@ class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
     """One server. `state`: what its answers made of it, since `since`; `reason`: why it is not healthy; `until`: the end
     of its time out, null when it is not out; `failures`: those in a row. `success_rate` and `mean_seconds` are of checks,
     `uptime` is the share of time it was healthy. `reported_load`: requests it says it has, with other clients' requests.
-    `mode`: whether its operator lets it have requests. `version` counts the changes of what is known of it.
+    `mode`: whether its operator lets it have requests. `version` counts the changes of what is known of it. `joined`: the
+    link of one that dialled in, null for all others.
     """
 
     id: str
@@ -94,6 +96,7 @@ class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
     created: float
     changed: float
     version: int
+    joined: JoinReport | None = None
 
 
 class ServerList(msgspec.Struct, frozen=True):

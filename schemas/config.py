@@ -344,7 +344,7 @@ class Store(_Section, frozen=True):
     ] = None
     flush_pause: Annotated[
         Annotated[float, Meta(gt=0, le=60)], said("records wait so long for others to be written with")
-    ] = 0.25
+    ] = 0.5
     size_warning: Annotated[ByteSize, said("a database larger than this is warned of")] = "500MB"
     checks: Annotated[int, Meta(ge=1, le=10_000), said("results of checks that are kept of each server")] = 100
     request_days: Annotated[Days, said("how long single requests are kept")] = 30
@@ -381,6 +381,27 @@ class Telemetry(_Section, frozen=True):
     content: Annotated[bool, said("put prompts and answers into spans")] = False
 
 
+class Join(_Section, frozen=True):
+    """Servers that dial in with `quiver join`, from behind NAT, and are served through a tunnel. Each end pings the other; a
+    link that was silent for three heartbeats is dead.
+    """
+
+    enabled: Annotated[bool, said("let servers join")] = True
+    key: Annotated[
+        Annotated[str, Meta(min_length=8, max_length=256)] | None,
+        said(
+            "what a joiner has to show, or else `auth.admin_key`; without either only this machine may join, on loopback"
+        ),
+    ] = None
+    key_file: Annotated[str | None, said("a file that holds it instead")] = None
+    heartbeat: Annotated[Annotated[float, Meta(ge=0.05, le=600)], said("between the pings of a link")] = 15.0
+    grace: Annotated[Patience, said("a server whose link is down is kept for so long, for it to come back")] = 60.0
+    max_joined: Annotated[int, Meta(ge=1, le=10_000), said("servers that may be joined at a time")] = 64
+
+    def __repr__(self) -> str:
+        return f"Join(enabled={self.enabled})"
+
+
 class Config(_Section, frozen=True):
     """Everything `quiver serve` can be told."""
 
@@ -400,6 +421,7 @@ class Config(_Section, frozen=True):
     cors: Cors = Cors()
     store: Store = Store()
     telemetry: Telemetry = Telemetry()
+    join: Join = Join()
     keys: tuple[Key, ...] = ()
     models: tuple[LocalModel, ...] = ()
     backends: tuple[RemoteBackend, ...] = ()

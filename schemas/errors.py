@@ -103,6 +103,13 @@ INVALID_API_KEY = ErrorKind(
     category="configuration",
     remedy="Send a key that is known here: `Authorization: Bearer YOUR_KEY`.",
 )
+CONFIG_REFUSED = _client(
+    "config_refused",
+    422,
+    "The configuration cannot be used; the one before stays in force.",
+    category="configuration",
+    remedy="Correct what the message names, and reload again.",
+)
 EXPIRED_API_KEY = ErrorKind(
     "expired_api_key",
     401,
@@ -143,6 +150,16 @@ ADMIN_FORBIDDEN = ErrorKind(
     category="configuration",
     remedy="Use the admin key, or the gateway's own machine.",
 )
+JOIN_FORBIDDEN = ErrorKind(
+    "join_forbidden",
+    403,
+    "permission_error",
+    "client",
+    False,
+    "Joining takes `join.key` or `auth.admin_key`, or when none is set a joiner on the gateway's own machine.",
+    category="configuration",
+    remedy="Have the gateway's operator set `join.key`, and show it.",
+)
 MODEL_NOT_FOUND = _client(
     "model_not_found",
     404,
@@ -182,6 +199,13 @@ CONFIGURED_SERVER = _client(
     "The server is written in the configuration file, and is changed or removed there.",
     category="configuration",
     remedy="Change the file; a running gateway reads it again.",
+)
+JOINED_SERVER = _client(
+    "joined_server",
+    409,
+    "The server has joined by itself, and is changed where it runs.",
+    category="configuration",
+    remedy="Start `quiver join` there with other options. Pause, drain and take out work here.",
 )
 CONFIGURED_KEY = _client(
     "configured_key",
@@ -233,6 +257,12 @@ BODY_TOO_LARGE = _client(
 TARGET_TOO_LONG = _client("target_too_long", 414, "The request target is over the limit.", remedy="Shorten the URL.")
 UNKNOWN_EXPECTATION = _client(
     "unknown_expectation", 417, "An `Expect` other than `100-continue`.", remedy="Leave `Expect` out."
+)
+UPGRADE_REQUIRED = _client(
+    "upgrade_required",
+    426,
+    "The path takes a WebSocket, as `quiver join` opens it.",
+    remedy="Use `quiver join`; if you do, let what stands before the gateway pass WebSockets on.",
 )
 HEADERS_TOO_LARGE = _client(
     "headers_too_large",

@@ -17,6 +17,8 @@ EventKind = Literal[
     "server.state",
     "server.joined",
     "server.left",
+    "server.link_lost",
+    "server.link_back",
     "key.created",
     "key.changed",
     "key.rotated",

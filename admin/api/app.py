@@ -20,6 +20,7 @@ from quiver.schemas import errors
 from quiver.schemas.errors import ApiError, ErrorKind
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from ..configuration.live import LiveConfiguration
 from ..logs.pipeline import Pipeline
 from ..loopback import is_loopback
 from . import openapi
@@ -37,21 +38,22 @@ PAGE_POLICY = (
 )
 
 
-def create_app(gateway: Gateway, pipeline: Pipeline | None = None) -> QuartTrio:
+def create_app(gateway: Gateway, pipeline: Pipeline | None = None, live: LiveConfiguration | None = None) -> QuartTrio:
     """The application for `gateway`, which shows what `pipeline` has logged. Call it inside `trio.run`: uptime counts from
     here, on Trio's clock.
     """
+    pipeline, live = pipeline or Pipeline(gateway.config.log, io.StringIO()), live or LiveConfiguration(gateway)
     app = QuartTrio("quiver.admin.api", static_folder="static", template_folder=None)
     # File names carry no version, so browsers ask each time whether theirs is still the right one.
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 0
     _add_health(app, gateway)
     began = trio.current_time()
     _add_figures(app, gateway, began)
-    app.register_blueprint(admin_api(gateway, began, pipeline or Pipeline(gateway.config.log, io.StringIO())))
+    app.register_blueprint(admin_api(gateway, began, pipeline, live))
     _add_pages(app, gateway)
     _add_errors(app, gateway)
+    add_access_log(app, gateway)  # first, so that whatever answers a request has its id
     harden(app, gateway)
-    add_access_log(app, gateway)
     return app
 
 

@@ -73,6 +73,7 @@ class Change:
         if not isinstance(current, RemoteServer) or (self._before is None and current.origin != server.origin):
             raise taken(server.id, current.status().address)
         refuse_configured(current)
+        refuse_joined(current)
         self._guard(current)
         if self._before is not None and current is not self._before:
             raise ApiError(errors.VERSION_MISMATCH, "The server was changed meanwhile; read it again")
@@ -110,6 +111,13 @@ def refuse_configured(server: RemoteServer) -> None:
             errors.CONFIGURED_SERVER,
             f"`{server.id}` is written in the configuration file; change it there. It can be paused and drained here",
         )
+
+
+def refuse_joined(server: RemoteServer) -> None:
+    """Raise `ApiError` (409) for a server that says itself what it is."""
+    if server.entry.origin == "joined":
+        message = f"`{server.id}` has joined by itself; change it where it runs. It can be paused and taken out here"
+        raise ApiError(errors.JOINED_SERVER, message)
 
 
 def taken(id: str, address: str) -> ApiError:

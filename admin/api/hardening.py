@@ -19,15 +19,15 @@ PERMISSIONS = "camera=(), display-capture=(), geolocation=(), microphone=(), pay
 
 def harden(app: QuartTrio, gateway: Gateway) -> None:
     """Give `app` the limits of the inference paths, and its replies their headers."""
-    server, cors = gateway.config.server, gateway.cors
+    server = gateway.config.server
     app.config["MAX_CONTENT_LENGTH"] = server.max_body
     app.config["BODY_TIMEOUT"] = server.body_timeout
 
     @app.before_request
     async def answer_preflight() -> Response | None:
-        if cors is None or request.method != "OPTIONS":
+        if gateway.cors is None or request.method != "OPTIONS":
             return None
-        said = cors.preflight(header_lookup(request))
+        said = gateway.cors.preflight(header_lookup(request))
         return None if said is None else Response("", 200, Headers(_decoded(said)))
 
     @app.after_request
@@ -43,6 +43,7 @@ def harden(app: QuartTrio, gateway: Gateway) -> None:
             headers["Strict-Transport-Security"] = f"max-age={server.hsts}"
         if request.endpoint != "static":
             headers["Cache-Control"] = "no-store"
+        cors = gateway.cors
         if cors is not None and "Vary" not in headers:
             origin = request.headers.get("Origin")
             headers.extend(_decoded(cors.headers(None if origin is None else origin.encode("latin-1"))))

@@ -28,6 +28,8 @@ from .answers import json_reply
 from .lock import actor_of
 from .query import decoded_query
 
+Write = Callable[[list[RequestEntry], bool], bytes]
+
 CSV, NDJSON = "text/csv", "application/x-ndjson"
 FORMATS = {"csv": CSV, "ndjson": NDJSON}
 PAGE = 50
@@ -55,9 +57,9 @@ def _add_requests(api: Blueprint, gateway: Gateway) -> None:
         wanted = query.format or _accepted()
         if wanted == "json":
             return json_reply(await history.requests(_asked(query, query.limit or PAGE)))
-        rows = _rows(history, _asked(query, PIECE), query.limit)
-        first: list[RequestEntry] = await anext(rows, [])  # so that a bad cursor is refused before the reply begins
-        response = Response(_written(first, rows, _csv if wanted == "csv" else _ndjson), content_type=FORMATS[wanted])
+        pages = _pages(history, _asked(query, PIECE), query.limit)
+        first: list[RequestEntry] = await anext(pages, [])  # so that a bad cursor is refused before the reply begins
+        response = Response(_written(first, pages, _csv if wanted == "csv" else _ndjson), content_type=FORMATS[wanted])
         response.timeout = None  # a month takes as long as it takes
         response.headers["Content-Disposition"] = f'attachment; filename="history.{wanted}"'
         return response
@@ -125,21 +127,21 @@ def _asked(query: HistoryQuery, limit: int) -> RequestQuery:
     return RequestQuery(**(fields | {"limit": limit}))
 
 
-async def _rows(history: History, asked: RequestQuery, limit: int | None) -> AsyncIterator[list[RequestEntry]]:
-    """Pages of what is asked for, no more than `limit` rows in all."""
-    left = limit
-    async for page in history.all_requests(asked):
-        yield page if left is None else page[:left]
+async def _pages(history: History, asked: RequestQuery, left: int | None) -> AsyncIterator[list[RequestEntry]]:
+    """All that is asked for, `left` rows at most, a page at a time: nothing is held open between two of them."""
+    while True:
         if left is not None:
-            left -= len(page)
-            if left <= 0:
-                return
+            asked = msgspec.structs.replace(asked, limit=min(left, PIECE))
+            left -= asked.limit
+        page = await history.requests(asked)
+        yield page.requests
+        if page.next is None or left == 0:
+            return
+        asked = msgspec.structs.replace(asked, cursor=page.next)
 
 
 async def _written(
-    first: list[RequestEntry],
-    rest: AsyncIterator[list[RequestEntry]],
-    write: Callable[[list[RequestEntry], bool], bytes],
+    first: list[RequestEntry], rest: AsyncIterator[list[RequestEntry]], write: Write
 ) -> AsyncIterator[bytes]:
     yield write(first, True)
     async for page in rest:

@@ -20,6 +20,8 @@ from quiver.schemas.events import EventKind
 from quiver.schemas.keys import KeyPatch, KeyWanted, Rotation
 from quiver.schemas.saved import SavedKey
 
+from ..logs.redactor import REDACTOR
+
 T = TypeVar("T")
 # Raises `ApiError` when the key is not in the state that the request was meant for.
 Guard = Callable[[SavedKey], None]
@@ -67,6 +69,7 @@ async def create(gateway: Gateway, wanted: KeyWanted, actor: str) -> tuple[Issue
     503 when it cannot be saved.
     """
     text = wanted.key or mint()
+    REDACTOR.learn(text)
     now = round(gateway.world.wall_clock(), 3)
     _refuse_past(wanted.expires, now)
     key = SavedKey(
@@ -119,6 +122,7 @@ async def rotate(gateway: Gateway, id: str, wanted: Rotation, actor: str, guard:
     budget stays. Raises `ApiError`: 404, 409, 412, 503.
     """
     text = mint()
+    REDACTOR.learn(text)
     async with gateway.changes:
         before = _current(gateway, id, guard).key
         key = msgspec.structs.replace(

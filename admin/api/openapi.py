@@ -34,6 +34,10 @@ LIMIT_HEADERS = {
         ("Remaining", "What is left now of the"),
         ("Reset", "Time, like `1.5s`, until all is left again of the"),
     )
+} | {
+    "X-RateLimit-Limit-Budget": "The tokens of the key's budget in a period.",
+    "X-RateLimit-Remaining-Budget": "What is left of them.",
+    "X-RateLimit-Reset-Budget": "Time, like `7h8m50s`, until the budget begins anew; not told of one that never does.",
 }
 
 REQUEST_ID = "Names this request in the log."

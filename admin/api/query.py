@@ -73,7 +73,10 @@ def _explained(error: msgspec.ValidationError, fields: dict[str, msgspec.structs
     if rule.startswith("Object missing required field `"):
         name = rule.split("`")[1]
         return _refused(name, f"`{name}` is required")
-    param = place.rstrip("`").partition("[")[0]
+    param, item, _ = place.rstrip("`").partition("[")
+    if "`array` of length" in rule and not item:
+        count = rule.replace("<= ", "at most ").replace(">= ", "at least ").removeprefix("Expected `array` of length ")
+        return _refused(param, f"`{param}`: expected {count} values")
     return _refused(param, f"`{param}`: expected {_expected(rule, fields[param].type)}")
 
 

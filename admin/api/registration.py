@@ -16,7 +16,8 @@ from quiver.schemas.config import RemoteBackend
 from quiver.schemas.errors import ApiError
 from quiver.schemas.servers import Detection, ServerPatch, Trial
 
-from .changes import Change, Guard, refuse_configured, taken
+from ..logs.redactor import REDACTOR
+from .changes import Change, Guard, refuse_configured, refuse_joined, taken
 from .trials import completed, detected
 
 S = TypeVar("S")
@@ -89,7 +90,7 @@ async def patch(gateway: Gateway, id: str, wanted: ServerPatch, actor: str, guar
 async def deregister(gateway: Gateway, id: str, actor: str, guard: Guard) -> None:
     """Give the server no more requests, and forget it. Raises `ApiError` (404, 409, 412, 503)."""
     async with gateway.changes:
-        server = changeable(gateway, id, guard)
+        server = removable(gateway, id, guard)
         with trio.CancelScope(shield=True):  # see `Change`
             await gateway.store.remove_server(id)
         gateway.deregister(id)
@@ -101,11 +102,18 @@ def registered(gateway: Gateway, id: str) -> RemoteServer:
     return gateway.modes.find(id)
 
 
-def changeable(gateway: Gateway, id: str, guard: Guard) -> RemoteServer:
-    """The server with this id, if it may be changed here. Raises `ApiError` (404, 409, 412)."""
+def removable(gateway: Gateway, id: str, guard: Guard) -> RemoteServer:
+    """The server with this id, if it may be taken out here. Raises `ApiError` (404, 409, 412)."""
     server = registered(gateway, id)
     guard(server)
     refuse_configured(server)
+    return server
+
+
+def changeable(gateway: Gateway, id: str, guard: Guard) -> RemoteServer:
+    """The server with this id, if it may be changed here. Raises `ApiError` (404, 409, 412)."""
+    server = removable(gateway, id, guard)
+    refuse_joined(server)
     return server
 
 
@@ -116,6 +124,7 @@ def backend_of(wanted: Registration) -> RemoteBackend:
         if models:
             raise ApiError(errors.INVALID_REQUEST, "Give `model_name` or `models`, not both", param="model_name")
         models = (wanted.model_name,)
+    REDACTOR.learn(wanted.api_key)
     return RemoteBackend(
         url=wanted.endpoint_url,
         name=wanted.name,

@@ -1,6 +1,7 @@
 """The state of a gateway, as `/status` tells it and `quiver status` shows it: no secrets, no folders of the machine."""
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -89,6 +90,21 @@ def summary(report: StatusReport) -> str:
     return (
         f"{report.state}, {report.in_flight} in flight, up {duration(report.uptime)}, {keys}, version {report.version}"
     )
+
+
+def by_need(backends: Sequence[BackendReport]) -> list[BackendReport]:
+    """Those first that somebody has to look at."""
+    return sorted(backends, key=lambda backend: URGENCY.index(backend.health))
+
+
+URGENCY = ("unhealthy", "unknown", "healthy")
+
+
+def totals(report: StatusReport) -> str:
+    """The backends in one line."""
+    healthy = sum(backend.health == "healthy" for backend in report.backends)
+    models = {model for backend in report.backends for model in backend.models}
+    return f"{healthy} of {len(report.backends)} backends healthy, {len(models)} models on offer"
 
 
 def duration(seconds: float) -> str:

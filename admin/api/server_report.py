@@ -4,7 +4,9 @@ import msgspec
 import trio
 from quiver.proxy.remote.backend import RemoteServer
 from quiver.proxy.seams import World
+from quiver.proxy.tunnel.joined import JoinedServer
 from quiver.schemas.admin import Connections, ServerDetails, ServerReport
+from quiver.schemas.join import JoinReport
 from quiver.schemas.saved import CheckResult
 
 
@@ -38,6 +40,7 @@ def report(server: RemoteServer, world: World) -> ServerReport:
         created=round(server.entry.created, 3),
         changed=round(server.entry.changed, 3),
         version=server.entry.version,
+        joined=_link(server, ahead) if isinstance(server, JoinedServer) else None,
     )
 
 
@@ -53,6 +56,26 @@ def details(server: RemoteServer, world: World) -> ServerDetails:
         capabilities=server.config.capabilities,
         has_key=server.config.api_key is not None,
         history=history,
+    )
+
+
+def _link(server: JoinedServer, ahead: float) -> JoinReport:
+    link = server.link
+    figures = link.statistics()
+    return JoinReport(
+        link=server.standing,
+        since=round((server.linked_at if server.lost_at is None else server.lost_at) + ahead, 3),
+        peer=server.peer,
+        software=server.offer.software,
+        paused=server.paused,
+        reconnects=server.reconnects,
+        round_trip=_rounded(link.round_trip),
+        streams=figures.streams,
+        bytes_sent=figures.sent,
+        bytes_received=figures.received,
+        served=server.served,
+        failed=server.failed,
+        tokens=server.tokens,
     )
 
 

@@ -10,15 +10,17 @@ from typing import Annotated, Any
 import quiver
 import typer
 
-from ..api.report import COLUMNS, StatusReport, row, summary
+from ..api.report import COLUMNS, StatusReport, by_need, row, summary, totals
 from . import bench as bench_commands
+from . import config as config_commands
 from .chat import Answer, Question
 from .client import DEFAULT_URL, decoded
-from .console import print_json, print_table
+from .console import print_json, print_screenful
 from .db import db
 from .dotenv import lay_under
 from .failures import failures_explained
 from .history import error_counts, events, history
+from .join import join
 from .keys import keys
 from .logs import logs
 from .models import models
@@ -60,7 +62,8 @@ def _options(
 @app.command()
 def serve(
     config: Annotated[
-        Path | None, typer.Option("--config", help="Read this file instead of ./quiver.toml.", metavar="FILE")
+        Path | None,
+        typer.Option("--config", help="Read this file (TOML or YAML) instead of ./quiver.toml.", metavar="FILE"),
     ] = None,
     host: Annotated[str | None, typer.Option("--host", help="Listen on this address.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Listen on this port; 0 for any free one.")] = None,
@@ -79,12 +82,12 @@ def serve(
     Example:
       quiver serve --port 9000 --model models/qwen3-0.6b.gguf
     """
-    from ..configuration.settings import load
+    from ..configuration.settings import Sources
     from ..serve import serve as run
 
     with failures_explained():
         flags = _flags(host, port, log_level)
-        raise typer.Exit(run(load(config, flags=flags, models=model or ()), announce_json=as_json))
+        raise typer.Exit(run(Sources(config, flags=flags, models=model or ()), announce_json=as_json))
 
 
 @app.command()
@@ -127,7 +130,7 @@ def chat(
 def status(
     url: Url = DEFAULT_URL, api_key: ApiKey = None, api_key_file: ApiKeyFile = None, as_json: Json = False
 ) -> None:
-    """Show the gateway, its backends and their health.
+    """Show the gateway, its backends and their health, on one screen: those first that need somebody.
 
     \b
     Example:
@@ -139,7 +142,8 @@ def status(
         print_json(report)
         return
     typer.echo(summary(report) + "\n")
-    print_table(COLUMNS, [row(backend) for backend in report.backends])
+    print_screenful(COLUMNS, [row(backend) for backend in by_need(report.backends)])
+    typer.echo("\n" + totals(report))
 
 
 app.add_typer(models)
@@ -150,9 +154,11 @@ app.command()(register)
 app.command()(update)
 app.command()(deregister)
 app.add_typer(servers)
+app.command()(join)
 app.add_typer(history)
 app.command("errors")(error_counts)
 app.command()(events)
+app.add_typer(config_commands.app)
 app.add_typer(bench_commands.app, name="bench")
 
 

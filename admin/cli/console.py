@@ -1,6 +1,7 @@
 """What the command line prints: data to stdout, `error:` and `hint:` lines to stderr."""
 
 import getpass
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,14 +15,21 @@ from rich.table import Table
 
 # A table that goes into a file or a pipe is not broken to fit a screen that is not there.
 _WIDE = 10_000
+# Lines that a screen needs beside the rows of its table.
+_AROUND = 8
 
 
 def fail(message: str, hint: str | None = None, *, code: int = 1) -> NoReturn:
     """Say what went wrong and what to do about it, and end the command with `code`."""
+    complain(message, hint)
+    raise typer.Exit(code)
+
+
+def complain(message: str, hint: str | None = None) -> None:
+    """Say what went wrong and what to do about it."""
     typer.echo(f"error: {message}", err=True)
     if hint is not None:
         typer.echo(f"hint: {hint}", err=True)
-    raise typer.Exit(code)
 
 
 def print_json(value: object) -> None:
@@ -36,6 +44,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_row(*row)
     width = None if sys.stdout.isatty() else _WIDE
     Console(width=width, highlight=False, markup=False, emoji=False).print(table)
+
+
+def print_screenful(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """As `print_table`; on a terminal only as many rows as it has room for, so that what was printed first is still seen."""
+    room = max(shutil.get_terminal_size().lines - _AROUND, 1) if sys.stdout.isatty() else len(rows)
+    print_table(columns, rows[:room])
+    if len(rows) > room:
+        typer.echo(f"... and {len(rows) - room} more; `--json` has them all")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from quiver.proxy.store.failure import StoreError
 
 from ..configuration.complaint import SettingsError
 from .client import ClientError, RequestFailed
-from .console import fail
+from .console import complain, fail
 
 
 @contextmanager
@@ -21,7 +21,10 @@ def failures_explained(credential: str = "your key with --api-key or QUIVER_API_
     try:
         yield
     except SettingsError as error:
-        fail(error.message, error.hint, code=2)
+        *others, last = error.all
+        for other in others:
+            complain(other.message, other.hint)
+        fail(last.message, last.hint, code=2)
     except StoreError as error:
         fail(error.message, error.hint)
     except ClientError as error:

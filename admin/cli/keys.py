@@ -22,7 +22,13 @@ from .options import OPERATOR, AdminKey, AdminKeyFile, Json, Url, operator
 T = TypeVar("T")
 COLUMNS = ("KEY", "STATE", "ENDS IN", "BUDGET LEFT", "LIMITS A MINUTE", "MODELS", "LAST USED", "ID")
 
-keys = typer.Typer(name="keys", no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+keys = typer.Typer(
+    name="keys",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    help="Make, show, change, replace and revoke client keys.",
+)
 
 Name = Annotated[str, typer.Argument(help="The key, by its name or id.", metavar="NAME", autocompletion=key_names)]
 Requests = Annotated[str | None, typer.Option("--requests", help="Requests a minute.", metavar="N")]

@@ -24,6 +24,8 @@ def row(server: ServerReport) -> tuple[str, ...]:
     limit = "" if server.max_concurrency is None else f" of {server.max_concurrency}"
     in_flight, models = f"{server.in_flight}{limit}", ", ".join(server.models) or "-"
     state = server.state if server.mode == "serving" else f"{server.state}, {server.mode}"
+    if server.joined is not None and server.joined.paused:
+        state += ", paused by its owner"
     return server.id, state, in_flight, server.url, models, server.reason or ""
 
 
@@ -46,6 +48,11 @@ def figures(server: ServerDetails) -> list[tuple[str, str]]:
         "context": "-" if able.context_length is None else f"{able.context_length} tokens",
         "has a key": "yes" if server.has_key else "no",
     }
+    if (joined := server.joined) is not None:
+        far = "" if joined.round_trip is None else f", {joined.round_trip * 1000:.0f} ms away"
+        found["link"] = f"{joined.link} since {_clock(joined.since)}, from {joined.peer}{far}"
+        found["came back"] = _counted(joined.reconnects, "time")
+        found["served since"] = f"{_counted(joined.served, 'request')}, {_counted(joined.tokens, 'token')}"
     return list(found.items())
 
 

@@ -6,9 +6,12 @@ what was expected, and for a misspelt name the nearest known one. No value is re
 
 import difflib
 import re
+from collections.abc import Sequence
 
 import msgspec
 from quiver.schemas.config import Config
+
+from .layer import Layer
 
 _ROOT = msgspec.inspect.type_info(Config)
 
@@ -29,6 +32,9 @@ _PATTERNS = {
     "backends.name": "a name of 1 to 64 letters, digits, dots, hyphens or underscores",
     "backends.models": _MODEL,
     "backends.capabilities.endpoints": "a path below `/v1/` such as `chat/completions`",
+    "cors.origins": "an origin such as `https://chat.lab`, as browsers send it: no path, lower case",
+    "cors.headers": "a field's name such as `X-Session-ID`",
+    "server.trusted_proxies": "a network such as `10.0.0.0/8`",
     "keys.name": "a name of 1 to 64 letters, digits, or `._@-`",
     "keys.models": _MODEL,
     "models.id": _MODEL,
@@ -44,17 +50,57 @@ class SettingsError(Exception):
         super().__init__(message)
         self.message, self.hint = message, hint
 
+    @property
+    def all(self) -> Sequence["SettingsError"]:
+        """It, and what else is wrong."""
+        return [self]
 
-def explain(source: str, error: msgspec.ValidationError) -> SettingsError:
-    """`error`, raised for what was read from `source`, as a `SettingsError`."""
+
+class SettingsErrors(SettingsError):
+    """Several things are wrong."""
+
+    def __init__(self, errors: Sequence[SettingsError]) -> None:
+        super().__init__("; ".join(error.message for error in errors))
+        self._errors = errors
+
+    @property
+    def all(self) -> Sequence[SettingsError]:
+        return self._errors
+
+
+def raise_all(errors: Sequence[SettingsError]) -> None:
+    """Raises `errors` as one, if there are any."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise SettingsErrors(errors)
+
+
+def explain(layer: Layer, path: str, error: msgspec.ValidationError) -> SettingsError:
+    """`error`, raised for the value at `path` of `layer`, as a `SettingsError`."""
     # What is wrong with a name in a table is said of the table: "at `key` in `$.routing.aliases`".
     rule, _, place = str(error).replace(" - at `key` in `$", " - at `$").partition(" - at `$")
-    path = place.rstrip("`").removeprefix(".")
-    if unknown := _quoted(rule, "unknown field `"):
-        return unknown_setting(source, _join(path, unknown), known_names(path))
-    if missing := _quoted(rule, "missing required field `"):
-        return SettingsError(f"{source}: `{_join(path, missing)}` is required")
-    return SettingsError(f"{source}: `{path}`: expected {_expected(rule, path)}")
+    here = path + place.rstrip("`")
+    return SettingsError(f"{layer.where(here)}: `{here}`: expected {_expected(rule, here)}")
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in the words of whoever wrote it."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true or false"
+        case int():
+            return "a whole number"
+        case float():
+            return "a number"
+        case str():
+            return "text"
+        case dict():
+            return "a section"
+        case _:
+            return "a list"
 
 
 def unknown_setting(source: str, path: str, known: list[str]) -> SettingsError:
@@ -117,10 +163,6 @@ def _expected(rule: str, path: str) -> str:
     return words.replace("text of length >=", "text of at least").replace("text of length <=", "text of at most") + (
         " characters" if "of length" in rule else ""
     )
-
-
-def _quoted(rule: str, before: str) -> str | None:
-    return rule.split(before, 1)[1].split("`", 1)[0] if before in rule else None
 
 
 def _join(path: str, name: str) -> str:

@@ -57,6 +57,10 @@ def _refuse_key_twins(config: Config) -> None:
         raise SettingsError("`auth.admin_key` is also a client's key", "the admin API needs a key of its own")
     if auth.admin_key is not None:
         owners[auth.admin_key] = "`auth.admin_key`"
+    if config.join.key in dict.fromkeys(auth.keys):
+        raise SettingsError("`join.key` is also a client's key", "joining needs a key of its own")
+    if config.join.key is not None and config.join.key != auth.admin_key:
+        owners[config.join.key] = "`join.key`"
     # The names under which the key ring keeps keys that have none.
     names = {f"key-{place}": "`auth.keys`" for place in range(1, len(auth.keys) + 1)}
     for index, key in enumerate(config.keys):

@@ -1,75 +1,119 @@
-"""Keys, and the files they may stand in: client keys, the operator's, and the gateway's keys for other servers.
+"""Secrets, and the files they may stand in: one rule for all of them, whatever they open.
 
-The files are read here and nowhere else. Messages name the setting, the file and the line, never what it holds.
+Every setting that is a secret has a sibling with `_file` behind its name. The files are read here and nowhere else. Messages
+name the setting, the file and the line, never what it holds.
 """
 
+import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
-from quiver.schemas.config import Auth, Config, Key, RemoteBackend
+from quiver.schemas.config import Config
+from quiver.schemas.settings import is_secret, pattern_of, section_of
 
 from .complaint import SettingsError
+from .layer import Origin
 
 # How long a key that Quiver itself asks for may be: what the schema says of those that stand in the configuration.
 CLIENT_KEY = range(8, 257)
+# Keys that are for somebody else's server; their length is that one's business.
+FOREIGN = frozenset({"backends.api_key"})
+LARGEST = 1024 * 1024
 
 
-def with_secrets(config: Config) -> Config:
-    """`config` with the keys that stand in files of their own. Raises `SettingsError`."""
-    backends = tuple(_with_credential(index, backend) for index, backend in enumerate(config.backends))
-    keys = tuple(_with_key(index, key) for index, key in enumerate(config.keys))
-    return msgspec.structs.replace(config, auth=_with_keys(config.auth), keys=keys, backends=backends)
+class Secrets:
+    """Reads the secrets of one configuration. `files` are those it read, `warnings` what their owner should change, `errors`
+    what makes them unusable, `origins` the file of each secret that came from one.
+    """
 
+    def __init__(self) -> None:
+        self.files: list[Path] = []
+        self.warnings: list[str] = []
+        self.errors: list[SettingsError] = []
+        self.origins: dict[str, Origin] = {}
 
-def _with_keys(auth: Auth) -> Auth:
-    for index, key in enumerate(auth.keys):
-        if not _sendable(key):
-            raise SettingsError(f"`auth.keys[{index}]`: expected printable ASCII characters without blanks")
-    admin_key = _one_key("auth", "admin_key", auth.admin_key, auth.admin_key_file, CLIENT_KEY)
-    listed = () if auth.keys_file is None else _keys_in(auth.keys_file)
-    return msgspec.structs.replace(auth, keys=(*auth.keys, *listed), admin_key=admin_key)
+    def fill(self, config: Config) -> Config:
+        """`config` with the secrets that stand in files of their own."""
+        filled: Config = self._section("", config)
+        return filled
 
+    def _section(self, path: str, section: Any) -> Any:
+        changed: dict[str, Any] = {}
+        for field in msgspec.structs.fields(section):
+            here, value = f"{path}.{field.name}" if path else field.name, getattr(section, field.name)
+            kind, repeated = section_of(field.type)
+            if is_secret(here):
+                changed[field.name] = self._secret(path, field.name, value, getattr(section, f"{field.name}_file"))
+            elif repeated:
+                changed[field.name] = tuple(self._section(f"{here}[{i}]", item) for i, item in enumerate(value))
+            elif kind is not None:
+                changed[field.name] = self._section(here, value)
+        if path.startswith("keys[") and changed["key"] is None and not self._about(path):
+            self.errors.append(SettingsError(f"`{path}` has no key", "set `key` or `key_file`"))
+        return msgspec.structs.replace(section, **changed)
 
-def _keys_in(file: str) -> list[str]:
-    """One key a line; `#` starts a comment."""
-    keys = []
-    for number, line in enumerate(_secret_text("auth.keys_file", file).splitlines(), 1):
-        key, _, comment = line.strip().partition(" ")
-        if not key or key.startswith("#"):
-            continue
-        if len(key) not in CLIENT_KEY or not _sendable(key) or (comment and not comment.lstrip().startswith("#")):
-            raise SettingsError(f"{file}, line {number}: expected one key of 8 to 256 printable characters")
-        keys.append(key)
-    if not keys:
-        raise SettingsError(f"`auth.keys_file`: `{file}` holds no key", "write one key a line, or remove the setting")
-    return keys
+    def _about(self, path: str) -> bool:
+        return any(f"`{path}" in error.message for error in self.errors)
 
+    def _secret(self, path: str, name: str, value: Any, file: str | None) -> Any:
+        try:
+            return (
+                self._many(path, name, value, file) if isinstance(value, tuple) else self._one(path, name, value, file)
+            )
+        except SettingsError as error:
+            self.errors.append(error)
+            return value
 
-def _with_key(index: int, key: Key) -> Key:
-    place = f"keys[{index}]"
-    text = _one_key(place, "key", key.key, key.key_file, CLIENT_KEY)
-    if text is None:
-        raise SettingsError(f"`{place}` has no key", "set `key` or `key_file`")
-    return msgspec.structs.replace(key, key=text)
+    def _one(self, path: str, name: str, text: str | None, file: str | None) -> str | None:
+        lengths = None if pattern_of(f"{path}.{name}") in FOREIGN else CLIENT_KEY
+        if text is not None and file is not None:
+            raise SettingsError(f"`{path}` has both `{name}` and `{name}_file`", "keep one of them")
+        if file is None:
+            return None if text is None else _checked(f"{path}.{name}", text, lengths)
+        self._note(f"{path}.{name}", file)
+        return key_in(f"{path}.{name}_file", file, lengths)
 
+    def _many(self, path: str, name: str, texts: tuple[str, ...], file: str | None) -> tuple[str, ...]:
+        for index, key in enumerate(texts):
+            if not _sendable(key):
+                raise SettingsError(f"`{path}.{name}[{index}]`: expected printable ASCII characters without blanks")
+        if file is None:
+            return texts
+        self._note(f"{path}.{name}", file)
+        return (*texts, *_keys_in(f"{path}.{name}_file", file))
 
-def _with_credential(index: int, backend: RemoteBackend) -> RemoteBackend:
-    key = _one_key(f"backends[{index}]", "api_key", backend.api_key, backend.api_key_file)
-    return msgspec.structs.replace(backend, api_key=key)
-
-
-def _one_key(place: str, name: str, text: str | None, file: str | None, lengths: range | None = None) -> str | None:
-    """The key of the section at `place`, from its field `name` or the file that `name` with `_file` names."""
-    if text is not None and file is not None:
-        raise SettingsError(f"`{place}` has both `{name}` and `{name}_file`", "keep one of them")
-    if file is not None:
-        return key_in(f"{place}.{name}_file", file, lengths)
-    return None if text is None else _checked(f"{place}.{name}", text, lengths)
+    def _note(self, path: str, file: str) -> None:
+        self.files.append(Path(file))
+        self.origins[path] = Origin("file", file)
+        try:
+            mode = os.stat(file).st_mode
+        except OSError:
+            return  # reading it says why
+        if mode & stat.S_IROTH:
+            self.warnings.append(f"`{file}` holds a secret, and everyone on this machine may read it; `chmod o-r` it")
 
 
 def key_in(setting: str, file: str, lengths: range | None = None) -> str:
     """The one key in `file`, which `setting` names. Raises `SettingsError`."""
     return _checked(setting, _secret_text(setting, file).strip(), lengths)
+
+
+def _keys_in(setting: str, file: str) -> Iterator[str]:
+    """One key a line; `#` starts a comment."""
+    found = False
+    for number, line in enumerate(_secret_text(setting, file).splitlines(), 1):
+        key, _, comment = line.strip().partition(" ")
+        if not key or key.startswith("#"):
+            continue
+        if len(key) not in CLIENT_KEY or not _sendable(key) or (comment and not comment.lstrip().startswith("#")):
+            raise SettingsError(f"{file}, line {number}: expected one key of 8 to 256 printable characters")
+        found = True
+        yield key
+    if not found:
+        raise SettingsError(f"`{setting}`: `{file}` holds no key", "write one key a line, or remove the setting")
 
 
 def _checked(setting: str, key: str, lengths: range | None) -> str:
@@ -81,7 +125,8 @@ def _checked(setting: str, key: str, lengths: range | None) -> str:
 
 def _secret_text(setting: str, file: str) -> str:
     try:
-        return Path(file).read_text(encoding="utf-8-sig")
+        with Path(file).open("rb") as stream:
+            return stream.read(LARGEST).decode("utf-8-sig")
     except OSError as error:
         raise SettingsError(f"`{setting}`: `{file}` cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

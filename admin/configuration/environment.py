@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
-from quiver.schemas.config import Config
 
-from .complaint import SettingsError, explain, known_names, nearest, type_at
+from .check import faults
+from .complaint import SettingsError, known_names, nearest, raise_all, type_at
+from .dotenv import DotEnv
+from .layer import Layer, Origin
 
 PREFIX = "QUIVER_"
 # Variables that are not settings of the gateway: the clients', the data folder's, and the bootstrap script's.
@@ -21,6 +23,7 @@ RESERVED = frozenset(
         "QUIVER_API_KEY_FILE",
         "QUIVER_ADMIN_KEY",
         "QUIVER_ADMIN_KEY_FILE",
+        "QUIVER_JOIN_KEY",
         "QUIVER_DATA_DIR",
         "QUIVER_PYTHON",
     }
@@ -29,17 +32,17 @@ RESERVED = frozenset(
 _SERVICE_LINK = re.compile(r"QUIVER_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
 
 
-def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """The settings in `environ`, as nested as in the file. Raises `SettingsError` that names the variable."""
-    tree: dict[str, Any] = {}
+def from_environment(environ: Mapping[str, str], dotenv: DotEnv | None = None) -> Iterator[Layer | SettingsError]:
+    """The settings in `environ`, or in `.env` if that is given, each variable a source of its own; or what is wrong with it."""
     for name, value in sorted(environ.items()):
         if name.startswith(PREFIX) and value and not _foreign(name, value):
-            section, field, setting = _setting(name, value)
-            if field is None:
-                tree[section] = setting
-            else:
-                tree.setdefault(section, {})[field] = setting
-    return tree
+            origin = Origin("environment", name)
+            if dotenv is not None:
+                origin = Origin("dotenv", str(dotenv.file), dotenv.lines[name], variable=name)
+            try:
+                yield _layer(origin, name, value)
+            except SettingsError as error:
+                yield from error.all
 
 
 def _foreign(name: str, value: str) -> bool:
@@ -49,20 +52,32 @@ def _foreign(name: str, value: str) -> bool:
     return _SERVICE_LINK.fullmatch(name) is not None and (name != "QUIVER_PORT" or "://" in value)
 
 
-def _setting(name: str, value: str) -> tuple[str, str | None, Any]:
-    source = f"environment variable {name}"
+def _layer(origin: Origin, name: str, value: str) -> Layer:
     section, _, field = name.removeprefix(PREFIX).lower().partition("__")
     path = f"{section}.{field}" if field else section
     kind = type_at(path)
     if kind is None or isinstance(kind, msgspec.inspect.StructType):
-        raise _unknown(source, name)
-    raw = _decoded(source, value, *_WRITTEN[type(kind)]) if type(kind) in _WRITTEN else value
+        raise _unknown(origin.label, name)
+    raw = _decoded(origin.label, value, *_WRITTEN[type(kind)]) if type(kind) in _WRITTEN else _plain(kind, value)
+    layer = Layer(origin, {section: {field: raw} if field else raw})
+    raise_all(faults(layer))
+    return layer
+
+
+def _plain(kind: msgspec.inspect.Type, value: str) -> Any:
+    """Numbers and truths are written as text here; what is neither is left for the check to refuse."""
+    wanted = _PLAIN.get(type(kind))
     try:
-        checked = msgspec.convert({section: {field: raw} if field else raw}, Config, strict=False)
-    except msgspec.ValidationError as error:
-        raise explain(source, error) from None
-    found = msgspec.to_builtins(getattr(checked, section))
-    return section, field or None, found[field] if field else raw
+        return value if wanted is None else msgspec.convert(value, wanted, strict=False)
+    except msgspec.ValidationError:
+        return value
+
+
+_PLAIN: dict[type[msgspec.inspect.Type], type] = {
+    msgspec.inspect.BoolType: bool,
+    msgspec.inspect.IntType: int,
+    msgspec.inspect.FloatType: float,
+}
 
 
 # What is written as JSON, and what that looks like.

@@ -16,6 +16,8 @@ from quiver.proxy.request import REQUEST_ID
 _LASTING = (str, int, float, bool, type(None))
 # What every line has; a field that is called so gets another name.
 _OURS = frozenset({"level", "at", "source", "raised", "timestamp", "message"})
+# What is nested deeper comes as text.
+_DEEPEST = 12
 # Files are named from their package's folder on.
 _ROOTS = ("/quiver/", "/site-packages/")
 
@@ -98,15 +100,16 @@ def _captured(raised: Any) -> traceback.TracebackException | None:
     return traceback.TracebackException.from_exception(error, lookup_lines=False, capture_locals=False)
 
 
-def lasting(value: Any) -> Any:
+def lasting(value: Any, depth: int = 0) -> Any:
     """`value` as it is now, of plain types."""
     kind = type(value)
     if kind in _LASTING:
         return value
-    if kind in (list, tuple, set, frozenset):
-        return [lasting(each) for each in value]
-    if isinstance(value, Mapping):
-        return {str(lasting(name)): lasting(each) for name, each in value.items()}
+    if depth < _DEEPEST:
+        if kind in (list, tuple, set, frozenset):
+            return [lasting(each, depth + 1) for each in value]
+        if isinstance(value, Mapping):
+            return {str(lasting(name, _DEEPEST)): lasting(each, depth + 1) for name, each in value.items()}
     if isinstance(value, str):
         return str(value)
     if isinstance(value, bytes | bytearray):

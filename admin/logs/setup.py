@@ -6,10 +6,11 @@ from typing import IO
 
 import structlog
 from quiver.proxy.levels import LEVELS, NUMBERS, TRACE
-from quiver.schemas.config import Log
+from quiver.schemas.config import Config, Log
 
 from .logger import FromLibraries, Logger, completed
 from .pipeline import Pipeline
+from .redactor import REDACTOR
 
 # Libraries' own accounts of what they do are of use to their authors only.
 LIBRARY_LEVEL = logging.WARNING
@@ -39,6 +40,14 @@ def configure(config: Log, stream: IO[str] | None = None, file: Path | None = No
     LEVELS.changed = _tell_libraries
     LEVELS.configure(config.level, config.levels)
     return pipeline
+
+
+def put_in_force(config: Config) -> None:
+    """What of the log can change while it runs: which secrets to look for, and levels. Those that an operator changed stay,
+    unless the configuration's own did.
+    """
+    REDACTOR.learn_from(config)
+    LEVELS.reconfigure(config.log.level, config.log.levels)
 
 
 def _tell_libraries() -> None:

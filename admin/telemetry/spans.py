@@ -14,7 +14,7 @@ from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as ge
 from opentelemetry.semconv.attributes import error_attributes, http_attributes, server_attributes
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from quiver.proxy.record import Record
-from quiver.proxy.tracing import Attempt, Trace
+from quiver.proxy.tracing import CANCELLED, GONE, Attempt, Trace
 
 from .content import input_messages, output_messages
 
@@ -96,7 +96,8 @@ class _Maker:
         ended = attempt.ended if attempt.ended is not None else self._trace.ended
         kind = SpanKind.INTERNAL if engine else SpanKind.CLIENT
         span_id, parent = attempt.span_id, self._trace.span_id
-        return self._span(name, kind, span_id, parent, attempt.began, ended, attributes, attempt.error)
+        failed = None if attempt.error in (GONE, CANCELLED) else attempt.error
+        return self._span(name, kind, span_id, parent, attempt.began, ended, attributes, failed)
 
     def _phases(self, attempt: Attempt) -> Iterator[ReadableSpan]:
         """Where the engine's time went. Of several choices these are the longest of each."""

@@ -92,6 +92,11 @@ class CrossOrigin:
         return ANY.encode() if self._any and origin != b"null" else None
 
 
+def cross_origin(config: Cors) -> CrossOrigin | None:
+    """What `config` allows to pages of other origins; None for nothing."""
+    return CrossOrigin(config) if config.origins else None
+
+
 def origin_in(head: bytes) -> bytes | None:
     """The `Origin` in the bytes of a head that was refused, for whoever has to answer it all the same."""
     found = _ORIGIN.search(head.partition(b"\r\n\r\n")[0])

@@ -52,13 +52,13 @@ class Failures:
     def __init__(self, allowed: int, addresses: int, note: Note = no_note) -> None:
         self._allowed, self._most, self._note = allowed, addresses, note
         # Those that failed last stand last.
-        self._addresses: OrderedDict[str, _Address] = OrderedDict()
+        self.addresses: OrderedDict[str, _Address] = OrderedDict()
         self._notes = per_minute(NOTES_A_MINUTE, -inf)
         # How many were refused unseen, or got 429 for a wrong key.
         self.limited = 0
 
     def __len__(self) -> int:
-        return len(self._addresses)
+        return len(self.addresses)
 
     def __repr__(self) -> str:
         return f"<Failures: {len(self)} addresses>"
@@ -67,9 +67,9 @@ class Failures:
         """Raise `ApiError` (429) when the address `peer` has shown so many different wrong keys that `key`, unless Quiver
         made it, is not to be looked at.
         """
-        if self._addresses and not is_minted(key):
+        if self.addresses and not is_minted(key):
             name = _counted(peer)
-            address = self._addresses.get(name)
+            address = self.addresses.get(name)
             if address is not None and address.guesses.level(now) < 1:
                 address.count += 1
                 raise self._refused(name, address, address.guesses, now)
@@ -81,8 +81,8 @@ class Failures:
         if not self._allowed:
             return
         name = _counted(peer)
-        address = self._addresses.get(name) or self._remember(name, now)
-        self._addresses.move_to_end(name)
+        address = self.addresses.get(name) or self._remember(name, now)
+        self.addresses.move_to_end(name)
         address.failed_at = now
         address.count += 1
         mark = hash(key)  # salted for each process: no key can be read back from it
@@ -94,12 +94,12 @@ class Failures:
 
     def _remember(self, name: str, now: float) -> _Address:
         """Forgets those that may try again by now, and the oldest one when there are too many."""
-        while self._addresses:
-            oldest = next(iter(self._addresses.values()))
-            if oldest.failed_at + MEMORY > now and len(self._addresses) < self._most:
+        while self.addresses:
+            oldest = next(iter(self.addresses.values()))
+            if oldest.failed_at + MEMORY > now and len(self.addresses) < self._most:
                 break
-            self._addresses.popitem(last=False)
-        self._addresses[name] = address = _Address(self._allowed, now)
+            self.addresses.popitem(last=False)
+        self.addresses[name] = address = _Address(self._allowed, now)
         return address
 
     def _refused(self, name: str, address: _Address, bucket: TokenBucket, now: float) -> ApiError:

@@ -99,6 +99,15 @@ class KeyRing:
         return self._required
 
     @property
+    def openness(self) -> tuple[bool, bool]:
+        """Whether a key is required, and whether none is looked at: what to `restore` when a reload is undone."""
+        return self._required, self._everybody
+
+    def restore(self, openness: tuple[bool, bool]) -> None:
+        """Keys that were let in have been taken back, and with them that the ring was closed for them."""
+        self._required, self._everybody = openness
+
+    @property
     def configured(self) -> Mapping[str, Client]:
         """The keys of the configuration, by name."""
         return {name: self._clients[digest] for name, digest in self._digests.items()}
@@ -202,7 +211,7 @@ class KeyRing:
                 return self._addresses.client(peer, now)
             self._count("missing")
             raise ApiError(INVALID_API_KEY, "No API key was sent; send `Authorization: Bearer YOUR_KEY`")
-        if self.failures:
+        if self.failures.addresses:
             self.refuse_guesses(peer, key, now)
         digest = self._digest(key)
         client = self._clients.get(digest)

@@ -94,6 +94,14 @@ class Admission(Generic[R]):
         self._timed_out = 0
         self._cancelled = 0
 
+    def configure(self, config: configuration.Admission) -> None:
+        """From now on other sizes hold. Those that wait go on waiting, for as long as they were to."""
+        self._config = config
+        self._queue.configure(config.aging)
+        if not self._stopped:
+            self._room = config.max_in_flight
+            self.poke()
+
     def has_room(self, model: str) -> bool:
         """Whether a request may go ahead at once. None overtakes one that waits for `model`."""
         return self._in_flight < self._room and model not in self._queue.backlog

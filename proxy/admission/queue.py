@@ -41,6 +41,10 @@ class FairQueue:
         """Whether nobody waits and nobody who waited is being served: there is nothing to settle."""
         return not self._bands
 
+    def configure(self, aging: float) -> None:
+        """How fast bands age that begin from now on."""
+        self._aging = aging
+
     def put(self, ticket: Ticket, now: float) -> None:
         """`ticket` waits from `now` on. It must not be waiting already."""
         self._arrivals += 1

@@ -19,7 +19,7 @@ from ..decoding import decode_body
 from ..native import EngineError, Failed, Finished, InvalidRequest, Started, Text
 from ..record import EngineTimings
 from ..registry import Call
-from ..reply import Reply
+from ..reply import DownstreamGone, Reply
 from ..seams import World
 from .completion import ChatWriter, TextWriter, Writer
 from .engine import LocalEngine
@@ -75,10 +75,14 @@ async def answer(
             reply.engine = timings if reply.engine is None else timings.beside(reply.engine)
         await writer.take(index, event)
 
-    if len(requests) == 1:
-        await _follow(engine, requests[0], 0, take)
-    else:
-        await _follow_all(engine, requests, take)
+    try:
+        if len(requests) == 1:
+            await _follow(engine, requests[0], 0, take)
+        else:
+            await _follow_all(engine, requests, take)
+    except (DownstreamGone, trio.Cancelled):
+        writer.leave()
+        raise
     await writer.close()
 
 

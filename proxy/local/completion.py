@@ -75,6 +75,7 @@ class Writer(ABC):
         """Note one event of choice `index`, and stream it if the client asked for a stream."""
         choice = self._choices[index]
         if isinstance(event, Started):
+            choice.prompt_tokens = event.prompt_tokens
             self._start(index, event)
             return
         if isinstance(event, Finished):
@@ -82,11 +83,16 @@ class Writer(ABC):
             choice.prompt_tokens, choice.completion_tokens = event.prompt_tokens, event.completion_tokens
             choice.reasoning_tokens, choice.cached_tokens = event.reasoning_tokens, event.cached_tokens
         else:
+            choice.completion_tokens = event.completion_tokens
             choice.text.append(event.text)
             choice.logprobs.extend(event.logprobs)
         chunks = self._chunks(index, event)
         if self._stream and chunks:
             await self._reply.send_events(b"".join(map(_event, chunks)))
+
+    def leave(self) -> None:
+        """Nobody wants the rest: note what there was of it, which has been computed all the same."""
+        self._reply.usage = self._usage()
 
     async def close(self) -> None:
         """Write what is left of the reply."""

@@ -1,6 +1,6 @@
 """The models of the built-in engine: which there are, and loading, swapping, unloading and removing them while serving."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVarTuple
 
@@ -8,7 +8,7 @@ import msgspec
 import trio
 from quiver.schemas import errors
 from quiver.schemas.admin import EstimateReport, ModelLoad, ModelSource
-from quiver.schemas.config import OLLAMA, Config, LocalModel, name_of
+from quiver.schemas.config import OLLAMA, Config, Drain, LocalModel, name_of
 from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import ModelName
 from quiver.schemas.saved import SavedModel
@@ -101,6 +101,35 @@ class LocalModels:
     def close(self) -> None:
         """Free all models, and let `run` return."""
         self._stopped.set()
+
+    def look_at(self, models: Sequence[LocalModel]) -> None:
+        """Raises `ValueError` when one of the configuration's models cannot be changed now."""
+        for model in models:
+            known = self._models.get(model.name)
+            loading = None if known is None else known.residency.loading
+            if loading is not None and loading.wanted != wanted_by(model, self._config):
+                raise ValueError(f"the model `{model.name}` is being loaded; wait, or unload it first")
+
+    def configure(self, drain: Drain) -> None:
+        """How long requests get when their model is unloaded."""
+        self._drain = drain.timeout
+        for model in self:
+            model.residency.drain = drain.timeout
+
+    def exchange(self, before: Sequence[LocalModel], after: Sequence[LocalModel]) -> None:
+        """Unload the configured models that are not wanted any more, and begin to load those that are new or differ. After
+        `look_at`.
+        """
+        kept = {model.name: model for model in before}
+        wanted = {model.name: model for model in after}
+        for name in kept.keys() - wanted.keys() & self._models.keys():
+            self._drop(name)
+        for name, model in wanted.items():
+            asked = wanted_by(model, self._config)
+            if kept.get(name) != model:
+                known = self._models.get(name) or self._add(name, asked)
+                if known.residency.loading is None:  # else it is what loads
+                    known.residency.load(asked, self._spawn)
 
     async def load(self, asked: ModelLoad, actor: str | None = None) -> tuple[EngineModel, Loading]:
         """Begin to load what is `asked`, as a new model or in the place of one; it comes back after a restart.

@@ -66,7 +66,7 @@ class Residency:
         self.notes: tuple[str, ...] = ()
         self._rest: ModelState = "loading"  # what it is when nothing is in memory and nothing loads
         self._instances: set[Instance] = set()
-        self._loader, self._budget, self._changed, self._drain = loader, budget, changed, drain
+        self._loader, self._budget, self._changed, self.drain = loader, budget, changed, drain
         self._retry_at = 0.0
         self._settled = trio.Event()
         self._log = structlog.get_logger(component="engine", model=name)
@@ -132,7 +132,7 @@ class Residency:
         if self.loading is not None:
             self.loading.cancel()
         loading, instances = self.loading, set(self._instances)
-        self._retire_all(trio.current_time() + self._drain)
+        self._retire_all(trio.current_time() + self.drain)
         while instances & self._instances or (loading is not None and loading is self.loading):
             await self._settled.wait()
 
@@ -201,7 +201,7 @@ class Residency:
     async def _make_way(self, before: Instance) -> None:
         """Let what runs finish, and have it freed. New requests wait for what is loaded in its place."""
         self.current = None
-        before.retire(trio.current_time() + self._drain)
+        before.retire(trio.current_time() + self.drain)
         self._changed(False)
         while before in self._instances:
             await self._settled.wait()
@@ -216,7 +216,7 @@ class Residency:
         if not wanted.force:
             self._budget.admit(memory, available, beside=self.current is not None)
         loading.memory = memory
-        self._log.info("loading model", source=wanted.source, bytes=memory.total, available=available)
+        self._log.info("loading model", file=wanted.source, bytes=memory.total, available=available)
         return file
 
     def _put_in_place(self, loading: Loading, engine: LocalEngine | LocalEncoder, file: ModelFile) -> Instance:
@@ -248,7 +248,7 @@ class Residency:
         told = as_api_error(error)
         if told.kind is errors.INTERNAL_ERROR:
             self._log.exception("load broke")
-        self._log.error("model cannot be loaded", source=loading.wanted.source, error=told.message, code=told.kind.code)
+        self._log.error("model cannot be loaded", file=loading.wanted.source, error=told.message, code=told.kind.code)
         self.loading = None
         if told.kind is not errors.LOAD_CANCELLED:
             self.reason = told.message.replace(loading.file or loading.wanted.source, loading.wanted.label)

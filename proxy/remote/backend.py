@@ -50,6 +50,12 @@ UUID_FORM = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _decode_models = msgspec.json.Decoder(RemoteModelList).decode
 
 
+def id_of(config: RemoteConfig) -> str:
+    """What the server is called. Raises `ValueError` when its address cannot be used."""
+    origin = Origin.parse(config.url)
+    return config.name or OF_NO_NAME.sub(".", f"{origin.host}-{origin.port}")[:64]
+
+
 class RemoteServer:
     """One server. `circuit` says how it is, `load` how busy, `mode` whether it gets new calls, `entry` where it comes from.
     `found` is called when it offers other models than before. Close with `close`.
@@ -67,7 +73,7 @@ class RemoteServer:
         self.config, self.entry = config, entry
         self.mode: Mode = "serving"
         origin = Origin.parse(config.url)
-        self.id = config.name or OF_NO_NAME.sub(".", f"{origin.host}-{origin.port}")[:64]
+        self.id = id_of(config)
         self.load = Load(config.weight, config.max_concurrency or 0)
         self._longest = config.capabilities.context_length or inf
         self._longest_reply = config.capabilities.max_tokens or inf
@@ -161,6 +167,11 @@ class RemoteServer:
             self.circuit = before.circuit
             self.circuit.on_change = self._circuit_changed
 
+    def configure(self, limits: Limits, health: HealthConfig) -> None:
+        """From now on other limits hold. An attempt that is on its way keeps its own."""
+        self.circuit.configure(health)
+        self._upstream.configure(limits)
+
     def recall(self, models: tuple[str, ...]) -> None:
         """These are what it offered before the gateway was started."""
         self._found_models = models
@@ -248,7 +259,7 @@ class RemoteServer:
     async def _pass_on(self, response: Response, call: Call, reply: Reply, began: float, watch: Watch) -> None:
         head = response.head
         if head.status >= 400:
-            raise await read_refusal(response)
+            raise await read_refusal(response, self.config.api_key)
         content_type = head.header(b"content-type")
         if content_type is not None and content_type.startswith(b"text/event-stream"):
             await relay_events(response, call, reply, self.load, began)

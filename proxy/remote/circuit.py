@@ -17,7 +17,7 @@ from quiver.schemas.errors import ApiError
 from .tally import Tally
 
 State = Literal["unknown", "healthy", "suspect", "ejected", "half_open", "disabled"]
-Event = Literal["success", "failure", "threshold", "credential_refused", "trial_begun", "trial_dropped"]
+Event = Literal["success", "failure", "threshold", "credential_refused", "cut_off", "trial_begun", "trial_dropped"]
 Shown = Literal["healthy", "unhealthy", "unknown"]
 Source = Literal["check", "traffic"]
 Blame = Literal["failure", "pause", "credential", "none"]
@@ -30,29 +30,34 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         "failure": "suspect",
         "threshold": "ejected",
         "credential_refused": "disabled",
+        "cut_off": "disabled",
     },
     "healthy": {
         "success": "healthy",
         "failure": "suspect",
         "threshold": "ejected",
         "credential_refused": "disabled",
+        "cut_off": "disabled",
     },
     "suspect": {
         "success": "healthy",
         "failure": "suspect",
         "threshold": "ejected",
         "credential_refused": "disabled",
+        "cut_off": "disabled",
     },
     "ejected": {
         "success": "healthy",
         "threshold": "ejected",
         "credential_refused": "disabled",
+        "cut_off": "disabled",
         "trial_begun": "half_open",
     },
     "half_open": {
         "success": "healthy",
         "threshold": "ejected",
         "credential_refused": "disabled",
+        "cut_off": "disabled",
         "trial_dropped": "ejected",
     },
     "disabled": {
@@ -60,6 +65,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         "failure": "disabled",
         "threshold": "disabled",
         "credential_refused": "disabled",
+        "cut_off": "disabled",
     },
 }
 
@@ -247,6 +253,12 @@ class Circuit:
             self.reason = reason
             self._move("credential_refused", now)
 
+    def cut_off(self, reason: str, now: float) -> None:
+        """There is no way to the server any more. It gets no traffic until a check passes."""
+        if self._noted(now, None, "traffic", reason):
+            self.reason = reason
+            self._move("cut_off", now)
+
     def pause(self, model: str, seconds: float, now: float) -> None:
         """The server asked for a pause (429). Other models are not concerned, and it is no failure.
 
@@ -254,6 +266,11 @@ class Circuit:
         """
         self._pauses = {name: until for name, until in self._pauses.items() if until > now}
         self._pauses[model] = max(self.paused_until(model), now + min(seconds, self._config.max_ejection))
+
+    def configure(self, config: HealthConfig) -> None:
+        """From now on other numbers hold; what has happened stays."""
+        self._config = config
+        self._next_ejection = min(self._next_ejection, config.max_ejection)
 
     def paused_until(self, model: str) -> float:
         """When the last pause of `model` is over; 0 if there was none."""

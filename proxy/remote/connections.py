@@ -21,7 +21,7 @@ from quiver.schemas.config import Limits
 from quiver.schemas.errors import ApiError
 
 from ..native import HttpError, ResponseHead, ResponseParser
-from ..network import CHUNK, UnknownHost, Wire
+from ..network import CHUNK, UnknownHost, Unreachable, Wire
 from ..watch import Watch
 
 # Keeps memory bounded when many clients come and go; a model server rarely takes more at a time.
@@ -186,6 +186,10 @@ class Upstream:
     def __repr__(self) -> str:
         return f"<Upstream {self.origin}: {self._busy} busy, {len(self._idle)} idle>"
 
+    def configure(self, limits: Limits) -> None:
+        """What the next steps may take."""
+        self._limits = limits
+
     def statistics(self) -> UpstreamStatistics:
         return UpstreamStatistics(self._busy, len(self._idle), self._opened)
 
@@ -303,6 +307,8 @@ def _reason(error: BaseException) -> str:
         return _reason(error.exceptions[0])
     if isinstance(error, UnknownHost):
         return "its name is not known"
+    if isinstance(error, Unreachable):
+        return str(error)
     if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ssl.SSLError):
         return os.strerror(error.errno).lower()
     return _reason(error.__cause__) if error.__cause__ else type(error).__name__.lower()

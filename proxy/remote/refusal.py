@@ -30,10 +30,15 @@ class UpstreamRefusal(ApiError):
         self.status, self.body, self.words = status, body, words
 
 
-async def read_refusal(response: Response) -> UpstreamRefusal:
-    """The server's error, in OpenAI's envelope. A 5xx, a 429 and a refused key of ours are not the client's fault."""
+async def read_refusal(response: Response, key: str | None = None) -> UpstreamRefusal:
+    """The server's error, in OpenAI's envelope. A 5xx, a 429 and a refused key of ours are not the client's fault. `key` is
+    ours: some servers repeat it in their errors, and no client may see it.
+    """
     head = response.head
     body = await response.read(MAX_ERROR)
+    if key is not None:
+        for spelling in (key.encode(), msgspec.json.encode(key)[1:-1]):
+            body = body.replace(spelling, b"[redacted]")
     kind = KINDS_BY_STATUS.get(head.status, errors.UPSTREAM_ERROR if head.status >= 500 else errors.UPSTREAM_REFUSED)
     try:
         message = _decode_envelope(body).error.message

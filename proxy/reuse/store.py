@@ -59,6 +59,14 @@ class ReuseStore:
     def __repr__(self) -> str:
         return f"<ReuseStore: {len(self._in_flight)} in flight, {len(self._kept)} kept, {self._bytes} bytes>"
 
+    def configure(self, config: Reuse, now: float) -> None:
+        """From now on other bounds hold, for kept answers too."""
+        self._config = config
+        if not config.cache:
+            self._kept.clear()
+            self._bytes = 0
+        self._make_room(now)
+
     def applies(self, directives: Directives = ALLOW_ALL) -> bool:
         """Whether anything can be reused for such a request, or later from it. If not, it needs no recording."""
         config = self._config

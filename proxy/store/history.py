@@ -3,7 +3,7 @@
 Every question is answered off the event loop, within a time limit, and given up when whoever asked is gone.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
@@ -59,15 +59,6 @@ class History:
             value, id, _ = rows[asked.limit - 1]
             next = pages.packed(asked.sort, asked.order, value, id)
         return HistoryPage([entry for _, _, entry in rows[: asked.limit]], next)
-
-    async def all_requests(self, asked: RequestQuery) -> AsyncIterator[list[RequestEntry]]:
-        """All requests from the cursor on, a page at a time: nothing is held open between two of them."""
-        cursor = asked.cursor
-        while True:
-            page = await self.requests(msgspec.structs.replace(asked, cursor=cursor))
-            yield page.requests
-            if (cursor := page.next) is None:
-                return
 
     async def request(self, request_id: str) -> RequestDetails | None:
         """The latest request with this id, and all that is known of it."""

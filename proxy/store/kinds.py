@@ -1,12 +1,13 @@
 """What is kept without waiting, kind by kind: the tables, and the statements that write a batch of one kind.
 
-A statement takes the whole batch as one JSON array, and whether contents are kept. It runs without Python, so that writing
-does not hold up the event loop: SQLite lets go of the interpreter once for a batch instead of once for a row.
+A batch is one JSON array, `:batch`. Statements run without Python, so that writing does not hold up the event loop: SQLite lets
+go of the interpreter once for a batch instead of once for a row. What requests add up to is read from their table again, of the
+rows after `:before`.
 """
 
 from typing import Literal
 
-from .rollups import ROLL_UP, SPEND, SPENDING_TABLE
+from .rollups import SPEND, SPENDING_TABLE, rolling_up
 from .rollups import TABLE as ROLLUPS_TABLE
 
 Kind = Literal["records", "events", "checks", "samples"]
@@ -61,7 +62,7 @@ TABLES = (
     "CREATE TABLE samples (name TEXT NOT NULL, at REAL NOT NULL, value REAL NOT NULL, PRIMARY KEY (name, at)) WITHOUT ROWID",
 )
 
-# `?2`: whether everybody's prompts and answers are kept, or theirs only who asked for it.
+# `:content`: whether everybody's prompts and answers are kept, or theirs only who asked for it.
 _REQUESTS = """
 INSERT INTO requests (request_id, at, client, endpoint, model, server, stream, status, outcome, error, source, attempts,
     queued, duration, first_byte, prompt_tokens, completion_tokens, tokens, cached_tokens, reasoning_tokens, estimated,
@@ -77,28 +78,25 @@ SELECT json_extract(value, '$.request_id'), json_extract(value, '$.at'), json_ex
     json_extract(value, '$.usage.completion_tokens_details.reasoning_tokens'),
     json_extract(value, '$.estimated'), coalesce(json_extract(value, '$.charged'), 0), json_extract(value, '$.trace_id'),
     json_extract(value, '$.engine'), json_extract(value, '$.failures'),
-    CASE WHEN ?2 OR json_extract(value, '$.keep_content') THEN json_extract(value, '$.prompt') END,
-    CASE WHEN ?2 OR json_extract(value, '$.keep_content') THEN json_extract(value, '$.answer') END
-FROM json_each(?1)
+    CASE WHEN :content OR json_extract(value, '$.keep_content') THEN json_extract(value, '$.prompt') END,
+    CASE WHEN :content OR json_extract(value, '$.keep_content') THEN json_extract(value, '$.answer') END
+FROM json_each(:batch)
 """
 # In all, and in detail: by server and model too.
 _ERRORS = """
 INSERT INTO errors (detail, hour, code, server, model, count, first_at, last_at, last_request_id)
-SELECT detail, hour, error, server, model, count(*), first_at, max(at), request_id
+SELECT detail, hour, error, shown_server, shown_model, count(*), first_at, max(at), request_id
 FROM (
-    SELECT *, min(at) OVER (PARTITION BY detail, hour, error, server, model) AS first_at
+    SELECT *, min(at) OVER (PARTITION BY detail, hour, error, shown_server, shown_model) AS first_at
     FROM (
-        SELECT detail, json_extract(value, '$.at') AS at, json_extract(value, '$.error') AS error,
-            CAST(json_extract(value, '$.at') / 3600 AS INTEGER) * 3600 AS hour,
-            iif(detail, coalesce(json_extract(value, '$.server_id'), ''), '') AS server,
-            iif(detail, coalesce(json_extract(value, '$.model'), ''), '') AS model,
-            json_extract(value, '$.request_id') AS request_id
-        FROM json_each(?1), (SELECT 0 AS detail UNION ALL SELECT 1)
+        SELECT detail, at, error, request_id, CAST(at / 3600 AS INTEGER) * 3600 AS hour,
+            iif(detail, coalesce(server, ''), '') AS shown_server, iif(detail, coalesce(model, ''), '') AS shown_model
+        FROM requests, (SELECT 0 AS detail UNION ALL SELECT 1)
+        WHERE id > :before AND error IS NOT NULL
     )
-    WHERE error IS NOT NULL
 )
 WHERE true
-GROUP BY detail, hour, error, server, model
+GROUP BY detail, hour, error, shown_server, shown_model
 ON CONFLICT (detail, hour, code, server, model) DO UPDATE SET
     count = count + excluded.count, first_at = min(first_at, excluded.first_at),
     last_request_id = CASE WHEN excluded.last_at >= last_at THEN excluded.last_request_id ELSE last_request_id END,
@@ -108,25 +106,25 @@ _EVENTS = """
 INSERT INTO events (at, kind, subject, actor, request_id, details)
 SELECT json_extract(value, '$.at'), json_extract(value, '$.kind'), json_extract(value, '$.subject'),
     json_extract(value, '$.actor'), json_extract(value, '$.request_id'), coalesce(json_extract(value, '$.details'), '{}')
-FROM json_each(?1)
+FROM json_each(:batch)
 """
 # Each is `[server, result]`.
 _CHECKS = """
 INSERT INTO checks (server, at, ok, seconds, reason, source)
 SELECT json_extract(value, '$[0]'), json_extract(value, '$[1].at'), json_extract(value, '$[1].ok'),
     json_extract(value, '$[1].seconds'), json_extract(value, '$[1].reason'), json_extract(value, '$[1].source')
-FROM json_each(?1)
+FROM json_each(:batch)
 """
 # Each is `[at, {name: value, ...}]`.
 _SAMPLES = """
 INSERT OR REPLACE INTO samples (name, at, value)
 SELECT figure.key, json_extract(sample.value, '$[0]'), figure.value
-FROM json_each(?1) AS sample, json_each(sample.value, '$[1]') AS figure
+FROM json_each(:batch) AS sample, json_each(sample.value, '$[1]') AS figure
 WHERE figure.value IS NOT NULL
 """
 
 STATEMENTS: dict[Kind, tuple[str, ...]] = {
-    "records": (_REQUESTS, ROLL_UP, SPEND, _ERRORS),
+    "records": (_REQUESTS, rolling_up("id > :before"), SPEND, _ERRORS),
     "events": (_EVENTS,),
     "checks": (_CHECKS,),
     "samples": (_SAMPLES,),

@@ -6,6 +6,7 @@ answer and not once for a row, so a long answer does not hold up the event loop.
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,10 +43,11 @@ class Reader:
 
         Raises `ApiError` (503) when it takes too long or the database cannot be read.
         """
-        decoder = msgspec.json.Decoder(kind, strict=False)  # SQLite's truth values are numbers
+        decode = _decoder(kind).decode  # type: ignore[arg-type]  # types are hashable
 
         def read(database: sqlite3.Connection) -> T:
-            return decoder.decode(database.execute(statement, parameters).fetchone()[0])
+            found: T = decode(database.execute(statement, parameters).fetchone()[0])
+            return found
 
         return await self._use(read)
 
@@ -79,6 +81,12 @@ class Reader:
             self._free.append(database)
             if self._closed:
                 self.close()
+
+
+@cache
+def _decoder(kind: Any) -> "msgspec.json.Decoder[Any]":
+    """Making one takes longer than a page to decode. SQLite's truth values are numbers."""
+    return msgspec.json.Decoder(kind, strict=False)
 
 
 def _open(path: Path) -> sqlite3.Connection:

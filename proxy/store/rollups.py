@@ -1,7 +1,7 @@
 """Roll-ups: what requests add up to, by hour and by day, so that a question over a month reads some thousand rows.
 
 Who sent a request and who answered it are not rolled up together: with both, nearly every request would be a row of its own.
-There are three views instead, and the narrowest that knows what is asked for answers; what none of them knows is answered
+There are four views instead, and the narrowest that knows what is asked for answers; what none of them knows is answered
 from the requests themselves, by the same sums.
 """
 
@@ -12,8 +12,9 @@ SPANS = (HOUR, DAY)
 # What a view tells apart, beside the time; elsewhere its rows have an empty text.
 VIEWS: dict[int, tuple[str, ...]] = {
     1: ("model", "endpoint", "outcome"),
-    2: ("model", "client", "endpoint", "outcome"),
-    3: ("model", "server", "endpoint", "outcome"),
+    2: ("client", "endpoint", "outcome"),
+    3: ("model", "client", "endpoint", "outcome"),
+    4: ("model", "server", "endpoint", "outcome"),
 }
 DIMENSIONS = ("model", "client", "server", "endpoint", "outcome")
 
@@ -66,24 +67,7 @@ def _adding(names: tuple[str, ...]) -> str:
     return f"ON CONFLICT ({', '.join(names)}) DO UPDATE SET {', '.join(added)}"
 
 
-_FROM_JSON = """
-    SELECT json_extract(value, '$.at') AS at,
-           coalesce(json_extract(value, '$.model'), '') AS model,
-           json_extract(value, '$.client') AS client,
-           coalesce(json_extract(value, '$.server_id'), '') AS server,
-           json_extract(value, '$.endpoint') AS endpoint,
-           json_extract(value, '$.outcome') AS outcome,
-           json_extract(value, '$.source') AS source,
-           json_extract(value, '$.stream') AS stream,
-           json_extract(value, '$.attempts') AS attempts,
-           json_extract(value, '$.queued') AS queued,
-           json_extract(value, '$.duration') AS duration,
-           json_extract(value, '$.first_byte') AS first_byte,
-           coalesce(json_extract(value, '$.usage.prompt_tokens'), 0) AS asked,
-           coalesce(json_extract(value, '$.usage.completion_tokens'), 0) AS made
-    FROM json_each(?1)
-"""
-# The same of requests that are in the table.
+# What roll-ups are made of.
 FROM_REQUESTS = """
     SELECT at, coalesce(model, '') AS model, client, coalesce(server, '') AS server, endpoint, outcome, source, stream,
            attempts, queued, duration, first_byte, coalesce(prompt_tokens, 0) AS asked, coalesce(completion_tokens, 0) AS made
@@ -91,24 +75,28 @@ FROM_REQUESTS = """
 """
 
 
-def rolling_up(source: str) -> str:
-    """The statement that adds the requests of `source` to the roll-ups."""
+def rolling_up(requests: str) -> str:
+    """The statement that adds `requests`, a condition on their table, to the roll-ups.
+
+    They are added up as finely as any view needs first, and by the hour; views and days are made of that.
+    """
+    finest = ", ".join(DIMENSIONS)
+    shown = ", ".join(f"{_shown(name)} AS shown_{name}" for name in DIMENSIONS)
+    again = ", ".join([*(f"sum({name})" for name in (*SUMS, *COUNTS)), *(f"max(most_{name})" for name in MOST)])
     return f"""
-    WITH taken AS MATERIALIZED ({source}), given AS MATERIALIZED (SELECT *, {SPEED_OF} AS {SPEED.name} FROM taken)
-    INSERT INTO rollups (span, view, start, {", ".join(DIMENSIONS)}, {", ".join(_COLUMNS)})
-    SELECT span, view, CAST(at / span AS INTEGER) * span AS start,
-           {", ".join(f"{_shown(name)} AS shown_{name}" for name in DIMENSIONS)},
-           {_ADDED}, {_MOST}
-    FROM given, (SELECT {HOUR} AS span UNION ALL SELECT {DAY}),
-         (SELECT 1 AS view UNION ALL SELECT 2 UNION ALL SELECT 3)
+    WITH given AS (SELECT *, {SPEED_OF} AS {SPEED.name} FROM ({FROM_REQUESTS} WHERE {requests})),
+    added AS MATERIALIZED (
+        SELECT CAST(at / {HOUR} AS INTEGER) * {HOUR} AS hour, {finest}, {_ADDED}, {_MOST} FROM given GROUP BY 1, {finest}
+    )
+    INSERT INTO rollups (span, view, start, {finest}, {", ".join(_COLUMNS)})
+    SELECT span, view, CAST(hour / span AS INTEGER) * span AS start, {shown}, {again}
+    FROM added, (SELECT {HOUR} AS span UNION ALL SELECT {DAY}),
+         ({" UNION ALL ".join(f"SELECT {view} AS view" for view in VIEWS)})
     WHERE true
     GROUP BY 1, 2, 3, {", ".join(f"shown_{name}" for name in DIMENSIONS)}
     {_adding(("span", "view", "start", *DIMENSIONS))}
     """  # noqa: S608 - made of our own names
 
-
-# `?1`: records as a JSON array.
-ROLL_UP = rolling_up(_FROM_JSON)
 
 # What each client used and was charged, by day and, on day 0, ever, and when it did last: budgets are counted by it, and it
 # outlives the rest.
@@ -122,13 +110,11 @@ CREATE TABLE spending (
 """
 SPEND = f"""
 INSERT INTO spending (client, day, requests, prompt_tokens, completion_tokens, charged, last_at)
-SELECT json_extract(value, '$.client') AS who, CAST(json_extract(value, '$.at') / {DAY} AS INTEGER) * {DAY} * kept AS day,
-       count(*), sum(coalesce(json_extract(value, '$.usage.prompt_tokens'), 0)),
-       sum(coalesce(json_extract(value, '$.usage.completion_tokens'), 0)),
-       sum(coalesce(json_extract(value, '$.charged'), 0)), max(json_extract(value, '$.at'))
-FROM json_each(?1), (SELECT 0 AS kept UNION ALL SELECT 1)
-WHERE true
-GROUP BY who, 2
+SELECT client, CAST(at / {DAY} AS INTEGER) * {DAY} * kept AS day, count(*), sum(coalesce(prompt_tokens, 0)),
+       sum(coalesce(completion_tokens, 0)), sum(charged), max(at)
+FROM requests, (SELECT 0 AS kept UNION ALL SELECT 1)
+WHERE id > :before
+GROUP BY 1, 2
 ON CONFLICT (client, day) DO UPDATE SET
     requests = requests + excluded.requests,
     prompt_tokens = prompt_tokens + excluded.prompt_tokens,

@@ -1,7 +1,7 @@
 """Reading what can still be read of a damaged database, row by row."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -10,33 +10,36 @@ from .connection import connect_to_read
 
 # Rows read at a time, while all goes well.
 STRIDE = 500
+# A gap that is wider than this is the end of what there is.
+WIDEST = 2**40
+
+Rows = list[tuple[object, ...]]
 
 
 def copy_rows(damaged: sqlite3.Connection, target: sqlite3.Connection, table: str) -> tuple[int, bool]:
     """Copy a table's rows, as far as both databases have the same columns; how many, and whether these were all."""
-    copied = 0
+    before = target.total_changes
     try:
-        columns = [name for name in _columns(target, table) if name in _columns(damaged, table)]
+        there = set(_columns(damaged, table))
     except sqlite3.Error:
         return 0, False
+    columns = [name for name in _columns(target, table) if name in there]
     if not columns:
         return 0, False
     names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+    # A row may be read twice; one that breaks a rule is one that was damaged.
+    insert = f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})"  # noqa: S608 - our names
+    keys = _keys(target, table)
     complete = True
-    for batch in read_rows(damaged, table, names):
+    for batch in read_rows(damaged, table, names) if not keys else _read_by_keys(damaged, table, names, keys):
         if batch is None:
             complete = False
-            continue
-        for row in batch:
-            try:
-                target.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", row)  # noqa: S608 - our names
-                copied += 1
-            except sqlite3.Error:  # a row that breaks a rule is one that was damaged
-                complete = False
-    return copied, complete
+        else:
+            target.executemany(insert, batch)
+    return target.total_changes - before, complete
 
 
-def read_rows(damaged: sqlite3.Connection, table: str, columns: str) -> Iterator[list[tuple[object, ...]] | None]:
+def read_rows(damaged: sqlite3.Connection, table: str, columns: str) -> Iterator[Rows | None]:
     """The rows that can be read, in batches; None for each gap. Where reading fails it goes on behind the bad page, with
     steps that double, so that a large gap is passed quickly and a small one costs few rows.
     """
@@ -45,27 +48,20 @@ def read_rows(damaged: sqlite3.Connection, table: str, columns: str) -> Iterator
     except sqlite3.Error:
         last = None
         yield None
+    query = f"SELECT rowid, {columns} FROM {table} WHERE rowid >= ? ORDER BY rowid LIMIT ?"  # noqa: S608 - our names
     rowid, step = 0, 1
-    while last is None or rowid <= last:
-        query = f"SELECT rowid, {columns} FROM {table} WHERE rowid >= ? ORDER BY rowid LIMIT ?"  # noqa: S608 - our names
-        found: list[tuple[object, ...]] = []
-        try:
-            for row in damaged.execute(query, (rowid, STRIDE)):
-                found.append(row)
-        except sqlite3.Error:
-            if found:
-                yield [row[1:] for row in found]
+    while (last is None or rowid <= last) and step < WIDEST:
+        found, failed = _read(damaged, query, (rowid, STRIDE))
+        if found:
+            rowid = int(str(found[-1][0])) + 1
+            yield [row[1:] for row in found]
+        if failed:
             yield None
-            rowid = _next(found, rowid) + step
-            step *= 2
-            if step > 2**40:
-                return
-            continue
-        if not found:
+            rowid, step = rowid + step, step * 2
+        elif not found:
             return
-        step = 1
-        yield [row[1:] for row in found]
-        rowid = _next(found, rowid)
+        else:
+            step = 1
 
 
 def open_damaged(path: Path) -> sqlite3.Connection | None:
@@ -81,10 +77,37 @@ def open_damaged(path: Path) -> sqlite3.Connection | None:
     return database
 
 
+def _read_by_keys(damaged: sqlite3.Connection, table: str, columns: str, keys: Sequence[str]) -> Iterator[Rows | None]:
+    """The same for a table without rowids: from its beginning to the first bad page, and from its end to the last one."""
+    for direction in ("ASC", "DESC"):
+        order = ", ".join(f"{key} {direction}" for key in keys)
+        found, failed = _read(damaged, f"SELECT {columns} FROM {table} ORDER BY {order}")  # noqa: S608 - our names
+        yield found
+        if not failed:
+            return
+        yield None
+
+
+def _read(damaged: sqlite3.Connection, query: str, parameters: Sequence[int] = ()) -> tuple[Rows, bool]:
+    """The rows up to the first that cannot be read, and whether there was one."""
+    found: Rows = []
+    try:
+        for row in damaged.execute(query, parameters):
+            found.append(row)
+    except sqlite3.Error:
+        return found, True
+    return found, False
+
+
 def _columns(database: sqlite3.Connection, table: str) -> list[str]:
     return [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
 
 
-def _next(found: list[tuple[object, ...]], rowid: int) -> int:
-    last = found[-1][0] if found else None
-    return last + 1 if isinstance(last, int) else rowid
+def _keys(database: sqlite3.Connection, table: str) -> list[str]:
+    """The primary key's columns of a table without rowids; empty for others."""
+    try:
+        database.execute(f"SELECT rowid FROM {table} LIMIT 0")  # noqa: S608 - our name
+    except sqlite3.OperationalError:
+        placed = [(row[5], row[1]) for row in database.execute(f"PRAGMA table_info({table})") if row[5]]
+        return [name for _, name in sorted(placed)]
+    return []

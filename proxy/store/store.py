@@ -210,6 +210,13 @@ class Store:
         """No more changes or notes; `write` ends when the rest is written."""
         self._writer.close()
 
+    def release(self) -> None:
+        """Let others use the folder, whatever became of this store; nothing happens when `write` has ended."""
+        self._reader.close()
+        self._opened.database.close()
+        if self._opened.folder is not None:
+            self._opened.folder.release()
+
     def _health_changed(self, reason: str | None) -> None:
         self.told(reason)
 

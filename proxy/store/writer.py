@@ -219,6 +219,7 @@ def _write(batch: Entries, content: bool, database: sqlite3.Connection) -> None:
                 for note in values:
                     note(database)
                 continue
-            text = _encode(values).decode()
+            [before] = database.execute("SELECT coalesce(max(id), 0) FROM requests").fetchone()
+            given = {"batch": _encode(values).decode(), "content": content, "before": before}
             for statement in STATEMENTS[kind]:
-                database.execute(statement, (text, content) if "?2" in statement else (text,))
+                database.execute(statement, given)

@@ -1,5 +1,5 @@
 """The metrics page of a real gateway that has had some of everything: a stream after a retry, a kept answer, a client that
-left, the built-in model, an unknown one, and the control plane.
+left, the built-in model, an unknown one, a server that joined, and the control plane.
 """
 
 from functools import cache
@@ -14,9 +14,11 @@ from quiver.proxy.network import Address, Wire
 from quiver.proxy.seams import World
 from quiver.proxy.server import run
 from quiver.proxy.testing import SimulatedNetwork
+from quiver.proxy.tunnel.joiner import Joiner
 from quiver.schemas.config import Auth, Config, RemoteBackend, Server
 
 from ..proxy.servers import Asked, Farm, Said, events, response
+from ..proxy.tunnel.joining import offer
 from ..proxy.wires import post, read_until_close, receive_reply
 
 KEY = "a-client-key"
@@ -85,6 +87,11 @@ async def _families() -> dict[str, Metric]:
 
         nursery.start_soon(serve)
         await listening.wait()
+        laptop = await _server(farm, Said(response(b"200 OK", b'{"choices": []}')), "l")
+        joiner = Joiner(
+            f"http://{GATEWAY}", offer(laptop.url, models=("l",)), World(random=Random(2), network=farm.network)
+        )
+        nursery.start_soon(joiner.run)
         page = await _use(farm.network)
         send.send_nowait(2)
         await trio.sleep(0.1)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from quiver.admin.cli.app import app
 from quiver.schemas import config, errors
+from quiver.schemas.settings import is_live
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
@@ -41,11 +42,18 @@ def _blocks(above: str, field: msgspec.structs.FieldInfo) -> Iterator[str]:
     title = f"### `[[{path}]]`" if repeated else f"### `[{path}]`"
     doc = " ".join(str(section.__doc__).split())
     fields = msgspec.structs.fields(section)
-    rows = [f"| `{item.encode_name}` | {_default(path, item)} | {_meaning(item)} |" for item in fields]
-    yield "\n".join([title, "", doc, "", "| Field | Default | Meaning |", "|---|---|---|", *rows])
+    rows = [
+        f"| `{item.encode_name}` | {_default(path, item)} | {_reload(path, item)} | {_meaning(item)} |"
+        for item in fields
+    ]
+    yield "\n".join([title, "", doc, "", "| Field | Default | Reload | Meaning |", "|---|---|---|---|", *rows])
     for item in fields:
         if _section(item) is not None:
             yield from _blocks(f"{path}.", item)
+
+
+def _reload(path: str, field: msgspec.structs.FieldInfo) -> str:
+    return "yes" if is_live(f"{path}.{field.encode_name}") else "restart"
 
 
 def _section(field: msgspec.structs.FieldInfo) -> type[msgspec.Struct] | None:
@@ -100,6 +108,13 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("models", "remove"),
     ("models", "available"),
     ("models", "estimate"),
+    ("keys",),
+    ("keys", "create"),
+    ("keys", "list"),
+    ("keys", "show"),
+    ("keys", "update"),
+    ("keys", "rotate"),
+    ("keys", "revoke"),
     ("status",),
     ("register",),
     ("update",),
@@ -111,6 +126,12 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("servers", "resume"),
     ("servers", "drain"),
     ("servers", "test"),
+    ("join",),
+    ("config",),
+    ("config", "show"),
+    ("config", "check"),
+    ("config", "example"),
+    ("config", "reload"),
     ("logs",),
     ("logs", "levels"),
     ("logs", "level"),

@@ -18,6 +18,7 @@ from quiver.proxy.store.store import Store
 from quiver.proxy.testing import SimulatedNetwork
 from quiver.proxy.tracing import Tracer
 from quiver.schemas.config import Config, Drain, Engine, RemoteBackend, Server
+from quiver.schemas.config import Store as StoreConfig
 
 from .conftest import at_once
 from .servers import Answer, Asked, Farm, Said, events, response
@@ -120,9 +121,12 @@ async def running(
     loader: Loader | None = None,
     tracer: Tracer | None = None,
     store: Store | None = None,
+    keeping: StoreConfig | None = None,
     **sections: Any,
 ) -> AsyncIterator[Running]:
-    """The gateway must have ended by itself, leaving nothing open, some time after the block."""
+    """The gateway must have ended by itself, leaving nothing open, some time after the block. `keeping`: `[store]`."""
+    if keeping is not None:
+        sections["store"] = keeping
     offload_runner.set(at_once)
     config = Config(engine=Engine(bolt=False), server=Server(port=GATEWAY.port), backends=tuple(backends), drain=DRAIN)
     gateway = Running(farm.network, on_loopback=on_loopback, loader=loader, tracer=tracer, store=store)

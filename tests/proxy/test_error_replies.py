@@ -43,7 +43,7 @@ async def test_others_models_are_not_named(build: Build) -> None:
 
 
 async def test_no_models_are_said_to_be_none(build: Build) -> None:
-    assert "no model is on offer" in message_of(await ask(build([])))
+    assert "There is none" in message_of(await ask(build([])))
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,8 @@ async def test_servers_come_back_as_they_were(farm: Farm, tmp_path: Path, autoju
         assert [result.ok for result in one.circuit.history][:2] == [True, True]
         told = await gateway.gateway.store.history.events(EventQuery(kind=("server.state",)))
         assert {event.subject for event in told.events} == {"b1", "b2"}
+        told = await gateway.gateway.store.history.events(EventQuery(kind=("gateway.started", "gateway.stopped")))
+        assert [event.kind for event in told.events] == ["gateway.started", "gateway.stopped", "gateway.started"]
         gateway.signal(15)
 
 

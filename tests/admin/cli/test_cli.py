@@ -79,9 +79,9 @@ SERVE_ERRORS = [
     ),
     (
         ["--host", "0.0.0.0"],
-        "error: `server.host` is `0.0.0.0`, which other machines can reach, and no client keys are set\n"
-        "hint: set `auth.admin_key` and make keys with `quiver keys create`, "
-        "set `auth.keys` or `[[keys]]`, listen on 127.0.0.1, or let everyone in with `auth.open = true`\n",
+        "error: --host: `server.host` is `0.0.0.0`, which other machines can reach, and no client keys are set\n"
+        "hint: set `auth.admin_key` and make keys with `quiver keys create`, set `auth.keys` or `[[keys]]`, listen on "
+        "127.0.0.1, or let everyone in with `auth.open = true`\n",
     ),
     (["--config", "gone.toml"], "error: there is no configuration file `gone.toml`\n"),
     (
@@ -194,6 +194,15 @@ def test_status_is_shown(speak: Speak) -> None:
     lines = quiver_command("status", "--url", speaker.url).stdout.splitlines()
     assert lines[0] == "ready, 2 in flight, up 1h 2m, keys required, version 1.2.3"
     assert lines[3].split() == ["lab", "unhealthy", "1", "http://lab:8000/v1", "a,", "b", "no", "answer"]
+    assert lines[-1] == "0 of 1 backends healthy, 2 models on offer"
+
+
+def test_status_begins_with_who_is_ill(speak: Speak) -> None:
+    states = {"one": "healthy", "two": "unknown", "three": "unhealthy", "four": "healthy"}
+    backends = [STATUS["backends"][0] | {"id": id, "health": health} for id, health in states.items()]  # type: ignore[index]
+    speaker = speak(reply("200 OK", json.dumps({**STATUS, "backends": backends}).encode()))
+    lines = quiver_command("status", "--url", speaker.url).stdout.splitlines()
+    assert [line.split()[0] for line in lines[3:7]] == ["three", "two", "one", "four"]
 
 
 REGISTERED = b'{"registration_id": "lab", "status": "registered", "health_status": "healthy"}'
@@ -224,6 +233,7 @@ LAB = {
     "created": 1_700_000_000.0,
     "changed": 1_700_000_000.0,
     "version": 3,
+    "joined": None,
 }
 HISTORY = [
     {"at": 1_700_000_000.0 + number, "ok": number < 11, "seconds": 0.25, "reason": None, "source": "check"}

@@ -1,5 +1,6 @@
 """Settings from every source: what they mean, who wins, and what is said when they are wrong."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,31 @@ WRONG_FILES: list[tuple[str, str, str | None]] = [
         "text needs quotes, sections are `[name]`",
     ),
     (
+        "[server]\ntrusted_proxies = ['999.0.0.0/8']",
+        "`server.trusted_proxies`: '999.0.0.0/8' does not appear to be an IPv4 or IPv6 network",
+        'write it as `"10.0.0.0/8"`',
+    ),
+    (
+        "[cors]\norigins = ['https://chat.lab/']",
+        "quiver.toml: `cors.origins[0]`: expected an origin such as `https://chat.lab`, as browsers send it: no path, "
+        "lower case",
+        None,
+    ),
+    (
+        "[cors]\norigins = ['*']\ncredentials = true",
+        "`cors.credentials` is for listed origins, not for `*`",
+        "list them, or leave credentials out",
+    ),
+    (
         "[server]\nhost = '0.0.0.0'",
         "`server.host` is `0.0.0.0`, which other machines can reach, and no client keys are set",
-        "set `auth.admin_key` and make keys with `quiver keys create`, "
-        "set `auth.keys` or `[[keys]]`, listen on 127.0.0.1, or let everyone in with `auth.open = true`",
+        "set `auth.admin_key` and make keys with `quiver keys create`, set `auth.keys` or `[[keys]]`, listen on 127.0.0.1, "
+        "or let everyone in with `auth.open = true`",
+    ),
+    (
+        "[telemetry]\nmetrics_port = 9100\nmetrics_host = '0.0.0.0'",
+        "`telemetry.metrics_host` is `0.0.0.0`, which others can reach, and no client keys are set",
+        "set `auth.keys` or `[[keys]]`, leave `telemetry.metrics_host` at 127.0.0.1, or set `auth.open = true`",
     ),
     (
         f"[auth]\nopen = true\nkeys = ['{SECRET}']",
@@ -301,8 +323,10 @@ def outcome(**how: Any) -> tuple[str, str | None]:
 
 @pytest.mark.parametrize(("text", "message", "hint"), WRONG_FILES)
 def test_wrong_file_is_explained(text: str, message: str, hint: str | None) -> None:
+    """Where it stands is for `test_places`."""
     Path("quiver.toml").write_text(text)
-    assert outcome(environ={}) == (message, hint)
+    told, why = outcome(environ={})
+    assert (re.sub(r"^quiver\.toml(, line \d+)?: ", "", told), why) == (message.removeprefix("quiver.toml: "), hint)
 
 
 @pytest.mark.parametrize(("environ", "message", "hint"), WRONG_ENVIRONMENTS)
@@ -380,12 +404,13 @@ def test_paths_start_at_file(tmp_path: Path) -> None:
     (folder / "ada").write_text("the-key-of-ada\n")
     (folder / "operator").write_text("the-key-of-the-operator\n")
     (folder / "quiver.toml").write_text(
-        "[auth]\nkeys_file = 'keys'\nadmin_key_file = 'operator'\n"
+        "[auth]\nkeys_file = 'keys'\nadmin_key_file = 'operator'\n[store]\ndata_dir = 'kept'\n"
         "[[keys]]\nname = 'ada'\nkey_file = 'ada'\n[[models]]\npath = 'm.gguf'\n"
         "[[backends]]\nurl = 'http://h:1'\napi_key_file = 'upstream'"
     )
     config = load(folder / "quiver.toml", environ={})
     assert config.models[0].path == str(folder / "m.gguf")
+    assert config.store.data_dir == str(folder / "kept")
     assert config.auth.keys == (SECRET,)
     assert config.backends[0].api_key == "upstream-key"
     assert config.keys[0].key == "the-key-of-ada"

@@ -142,7 +142,7 @@ def test_record_is_one_json_line() -> None:
         "attempts": 1,
         "queue_ms": 10.0,
         "duration_ms": 123.457,
-        "first_byte_ms": 61.234,
+        "first_byte_ms": 61.235,
         "prompt_tokens": 5,
         "completion_tokens": 3,
         "total_tokens": 8,

@@ -27,7 +27,7 @@ def pages(found: Pipeline, wanted: Wanted = Wanted(), limit: int = 7) -> list[Lo
     lines: list[LogLine] = []
     cursor = None
     for _ in range(1000):
-        page = search(found.ring, found.file and found.file.path, wanted, limit, cursor)
+        page = search(found.ring, None if found.file is None else found.file.path, wanted, limit, cursor)
         assert len(page.lines) <= limit
         lines += page.lines
         if page.next is None:

@@ -134,10 +134,13 @@ PAGES = [
 @pytest.mark.parametrize(("asked", "count", "first"), PAGES)
 async def test_pages_hold_what_was_asked(asked: RequestQuery, count: int, first: str | None) -> None:
     async with written(None, some(30)) as store:
-        found = []
-        async for page in store.history.all_requests(msgspec.structs.replace(asked, limit=7)):
-            assert len(page) <= 7
-            found += [entry.request_id for entry in page]
+        found, cursor = [], None
+        while True:
+            page = await store.history.requests(msgspec.structs.replace(asked, limit=7, cursor=cursor))
+            assert len(page.requests) <= 7
+            found += [entry.request_id for entry in page.requests]
+            if (cursor := page.next) is None:
+                break
         assert len(found) == len(set(found)) == count
         assert (found[0] if found else None) == first
 
