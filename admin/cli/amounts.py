@@ -1,12 +1,14 @@
 """Times and amounts as people write them on a command line: `30d`, `12h`, `500k`, `1M/month`."""
 
 import re
-from typing import get_args
+from collections.abc import Callable
+from typing import TypeVar, get_args
 
 import msgspec
 import typer
 from quiver.schemas.saved import Period
 
+T = TypeVar("T")
 NONE = "none"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _FACTORS = {"": 1, "k": 1000, "M": 1_000_000, "G": 1_000_000_000}
@@ -19,8 +21,17 @@ class TokenAllowance(msgspec.Struct, frozen=True):
     period: Period
 
 
+def value_of(option: str, text: str, read: Callable[[str], T]) -> T:
+    """What `read` makes of an option's text. Raises its `typer.BadParameter`, which then names the option."""
+    try:
+        return read(text)
+    except typer.BadParameter as error:
+        error.param_hint = f"'{option}'"
+        raise
+
+
 def span(text: str) -> float:
-    """Seconds. Raises `typer.BadParameter`, as all here."""
+    """Seconds. Raises `typer.BadParameter`, as those below."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text.strip())
     if found is None:
         if text.strip() == "0":

@@ -18,6 +18,7 @@ from quiver.schemas.history import (
     RequestEntry,
 )
 
+from .amounts import value_of
 from .client import DEFAULT_URL, decoded
 from .completion import model_names, server_ids
 from .console import print_json, print_table
@@ -85,8 +86,8 @@ def requests(
         endpoint=endpoint,
         outcome=outcome,
         troubled="true" if errors else None,
-        since=_moment(since),
-        until=_moment(until),
+        since=_moment("--since", since),
+        until=_moment("--until", until),
         sort=sort,
     )
     with failures_explained(OPERATOR):
@@ -161,7 +162,14 @@ def summary(
       quiver history summary --by model,hour --since 24h
     """
     wanted = ["client" if name.strip() == "key" else name.strip() for name in by.split(",")]
-    query = _query(model=model, client=key, server=server, since=_moment(since), until=_moment(until), limit=limit)
+    query = _query(
+        model=model,
+        client=key,
+        server=server,
+        since=_moment("--since", since),
+        until=_moment("--until", until),
+        limit=limit,
+    )
     groups = "&".join(f"by={quote(name)}" for name in wanted)
     with failures_explained(OPERATOR):
         client = operator(url, admin_key, admin_key_file)
@@ -192,7 +200,7 @@ def error_counts(
     Example:
       quiver errors --since 7d
     """
-    query = _query(since=_moment(since), model=model, server=server)
+    query = _query(since=_moment("--since", since), model=model, server=server)
     with failures_explained(OPERATOR):
         report = decoded(operator(url, admin_key, admin_key_file).get(f"/admin/errors?{query}"), ErrorReport)
     if as_json:
@@ -217,7 +225,7 @@ def error_counts(
 def events(
     kind: Annotated[
         list[str] | None,
-        typer.Option("--kind", help="Only these, like server.paused; server. means all that begin so.", metavar="KIND"),
+        typer.Option("--kind", help="Only these, like server.paused; server means all of that kind.", metavar="KIND"),
     ] = None,
     subject: Annotated[str | None, typer.Option("--subject", help="Only of this server, key or model.")] = None,
     since: Since = None,
@@ -231,9 +239,9 @@ def events(
 
     \b
     Example:
-      quiver events --kind server. --since 1d
+      quiver events --kind server --since 1d
     """
-    query = _query(kind=kind or None, subject=subject, since=_moment(since), limit=limit)
+    query = _query(kind=kind or None, subject=subject, since=_moment("--since", since), limit=limit)
     with failures_explained(OPERATOR):
         page = decoded(operator(url, admin_key, admin_key_file).get(f"/admin/events?{query}"), EventPage)
     if as_json:
@@ -244,8 +252,8 @@ def events(
         typer.echo("no such events", err=True)
 
 
-def _moment(text: str | None) -> float | None:
-    return None if text is None else moment(text)
+def _moment(option: str, text: str | None) -> float | None:
+    return None if text is None else value_of(option, text, moment)
 
 
 def _query(**given: Any) -> str:

@@ -12,7 +12,7 @@ from quiver.schemas.config import Priority
 from quiver.schemas.keys import KeyIssued, KeyList, KeyReport, KeyState, LimitReport
 
 from ..configuration.credentials import key_in
-from .amounts import NONE, allowance, amount, shown, span
+from .amounts import NONE, allowance, amount, shown, span, value_of
 from .client import DEFAULT_URL, Client, decoded
 from .completion import key_names, model_names
 from .console import print_json, print_table
@@ -180,7 +180,7 @@ def rotate(
     Example:
       quiver keys rotate alice --grace 1d
     """
-    wanted = msgspec.json.encode({"grace": span(grace)})
+    wanted = msgspec.json.encode({"grace": value_of("--grace", grace, span)})
     with failures_explained(OPERATOR):
         client = operator(url, admin_key, admin_key_file)
         made = decoded(client.send("POST", f"{_path(name)}/rotate", wanted), KeyIssued)
@@ -220,22 +220,22 @@ def _terms(
 ) -> dict[str, Any]:
     """What was said of a key, as the admin API wants it; null where that was `none`."""
     wanted: dict[str, Any] = {
-        "requests_per_minute": _given(requests, amount),
-        "tokens_per_minute": _given(tokens, amount),
+        "requests_per_minute": _given("--requests", requests, amount),
+        "tokens_per_minute": _given("--tokens", tokens, amount),
         "models": msgspec.UNSET if models is None else _names(models),
         "priority": priority or msgspec.UNSET,
-        "budget_tokens": _given(budget, lambda text: allowance(text).tokens),
+        "budget_tokens": _given("--budget", budget, lambda text: allowance(text).tokens),
         "budget_period": msgspec.UNSET if budget in (None, NONE) else allowance(budget).period,
-        "expires": _given(expires, lambda text: time.time() + span(text)),
+        "expires": _given("--for", expires, lambda text: time.time() + span(text)),
         "keep_content": msgspec.UNSET if keep_content is None else keep_content,
     }
     return {name: value for name, value in wanted.items() if value is not msgspec.UNSET}
 
 
-def _given(text: str | None, read: Callable[[str], T]) -> T | msgspec.UnsetType | None:
+def _given(option: str, text: str | None, read: Callable[[str], T]) -> T | msgspec.UnsetType | None:
     if text is None:
         return msgspec.UNSET
-    return None if text == NONE else read(text)
+    return None if text == NONE else value_of(option, text, read)
 
 
 def _names(models: list[str]) -> list[str]:

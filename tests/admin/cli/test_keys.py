@@ -144,6 +144,12 @@ def test_what_is_no_amount(text: str) -> None:
             span(text)
 
 
+def test_wrong_amount_names_its_option() -> None:
+    refused = quiver_command("keys", "create", "alice", "--budget", "much")
+    assert refused.exit_code == 2
+    assert "'--budget': `much` is no amount" in refused.stderr
+
+
 def test_allowances() -> None:
     assert (allowance("1M").tokens, allowance("1M").period) == (1_000_000, "month")
     assert (allowance("5k/total").tokens, allowance("5k/total").period) == (5000, "total")
