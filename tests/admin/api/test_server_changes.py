@@ -161,6 +161,7 @@ async def test_change_of_another_version_is_refused(
     wanted = {**body, "endpoint_url": lab.url} if body and "endpoint_url" in body else body
     status, told = await ask(method, path, wanted, If_Match=old)
     assert (status, told["error"]["code"]) == (412, "version_mismatch")
+    assert (await ask(method, path, wanted, If_Match='"", "other"'))[0] == 412
     _, details = await ask("GET", "/admin/servers/lab")
     assert (details["version"], details["mode"], details["weight"]) == (2, "serving", 3)
     _, headers = await headers_of(ask, "GET", "/admin/servers/lab")
