@@ -9,6 +9,7 @@ from quiver.proxy.remote import health
 from quiver.proxy.remote.backend import RemoteServer
 from quiver.proxy.server import Gateway
 from quiver.schemas.admin import CheckReport, Deregistered, Registered
+from quiver.schemas.errors import ApiError
 from quiver.schemas.servers import DrainQuery, ModeReport, ServerQuery
 
 from . import listing, registration, trials, versions
@@ -109,16 +110,24 @@ def _add_modes(api: Blueprint, gateway: Gateway) -> None:
             return response
         with trio.move_on_after(query.wait):
             await modes.wait_drained(id)
-        return json_reply(_mode(server))
+        return json_reply(_mode(modes.find(id)))
 
 
 async def _followed(gateway: Gateway, server: RemoteServer, wait: float) -> AsyncIterator[bytes]:
-    """How many requests are left, until there is none or the time is over."""
+    """How many requests are left, until there is none or the time is over; or the error, once the server is taken out. One
+    that is changed meanwhile is another object, and drains on.
+    """
+    id = server.id
     yield _event(_mode(server))
     with trio.move_on_after(wait):
         while server.mode == "draining":
             with trio.move_on_after(INTERVAL):
-                await gateway.modes.wait_drained(server.id)
+                await gateway.modes.wait_drained(id)
+            try:
+                server = gateway.modes.find(id)
+            except ApiError as error:
+                yield _event(error.envelope())
+                break
             yield _event(_mode(server))
     yield b"data: [DONE]\n\n"
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import trio
+from quiver.proxy.remote.backend import RemoteServer
 from quiver.schemas.config import Health, RemoteBackend
 from quiver.schemas.events import Event
 from quiver.schemas.saved import SavedServer
@@ -226,6 +227,39 @@ async def test_drain_is_followed(run_gateway: Run, speak: Speak) -> None:
     status, told = await ask("POST", "/admin/servers/lab/drain?wait=5")
     assert (status, told) == (200, {"registration_id": "lab", "mode": "paused", "in_flight": 0})
     assert (await ask("POST", "/admin/servers/lab/drain?wait=-1"))[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "ends"),
+    [
+        ("PATCH", "/admin/servers/lab", {"weight": 2}, b'"mode":"paused"'),
+        ("DELETE", "/admin/register/lab", None, b'"code":"not_found"'),
+    ],
+    ids=["changed", "taken out"],
+)
+async def test_followed_drain_of_a_server_that_is_another_by_then(
+    run_gateway: Run, speak: Speak, method: str, path: str, body: object, ends: bytes
+) -> None:
+    ask, lab = await run_gateway(), speak(MODELS)
+    await ask("POST", "/admin/register", {"endpoint_url": lab.url, **LAB})
+    server = ask.gateway.registry.get("lab")
+    assert isinstance(server, RemoteServer)
+    server.load.taken()
+    host, _, port = ask.netloc.partition(":")
+    head = f"POST /admin/servers/lab/drain?wait=2 HTTP/1.1\r\nHost: {ask.netloc}\r\nAccept: text/event-stream\r\n\r\n"
+    with trio.fail_after(20):
+        async with await trio.open_tcp_stream(host, int(port)) as client:
+            await client.send_all(head.encode())
+            received = b""
+            while b"data: " not in received:
+                received += await client.receive_some()
+            assert (await ask(method, path, body, Content_Type="application/merge-patch+json"))[0] == 200
+            server.load.returned()
+            while b"data: [DONE]" not in received:
+                assert (data := await client.receive_some()), received[-300:]
+                received += data
+    assert received.count(b"data: ") < 20
+    assert ends in received.rpartition(b"data: [DONE]")[0].rpartition(b"data: ")[2]
 
 
 async def test_trial_keeps_nothing(run_gateway: Run, speak: Speak) -> None:
