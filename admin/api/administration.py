@@ -2,7 +2,7 @@
 
 import trio
 from quart import Blueprint, Response, request
-from quiver.proxy.server import Gateway
+from quiver.proxy.gateway import Gateway
 
 from ..configuration.live import LiveConfiguration
 from ..logs.pipeline import Pipeline

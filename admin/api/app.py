@@ -14,8 +14,8 @@ import trio
 from quart import Response, g, redirect, request
 from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.registry import OUT_OF_SERVICE
-from quiver.proxy.server import Gateway
 from quiver.schemas import errors
 from quiver.schemas.errors import ApiError, ErrorKind
 from werkzeug.exceptions import HTTPException, MethodNotAllowed

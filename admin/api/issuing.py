@@ -13,7 +13,7 @@ from quiver.proxy.access.keys import Issued
 from quiver.proxy.access.minting import mint
 from quiver.proxy.access.spending import spent_by
 from quiver.proxy.decoding import decode_body
-from quiver.proxy.server import Gateway
+from quiver.proxy.gateway import Gateway
 from quiver.schemas import errors
 from quiver.schemas.errors import ApiError
 from quiver.schemas.events import EventKind

@@ -4,7 +4,7 @@ import msgspec
 import trio
 from quart import Blueprint, Response, request
 from quiver.proxy.access.keys import Issued
-from quiver.proxy.server import Gateway
+from quiver.proxy.gateway import Gateway
 from quiver.schemas.keys import KeyIssued, KeyQuery, KeyReport, Rotation
 from quiver.schemas.saved import SavedKey
 

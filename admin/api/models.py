@@ -6,10 +6,10 @@ import msgspec
 import trio
 from quart import Blueprint, Response, request
 from quiver.proxy.decoding import decode_body
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.local.backend import EngineModel
 from quiver.proxy.local.loading import Loading
 from quiver.proxy.seams import World, offload
-from quiver.proxy.server import Gateway
 from quiver.schemas.admin import (
     AvailableList,
     LoadEvent,

@@ -7,9 +7,9 @@ import msgspec
 import trio
 from msgspec import UNSET
 from quiver.proxy.decoding import decode_body
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.remote.backend import RemoteServer
 from quiver.proxy.remote.connections import Origin
-from quiver.proxy.server import Gateway
 from quiver.schemas import errors
 from quiver.schemas.admin import Registration
 from quiver.schemas.config import RemoteBackend

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 import msgspec
 import trio
 from quart import Blueprint, Response, request
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.remote import health
 from quiver.proxy.remote.backend import RemoteServer
-from quiver.proxy.server import Gateway
 from quiver.schemas.admin import CheckReport, Deregistered, Registered
 from quiver.schemas.servers import DrainQuery, ModeReport, ServerQuery
 
