@@ -49,6 +49,10 @@ wheel:
 fuzz seconds="600":
     cargo run --release --locked --quiet -p quiver-core --example fuzz_gguf -- {{ seconds }}
 
+# Register a thousand servers while the gateway is killed at random moments: none that was acknowledged is lost (10 minutes)
+registrations count="1000": build
+    REGISTRATIONS="{{ count }}" pytest -s tests/e2e/test_registrations.py
+
 # Measure: throughput and latency of the gateway and of the engine
 bench *options: build
     python -m bench "$@"

@@ -24,7 +24,7 @@ from .content import Content
 from .inference import Inference, unknown_model
 from .metrics import Metrics
 from .record import Outcome, Progress, Record
-from .registry import Registry
+from .registry import OUT_OF_SERVICE, Registry
 from .reply import Downstream, DownstreamGone, Reply
 from .request import REQUEST_ID, Request, usable_id
 from .seams import World
@@ -220,7 +220,7 @@ class ExchangeHandler:
     async def _list_models(
         self, client: Client, request: Request, reply: Reply, progress: Progress, watch: Watch
     ) -> None:
-        cards = [_card(model, owner) for model, owner in self.registry.models().items() if client.allows(model)]
+        cards = [self._card(model, owner) for model, owner in self.registry.models().items() if client.allows(model)]
         await reply.complete(200, msgspec.json.encode(ModelList(cards)))
 
     async def _show_model(
@@ -230,7 +230,12 @@ class ExchangeHandler:
         owner = self.registry.models().get(model)
         if owner is None or not client.allows(model):
             raise unknown_model(model, self.registry, client)
-        await reply.complete(200, msgspec.json.encode(_card(model, owner)))
+        await reply.complete(200, msgspec.json.encode(self._card(model, owner)))
+
+    def _card(self, model: str, owner: str) -> ModelCard:
+        now, (target, *_) = trio.current_time(), self.registry.chain(model)
+        available = sum(backend.serving and backend.tier(now) < OUT_OF_SERVICE for backend in target.backends)
+        return ModelCard(id=model, created=0, owned_by=owner, available_servers=available)
 
     def _request_id(self, request: Request) -> str:
         return usable_id(request.header(b"x-request-id")) or self.world.request_id()
@@ -294,7 +299,3 @@ _ENDPOINTS = {f"/v1/{endpoint}": endpoint for endpoint in ("chat/completions", "
 def _endpoint_label(path: str) -> str:
     """A bounded label for metrics and records."""
     return "models" if path.startswith("/v1/models/") else "other"
-
-
-def _card(model: str, owner: str) -> ModelCard:
-    return ModelCard(id=model, created=0, owned_by=owner)

@@ -315,10 +315,13 @@ class TextCompletion(msgspec.Struct, frozen=True):
 
 
 class ModelCard(msgspec.Struct, frozen=True):
+    """A model on offer. `available_servers`: those in service that have it; not one of OpenAI's fields."""
+
     id: str
     created: int
     owned_by: str
     object: str = "model"
+    available_servers: int = 0
 
 
 class ModelList(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 """Questions about many requests: what they add up to, by one or two dimensions, from the roll-ups where those know it."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from quiver.schemas.history import Aggregate, AggregateQuery, Distribution
@@ -10,7 +11,7 @@ from .pages import Conditions, Question, conditions
 from .rollups import COUNTS, DAY, DIMENSIONS, FROM_REQUESTS, HOUR, SPEED_OF, SUMS, VIEWS
 
 # How many values, their sum, the largest, and how many were not above each bound.
-Spread = tuple[int, float, float, list[int]]
+Spread = tuple[int, float, float, tuple[int, ...]]
 # The group, the totals below, and the spread of each figure.
 Row = tuple[list[str | int], int, int, int, int, int, Spread, Spread, Spread]
 _TOTALS = ("requests", "failed", "retries", "prompt_tokens", "completion_tokens")
@@ -52,6 +53,7 @@ def aggregate(by: Sequence[str], row: Row) -> Aggregate:
     )
 
 
+@lru_cache(maxsize=4096)  # hours that are over are asked for again and again, and do not change
 def _distribution(figure: Figure, spread: Spread) -> Distribution:
     count, total, most, below = spread
     found = quantiles(figure.bounds, below, count, most)

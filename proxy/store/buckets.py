@@ -54,5 +54,6 @@ def quantiles(bounds: tuple[float, ...], below: Sequence[int], count: int, most:
             continue
         before = below[place - 1] if place else 0
         part = (rank - before) / (below[place] - before)
-        found.append(min(bounds[place] * STEP ** (part - 1), most))
+        low, high = bounds[place] / STEP, min(bounds[place], most)
+        found.append(low * (high / low) ** part if low < high else high)
     return found

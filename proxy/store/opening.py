@@ -40,6 +40,12 @@ class Opened:
     def __repr__(self) -> str:
         return f"<Opened {self.folder or 'in memory'}>"
 
+    def close(self) -> None:
+        """Close the database, and let others use the folder. Nobody may be using it."""
+        self.database.close()
+        if self.folder is not None:
+            self.folder.release()
+
     def suspect(self) -> None:
         """The database turns out to be damaged: the next start looks through all of it."""
         log = structlog.get_logger(component="store")

@@ -61,7 +61,7 @@ class Store:
         self.saved: Saved = opened.saved
         self.secret = opened.secret
         self.recovery = opened.recovery
-        self._opened, self._wall_clock = opened, wall_clock
+        self.opened, self._wall_clock = opened, wall_clock
         self._connection = Connection(opened.database, opened.suspect)
         self._writer = Writer(self._connection, config)
         self._reader = Reader(self.path, self._connection)
@@ -82,7 +82,7 @@ class Store:
         return cls(open_in_memory() if folder is None else open_folder(folder, wall_clock()), config, wall_clock)
 
     def __repr__(self) -> str:
-        return f"<Store {self._opened.folder or 'in memory'}>"
+        return f"<Store {self.opened.folder or 'in memory'}>"
 
     async def save_server(self, server: SavedServer) -> None:
         await self._change(registry.put, "servers", server.id, server)
@@ -140,7 +140,7 @@ class Store:
     @property
     def path(self) -> Path | None:
         """The database's file; None: it is in memory."""
-        return None if self._opened.folder is None else self._opened.folder.database
+        return None if self.opened.folder is None else self.opened.folder.database
 
     def statistics(self) -> Statistics:
         writer = self._writer
@@ -203,8 +203,7 @@ class Store:
         finally:
             self._reader.close()
             await self._connection.close()
-            if self._opened.folder is not None:
-                self._opened.folder.release()
+            self.opened.close()
 
     def close(self) -> None:
         """No more changes or notes; `write` ends when the rest is written."""
@@ -213,9 +212,7 @@ class Store:
     def release(self) -> None:
         """Let others use the folder, whatever became of this store; nothing happens when `write` has ended."""
         self._reader.close()
-        self._opened.database.close()
-        if self._opened.folder is not None:
-            self._opened.folder.release()
+        self.opened.close()
 
     def _health_changed(self, reason: str | None) -> None:
         self.told(reason)
@@ -229,8 +226,8 @@ class Store:
             with transaction(database, durable=True):
                 change(database, *args, **kwargs)
                 registry.count_change(database)
-            if self._opened.folder is not None:
-                renew_copy(self._opened.folder, database)
+            if self.opened.folder is not None:
+                renew_copy(self.opened.folder, database)
 
         try:
             async for attempt in AsyncRetrying(

@@ -54,7 +54,7 @@ def try_description(behind: Running, examples: int, folder: Path) -> subprocess.
         return done
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_description_holds(served: Running, tmp_path: Path) -> None:
     done = try_description(served, 2, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 import urllib.request
@@ -13,7 +14,7 @@ import pytest
 from bench.running import Running, gateway
 from tests.engine.chat_model import write_chat_model
 
-from .test_process import address, open_stream, post, send_chat, silent_backend, wait_for_in_flight
+from .test_process import address, chat, open_stream, post, send_chat, silent_backend, wait_for_in_flight
 
 
 def messages(running: Running) -> list[str]:
@@ -90,3 +91,34 @@ def test_load_is_aborted(slow_model: Path, number: signal.Signals) -> None:
         assert time.monotonic() - began < 5
         assert "Traceback" not in running.log.read_text()
         assert messages(running)[-1] == "stopped"
+
+
+def test_locked_database_is_warned_of(tmp_path: Path) -> None:
+    """Somebody else holds the database: what cannot be written is told, and the process ends all the same."""
+    with gateway(folder=tmp_path) as running:
+        database = sqlite3.connect(running.data / "quiver.db", isolation_level=None)
+        database.execute("BEGIN EXCLUSIVE")
+        assert post(running, chat("bolt", max_tokens=2))[0] == 200
+        began = time.monotonic()
+        running.process.send_signal(signal.SIGTERM)
+        code = running.process.wait(60)
+        assert time.monotonic() - began < 40
+        lines = [json.loads(line) for line in running.log.read_text().splitlines()]
+        database.close()
+    assert code == 143
+    assert lines[-1]["message"] == "stopped"
+    assert [line for line in lines if line["level"] in ("warning", "error") and line["component"] == "store"]
+    with gateway(folder=tmp_path) as running:
+        assert post(running, chat("bolt", max_tokens=2))[0] == 200
+        assert running.stop() == 130
+
+
+def test_starts_cleanly_after_every_end(tmp_path: Path) -> None:
+    """Nothing is left that a next start would stumble over, nor any temporary file."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
+        with gateway(folder=tmp_path) as running:
+            assert post(running, chat("bolt", max_tokens=2))[0] == 200
+            assert running.stop(number) in (130, 143, -9)
+            assert "Traceback" not in running.log.read_text()
+    left = {path.name for path in running.data.rglob("*") if path.is_file()}
+    assert left == {"quiver.db", "quiver.lock", "registrations.json", "quiver.jsonl"}

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from .gateways import BODY, OK, STREAM, answering, chats, code_in, keep, running, streaming
 from .servers import Asked, Farm, Said, response
+from .wires import read_until_close
 
 CLOSE = b"Connection: close"
 WHO = "admin@10.9.0.1"
@@ -45,6 +46,10 @@ async def test_model_whose_servers_are_paused_says_so(farm: Farm, autojump_clock
         await gateway.gateway.modes.pause("b1", WHO)
         received = await gateway.ask(BODY, CLOSE)
         assert (received[9:12], code_in(received)) == (b"503", "servers_paused")
+        client = await gateway.connect()
+        await client.send_all(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b'"id":"m"' in (listed := await read_until_close(client))
+        assert b'"available_servers":0' in listed
         assert b"retry-after: 30" in received.lower()
         assert chats(server) == 0
         gateway.signal(signal.SIGINT)

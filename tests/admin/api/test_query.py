@@ -54,6 +54,8 @@ REFUSED = [
     ("limit=101", "limit", "`limit`: expected a whole number <= 100"),
     ("since=nan", "since", "`since`: expected a number"),
     ("since=inf", "since", "`since`: expected a number"),
+    ("since=null", "since", "`since`: expected something other than `null`"),
+    ("stream=null", "stream", "`stream`: expected something other than `null`"),
     ("stream=maybe", "stream", "`stream`: expected `true` or `false`"),
     ("order=size", "order", "`order`: expected one of `duration`, `time`"),
 ]

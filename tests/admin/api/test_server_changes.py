@@ -239,6 +239,13 @@ async def test_trial_keeps_nothing(run_gateway: Run, speak: Speak) -> None:
     assert (await ask.ids(), events) == ([], [])
 
 
+@pytest.mark.parametrize("kind", ["json", "csv", "ndjson"])
+async def test_bad_cursor_is_refused_before_a_download(run_gateway: Run, kind: str) -> None:
+    ask = await run_gateway()
+    status, body = await ask("GET", f"/admin/history?cursor=0&format={kind}")
+    assert (status, body["error"]["param"]) == (400, "cursor")
+
+
 async def test_body_that_was_not_read_harms_nobody(run_gateway: Run) -> None:
     """Most clients send head and body one after the other; the reply to a head may be quicker."""
     ask = await run_gateway()

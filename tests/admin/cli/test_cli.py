@@ -180,7 +180,8 @@ def test_error_after_text_keeps_text(speak: Speak) -> None:
 
 
 def test_models_are_listed(speak: Speak) -> None:
-    body = b'{"object": "list", "data": [{"id": "bolt", "created": 0, "owned_by": "engine:bolt", "object": "model"}]}'
+    card = b'{"id": "bolt", "created": 0, "owned_by": "engine:bolt", "object": "model", "available_servers": 1}'
+    body = b'{"object": "list", "data": [%b]}' % card
     speaker = speak(reply("200 OK", body))
     assert json.loads(quiver_command("models", "--json", "--url", speaker.url).stdout) == json.loads(body)
     result = quiver_command("models", "--url", speaker.url)

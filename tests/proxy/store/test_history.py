@@ -214,3 +214,36 @@ async def test_figures_make_series() -> None:
             await store.wait_written()
         report = await store.history.series(SeriesQuery(step=3600))
         assert {series.name: len(series.points) for series in report.series} == {"open": 1, "rss": 1}
+
+
+async def test_rollups_agree_with_requests() -> None:
+    async with written(None, some(90)) as store:
+        for name in ("client", "model"):
+            # With both client and server there is no roll-up.
+            counted = await store.history.aggregate(AggregateQuery(by=(name, "server"), client="alice"))
+            rolled = await store.history.aggregate(AggregateQuery(by=(name,), client="alice"))
+            by_server = {each.group[name]: each for each in counted.groups}
+            assert len(by_server) == len(counted.groups) == len(rolled.groups)
+            for each in rolled.groups:
+                other = by_server[each.group[name]]
+                assert msgspec.structs.replace(each, group={}) == msgspec.structs.replace(other, group={})
+
+
+async def test_part_of_the_time_is_added_up() -> None:
+    records = [record(at=NOON - hours * 3600.0) for hours in range(24 * 6)]
+    async with written(None, records) as store:
+        history = store.history
+        for since, until in [
+            (NOON - 3.2 * DAY, NOON - 0.3 * DAY),
+            (NOON - 7200, NOON),
+            (NOON - 1.2 * DAY, None),
+            (None, NOON),
+        ]:
+            report = await history.aggregate(AggregateQuery(by=("model",), since=since, until=until))
+            expected = sum(
+                (report.since is None or each.at >= report.since) and (report.until is None or each.at < report.until)
+                for each in records
+            )
+            assert sum(each.requests for each in report.groups) == expected
+            hours = await history.aggregate(AggregateQuery(by=("hour",), since=since, until=until))
+            assert sum(each.requests for each in hours.groups) == expected

@@ -111,7 +111,7 @@ def test_folder_is_chosen() -> None:
 async def test_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
     async with running(tmp_path) as store:
         await store.save_server(server("before"))
-        database = store._opened.database
+        database = store.opened.database
         [pages] = database.execute("PRAGMA page_count").fetchone()
         database.execute(f"PRAGMA max_page_count = {pages}")
         kept = 0
@@ -133,7 +133,7 @@ async def test_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
 
 async def test_locked_database_is_waited_for(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with running(tmp_path) as store:
-        store._opened.database.execute("PRAGMA busy_timeout = 1")
+        store.opened.database.execute("PRAGMA busy_timeout = 1")
         other = sqlite3.connect(tmp_path / "quiver.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(ApiError, match="another process keeps the database locked"):
