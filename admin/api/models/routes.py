@@ -19,10 +19,10 @@ from quiver.schemas.admin import (
     ModelSource,
 )
 
-from .answers import add_options, json_reply
-from .bodies import json_body
-from .lock import actor_of
-from .model_report import report
+from ..answers import add_options, json_reply
+from ..bodies import json_body
+from ..lock import actor_of
+from .report import report
 
 # How often a follower of a load is told how far it is.
 INTERVAL = 0.25
