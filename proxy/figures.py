@@ -16,7 +16,7 @@ from .tunnel.figures import link_figures
 from .tunnel.joined import JoinedServer
 
 if TYPE_CHECKING:
-    from .server import Gateway, State
+    from .gateway import Gateway, State
 
 
 def gateway_figures(gateway: Gateway) -> Iterator[Figure]:

@@ -24,7 +24,7 @@ from .remote import health
 from .remote.backend import RemoteServer, id_of
 
 if TYPE_CHECKING:
-    from .server import Gateway
+    from .gateway import Gateway
 
 # Told of a configuration that takes effect; of the one before again, when that had to be undone.
 Applier = Callable[[Config], None]

@@ -12,7 +12,7 @@ import trio
 from .seams import offload
 
 if TYPE_CHECKING:
-    from .server import Gateway
+    from .gateway import Gateway
     from .store.store import Store
 
 SAMPLE = 60.0

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import structlog
 import trio
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.reconfigure import Refused
 from quiver.proxy.seams import offload
-from quiver.proxy.server import Gateway
 from quiver.schemas.configuration import ConfigReport, Reloaded
 from quiver.schemas.settings import Change
 

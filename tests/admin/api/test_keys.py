@@ -11,9 +11,9 @@ import pytest
 import trio
 from quiver.admin.api.app import create_app
 from quiver.proxy.access.minting import is_minted
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.record import Record
 from quiver.proxy.seams import World
-from quiver.proxy.server import Gateway
 from quiver.proxy.store.store import Store
 from quiver.proxy.testing import SimulatedNetwork
 from quiver.schemas import errors

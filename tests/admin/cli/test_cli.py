@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import quiver
-from quiver.admin.api.report import duration
+from quiver.admin.api.status import duration
 from quiver.admin.cli.app import app
 from typer.testing import CliRunner, Result
 

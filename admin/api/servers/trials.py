@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 import trio
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.remote import health
-from quiver.proxy.server import Gateway
 from quiver.schemas.config import Capabilities, RemoteBackend
 from quiver.schemas.servers import Detection, Entry, Trial, TrialReport
 

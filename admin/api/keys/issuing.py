@@ -5,33 +5,32 @@ Every change is saved before it counts, and counts before it is told of. A new k
 
 import hmac
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import trio
 from quiver.proxy.access.keys import Issued
 from quiver.proxy.access.minting import mint
 from quiver.proxy.access.spending import spent_by
-from quiver.proxy.decoding import decode_body
-from quiver.proxy.server import Gateway
+from quiver.proxy.gateway import Gateway
 from quiver.schemas import errors
 from quiver.schemas.errors import ApiError
 from quiver.schemas.events import EventKind
 from quiver.schemas.keys import KeyPatch, KeyWanted, Rotation
 from quiver.schemas.saved import SavedKey
 
-from ..logs.redactor import REDACTOR
+from ...logs.redactor import REDACTOR
+from ..bodies import explained_body
 
-T = TypeVar("T")
 # Raises `ApiError` when the key is not in the state that the request was meant for.
 Guard = Callable[[SavedKey], None]
 HINT = 4
 
-# What a field's pattern asks for, in words.
+# What a field's pattern and length ask for, in words.
 _FORMS = {
     "name": "1 to 64 letters, digits, dots, hyphens, underscores or `@`",
     "key": "24 to 256 printable ASCII characters without blanks",
-    "models": "printable characters without blanks",
+    "models": "printable characters without blanks, 255 at most",
 }
 
 _decode_wanted = msgspec.json.Decoder(KeyWanted).decode
@@ -41,17 +40,17 @@ _decode_rotation = msgspec.json.Decoder(Rotation).decode
 
 def decoded(body: bytes) -> KeyWanted:
     """The key that a request asks for. Raises `ApiError` (400) with the field at fault; what stands in it is not repeated."""
-    return _decoded(body, _decode_wanted)
+    return explained_body(body, _decode_wanted, _FORMS)
 
 
 def decoded_patch(body: bytes) -> KeyPatch:
     """What a request asks to change. Raises as `decoded`."""
-    return _decoded(body, _decode_patch)
+    return explained_body(body, _decode_patch, _FORMS)
 
 
 def decoded_rotation(body: bytes) -> Rotation:
     """How a key is to be replaced. Raises as `decoded`."""
-    return _decoded(body, _decode_rotation)
+    return explained_body(body, _decode_rotation, _FORMS)
 
 
 def issued(gateway: Gateway, id: str) -> Issued:
@@ -150,16 +149,6 @@ async def revoke(gateway: Gateway, id: str, actor: str, guard: Guard) -> Issued:
         made = await _put(gateway, key)
     _note(gateway, "key.revoked", key, actor)
     return made
-
-
-def _decoded(body: bytes, decode: Callable[[bytes], T]) -> T:
-    try:
-        return decode_body(body, decode)
-    except ApiError as error:
-        form = _FORMS.get((error.param or "").partition("[")[0])
-        if form is None or not ("matching regex" in error.message or "of length" in error.message):
-            raise
-        raise ApiError(error.kind, f"`{error.param}`: expected {form}", param=error.param) from None
 
 
 def _current(gateway: Gateway, id: str, guard: Guard) -> Issued:

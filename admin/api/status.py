@@ -8,8 +8,8 @@ import msgspec
 import quiver
 
 if TYPE_CHECKING:  # the command line reads reports without loading the gateway
+    from quiver.proxy.gateway import Gateway
     from quiver.proxy.registry import BackendStatus
-    from quiver.proxy.server import Gateway
 
 
 class HealthReport(msgspec.Struct, frozen=True):

@@ -5,19 +5,20 @@ from collections.abc import AsyncIterator
 import msgspec
 import trio
 from quart import Blueprint, Response, request
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.remote import health
 from quiver.proxy.remote.backend import RemoteServer
-from quiver.proxy.server import Gateway
 from quiver.schemas.admin import CheckReport, Deregistered, Registered
 from quiver.schemas.errors import ApiError
 from quiver.schemas.servers import DrainQuery, ModeReport, ServerQuery
 
-from . import listing, registration, trials, versions
-from .answers import add_options, json_reply
-from .bodies import MERGE_PATCH, json_body
-from .lock import actor_of
-from .query import decoded_query
-from .server_report import details, report
+from .. import versions
+from ..answers import add_options, json_reply
+from ..bodies import MERGE_PATCH, json_body
+from ..lock import actor_of
+from ..query import decoded_query
+from . import listing, registration, trials
+from .report import details, report
 
 # How often a follower of a drain is told how many requests are left.
 INTERVAL = 0.5

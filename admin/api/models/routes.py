@@ -6,10 +6,10 @@ import msgspec
 import trio
 from quart import Blueprint, Response, request
 from quiver.proxy.decoding import decode_body
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.local.backend import EngineModel
 from quiver.proxy.local.loading import Loading
 from quiver.proxy.seams import World, offload
-from quiver.proxy.server import Gateway
 from quiver.schemas.admin import (
     AvailableList,
     LoadEvent,
@@ -19,10 +19,10 @@ from quiver.schemas.admin import (
     ModelSource,
 )
 
-from .answers import add_options, json_reply
-from .bodies import json_body
-from .lock import actor_of
-from .model_report import report
+from ..answers import add_options, json_reply
+from ..bodies import json_body
+from ..lock import actor_of
+from .report import report
 
 # How often a follower of a load is told how far it is.
 INTERVAL = 0.25

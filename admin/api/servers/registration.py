@@ -1,34 +1,31 @@
 """Registering servers while the gateway runs: what a request asks for, and which server it means. `changes` does it."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import trio
 from msgspec import UNSET
-from quiver.proxy.decoding import decode_body
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.remote.backend import RemoteServer
 from quiver.proxy.remote.connections import Origin
-from quiver.proxy.server import Gateway
 from quiver.schemas import errors
 from quiver.schemas.admin import Registration
 from quiver.schemas.config import RemoteBackend
 from quiver.schemas.errors import ApiError
 from quiver.schemas.servers import Detection, ServerPatch, Trial
 
-from ..logs.redactor import REDACTOR
+from ...logs.redactor import REDACTOR
+from ..bodies import explained_body
 from .changes import Change, Guard, refuse_configured, refuse_joined, taken
 from .trials import completed, detected
 
-S = TypeVar("S")
-
-# What a field's pattern asks for, in words.
+# What a field's pattern and length ask for, in words.
 _FORMS = {
-    "endpoint_url": "an address such as `http://192.168.1.20:8000`, without user, query or fragment",
+    "endpoint_url": "an address such as `http://192.168.1.20:8000`, without user, query or fragment, 2048 characters at most",
     "name": "1 to 64 letters, digits, dots, hyphens or underscores",
-    "model_name": "printable characters without blanks",
-    "models": "printable characters without blanks",
-    "api_key": "printable ASCII characters without blanks",
+    "model_name": "printable characters without blanks, 255 at most",
+    "models": "printable characters without blanks, 255 at most",
+    "api_key": "printable ASCII characters without blanks, 4096 at most",
 }
 
 _decode = msgspec.json.Decoder(Registration).decode
@@ -38,17 +35,17 @@ _decode_patch = msgspec.json.Decoder(ServerPatch).decode
 
 def decoded(body: bytes) -> Registration:
     """What a request asks for. Raises `ApiError` (400) with the field at fault; what stands in it is not repeated."""
-    return _explained(body, _decode)
+    return explained_body(body, _decode, _FORMS)
 
 
 def decoded_trial(body: bytes) -> Trial:
     """What is to be tried. Raises `ApiError` (400) like `decoded`."""
-    return _explained(body, _decode_trial)
+    return explained_body(body, _decode_trial, _FORMS)
 
 
 def decoded_patch(body: bytes) -> ServerPatch:
     """What is to change. Raises `ApiError` (400) like `decoded`."""
-    return _explained(body, _decode_patch)
+    return explained_body(body, _decode_patch, _FORMS)
 
 
 async def register(gateway: Gateway, wanted: Registration, actor: str) -> tuple[RemoteServer, bool, Detection | None]:
@@ -199,13 +196,3 @@ def _merge(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
         else:
             merged[name] = _merge(merged.get(name, {}), value) if isinstance(value, dict) else value
     return merged
-
-
-def _explained(body: bytes, decode: Callable[[bytes], S]) -> S:
-    try:
-        return decode_body(body, decode)
-    except ApiError as error:
-        form = _FORMS.get((error.param or "").partition("[")[0])
-        if form is None or "matching regex" not in error.message:
-            raise
-        raise ApiError(error.kind, f"`{error.param}`: expected {form}", param=error.param) from None

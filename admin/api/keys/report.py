@@ -6,8 +6,8 @@ from typing import Any
 from quiver.proxy.access.buckets import TokenBucket
 from quiver.proxy.access.client import Client
 from quiver.proxy.access.keys import Issued
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.seams import World
-from quiver.proxy.server import Gateway
 from quiver.schemas.keys import BudgetReport, KeyReport, KeyState, LimitReport
 from quiver.schemas.saved import SavedKey
 

@@ -4,15 +4,16 @@ import msgspec
 import trio
 from quart import Blueprint, Response, request
 from quiver.proxy.access.keys import Issued
-from quiver.proxy.server import Gateway
+from quiver.proxy.gateway import Gateway
 from quiver.schemas.keys import KeyIssued, KeyQuery, KeyReport, Rotation
 from quiver.schemas.saved import SavedKey
 
-from . import issuing, key_listing, key_report, versions
-from .answers import json_reply
-from .bodies import MERGE_PATCH, json_body
-from .lock import actor_of
-from .query import decoded_query
+from .. import versions
+from ..answers import json_reply
+from ..bodies import MERGE_PATCH, json_body
+from ..lock import actor_of
+from ..query import decoded_query
+from . import issuing, listing, report
 
 
 def add_keys(api: Blueprint, gateway: Gateway) -> None:
@@ -29,11 +30,11 @@ def add_keys(api: Blueprint, gateway: Gateway) -> None:
     @api.get("/keys")
     async def list_keys() -> Response:
         query = decoded_query(request, KeyQuery)
-        return json_reply(key_listing.page(key_report.reports(gateway, trio.current_time()), query))
+        return json_reply(listing.page(report.reports(gateway, trio.current_time()), query))
 
     @api.get("/keys/<id>")
     async def show_key(id: str) -> Response:
-        if (configured := key_report.configured(gateway, id, trio.current_time())) is not None:
+        if (configured := report.configured(gateway, id, trio.current_time())) is not None:
             return json_reply(configured)
         found = issuing.issued(gateway, id)
         return await versions.conditional(request, json_reply(_report(found)), found.key)
@@ -54,7 +55,7 @@ def add_keys(api: Blueprint, gateway: Gateway) -> None:
         return _told_once(made, text, 200)
 
     def _report(found: Issued) -> KeyReport:
-        return key_report.issued(found, gateway.world, trio.current_time())
+        return report.issued(found, gateway.world, trio.current_time())
 
     def _told(found: Issued) -> Response:
         return versions.tagged(json_reply(_report(found)), found.key)

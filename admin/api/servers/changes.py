@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 import trio
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.remote import health
 from quiver.proxy.remote.backend import RemoteServer
-from quiver.proxy.server import Gateway
 from quiver.schemas import errors
 from quiver.schemas.config import RemoteBackend
 from quiver.schemas.errors import ApiError
