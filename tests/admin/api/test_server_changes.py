@@ -256,7 +256,8 @@ async def test_followed_drain_of_a_server_that_is_another_by_then(
             assert (await ask(method, path, body, Content_Type="application/merge-patch+json"))[0] == 200
             server.load.returned()
             while b"data: [DONE]" not in received:
-                assert (data := await client.receive_some()), received[-300:]
+                data = await client.receive_some()
+                assert data, received[-300:]
                 received += data
     assert received.count(b"data: ") < 20
     assert ends in received.rpartition(b"data: [DONE]")[0].rpartition(b"data: ")[2]
