@@ -15,22 +15,16 @@ from .access.cors import cross_origin
 from .access.forwarding import Proxies
 from .access.keys import KeyRing
 from .access.spending import spent_before
-from .accounting import Ledger, Sink
 from .admission.admission import Admission
 from .egress import open_wire, operator_policy
-from .events import Journal
 from .exchange import ExchangeHandler
-from .exposition import Page
-from .figures import gateway_figures
 from .inference import Inference
 from .local.backend import EngineModel
 from .local.catalogue import Catalogue
 from .local.gpu import GpuFigures
 from .local.loading import EngineLoader, Loader
 from .local.models import LocalModels
-from .metrics import Metrics
 from .network import Wire
-from .record import Record
 from .registry import Backend, BackendStatus, Registry
 from .remote import questions
 from .remote.backend import RemoteServer
@@ -40,7 +34,13 @@ from .remote.standings import Standings
 from .reuse.store import ReuseStore
 from .seams import World
 from .store.store import Store
-from .tracing import Tracer, Tracing
+from .telemetry.accounting import Ledger, Sink
+from .telemetry.exposition import Page
+from .telemetry.figures import gateway_figures
+from .telemetry.journal import Journal
+from .telemetry.metrics import Metrics
+from .telemetry.record import Record
+from .telemetry.tracing import Tracer, Tracing
 from .tunnel.joins import Joins
 
 State = Literal["starting", "ready", "draining"]

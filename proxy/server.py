@@ -21,21 +21,21 @@ import trio
 from hypercorn.typing import ASGIFramework
 from quiver.schemas.config import Config, Telemetry
 
-from . import upkeep
-from .accounting import Sink
 from .gateway import Gateway
 from .handover import HypercornControl
-from .levels import LEVELS
 from .listener import Listener
 from .local.loading import Loader
-from .loop_lag import watch_lag
-from .metrics_port import MetricsPort
 from .network import Acceptor, listen_locally
 from .remote.backend import RemoteServer
 from .seams import World, offload
 from .shutdown import Shutdown
 from .store.store import Store
-from .tracing import Tracer
+from .telemetry import upkeep
+from .telemetry.accounting import Sink
+from .telemetry.levels import LEVELS
+from .telemetry.loop_lag import watch_lag
+from .telemetry.port import MetricsPort
+from .telemetry.tracing import Tracer
 from .tunnel.door import JoinDoor
 
 # What sending the last spans may take.
