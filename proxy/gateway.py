@@ -39,6 +39,7 @@ from .remote import health, questions
 from .remote.backend import RemoteServer
 from .remote.modes import Modes, entry_of
 from .remote.standings import Standings
+from .request import REQUEST_ID
 from .reuse.store import ReuseStore
 from .seams import World
 from .store.store import Store
@@ -281,6 +282,7 @@ class Gateway:
             self._checks.start_soon(self._check, server, scope)
 
     async def _check(self, server: RemoteServer, scope: trio.CancelScope) -> None:
+        REQUEST_ID.set(None)  # this goes on when the request that brought the server has long been answered
         with scope:
             while True:
                 try:

@@ -98,7 +98,6 @@ async def test_patch_changes_what_is_given(run_gateway: Run, speak: Speak) -> No
     assert (details["max_concurrency"], details["has_key"]) == (None, True)
     assert details["capabilities"]["context_length"] == 4096
     assert details["capabilities"]["max_tokens"] == 512
-    assert details["health"] == "healthy"
     (event,) = (each for each in events if each.kind != "server.state")
     assert (event.kind, event.subject, event.actor) == ("server.changed", "lab", "127.0.0.1")
     assert event.details["changes"]["metadata"] == {
@@ -221,6 +220,19 @@ async def test_every_change_is_noted_and_kept(run_gateway: Run, speak: Speak) ->
     assert SECRET not in str(events)
 
 
+async def test_what_a_watch_finds_is_no_part_of_the_registration(run_gateway: Run, speak: Speak) -> None:
+    ask, lab = await run_gateway(), speak(MODELS)
+    await ask("POST", "/admin/register", {"endpoint_url": lab.url, **LAB})
+    events, server = noted(ask), ask.gateway.registry.get("lab")
+    assert isinstance(server, RemoteServer)
+    lab.reply = BROKEN
+    with trio.fail_after(20):
+        while not any(event.kind == "server.state" for event in events):
+            server.bell.ring()
+            await trio.sleep(0.05)
+    assert [event.request_id for event in events if event.kind == "server.state"] == [None]
+
+
 async def test_drain_is_followed(run_gateway: Run, speak: Speak) -> None:
     ask, lab = await run_gateway(), speak(MODELS)
     await ask("POST", "/admin/register", {"endpoint_url": lab.url, **LAB})
@@ -256,7 +268,8 @@ async def test_followed_drain_of_a_server_that_is_another_by_then(
             assert (await ask(method, path, body, Content_Type="application/merge-patch+json"))[0] == 200
             server.load.returned()
             while b"data: [DONE]" not in received:
-                assert (data := await client.receive_some()), received[-300:]
+                data = await client.receive_some()
+                assert data, received[-300:]
                 received += data
     assert received.count(b"data: ") < 20
     assert ends in received.rpartition(b"data: [DONE]")[0].rpartition(b"data: ")[2]
