@@ -14,12 +14,13 @@ import trio
 import typer
 from hypercorn.typing import ASGIFramework
 from quiver.proxy import server
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.local.backend import EngineModel
 from quiver.proxy.remote.backend import RemoteServer
 from quiver.proxy.store.failure import StoreError
 from quiver.proxy.store.folder import data_folder
 from quiver.proxy.store.store import Store
-from quiver.proxy.tracing import Tracer
+from quiver.proxy.telemetry.tracing import Tracer
 from quiver.schemas.admin import ModelDescription
 from quiver.schemas.config import Config
 
@@ -113,7 +114,7 @@ class Startup:
         self._models: list[str] = []
         self.records = RecordLog(pipeline, prompts=config.log.prompts, gpu=GpuWatch())
 
-    def control(self, gateway: server.Gateway) -> ASGIFramework:
+    def control(self, gateway: Gateway) -> ASGIFramework:
         self._models = list(gateway.registry.models())
         self.records.describe = described(gateway)
         REDACTOR.learn(*(backend.config.api_key for backend in gateway.registry if isinstance(backend, RemoteServer)))
@@ -133,7 +134,7 @@ class Startup:
             log.info("listening", url=url, access=access(listening), models=self._models)
 
 
-def described(gateway: server.Gateway) -> Callable[[str], ModelDescription | None]:
+def described(gateway: Gateway) -> Callable[[str], ModelDescription | None]:
     """What the model behind a server's id is, when the engine has it in memory."""
 
     def describe(id: str) -> ModelDescription | None:

@@ -101,8 +101,10 @@ class Gate:
         """None when the client leaves. How long it may be silent ahead of a request is Hypercorn's business."""
         while self.busy or not self._parser.buffered:
             if self._parser.buffered > READ_AHEAD:
-                await trio.sleep_forever()
-            if not await self._read(inf):
+                with trio.CancelScope() as self._reading:
+                    await trio.sleep_forever()  # until `answered`
+                self._reading = None
+            elif not await self._read(inf):
                 return None
         return await self._wait_for(self._parser.head, trio.current_time() + self._config.head_timeout, "head")
 

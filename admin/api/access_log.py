@@ -4,9 +4,9 @@ import structlog
 import trio
 from quart import Response, g, request
 from quart_trio import QuartTrio
-from quiver.proxy.levels import DEBUG, ERROR, INFO, WARNING
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.request import REQUEST_ID, usable_id
-from quiver.proxy.server import Gateway
+from quiver.proxy.telemetry.levels import DEBUG, ERROR, INFO, WARNING
 
 from .lock import header_lookup
 

@@ -2,7 +2,7 @@
 
 import trio
 from quart import Blueprint, Response, request
-from quiver.proxy.server import Gateway
+from quiver.proxy.gateway import Gateway
 
 from ..configuration.live import LiveConfiguration
 from ..logs.pipeline import Pipeline
@@ -11,11 +11,11 @@ from .configuration import add_configuration
 from .figures import figures
 from .history import add_history
 from .join import add_join
-from .keys import add_keys
+from .keys.routes import add_keys
 from .lock import admit_operator
 from .logs import add_logs
-from .models import add_models
-from .servers import add_servers
+from .models.routes import add_models
+from .servers.routes import add_servers
 
 
 def admin_api(gateway: Gateway, began: float, pipeline: Pipeline, live: LiveConfiguration) -> Blueprint:

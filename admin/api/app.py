@@ -1,5 +1,5 @@
-"""The control plane's web application, beside the inference API on the same port: health, status, metrics, API page, and
-the admin API of `servers`.
+"""The control plane's web application, beside the inference API on the same port: health, status, metrics, API page, and the
+admin API of `administration`.
 
 A Quart-Trio application over one running `Gateway`. Errors are OpenAI's envelope here too.
 """
@@ -14,8 +14,8 @@ import trio
 from quart import Response, g, redirect, request
 from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.registry import OUT_OF_SERVICE
-from quiver.proxy.server import Gateway
 from quiver.schemas import errors
 from quiver.schemas.errors import ApiError, ErrorKind
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
@@ -29,7 +29,7 @@ from .administration import admin_api
 from .answers import json_reply
 from .hardening import harden
 from .lock import header_lookup
-from .report import HealthReport, VersionReport, report_on
+from .status import HealthReport, VersionReport, report_on
 
 # Swagger UI sets styles through the DOM and uses images inside its style sheet; nothing comes from another host.
 PAGE_POLICY = (

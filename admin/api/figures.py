@@ -1,9 +1,9 @@
 """The gateway's figures since its start, as `/admin/stats` tells them."""
 
 import msgspec
-from quiver.proxy.metrics import Metrics
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.remote.backend import RemoteServer
-from quiver.proxy.server import Gateway
+from quiver.proxy.telemetry.metrics import Metrics
 from quiver.schemas.admin import (
     AdmissionFigures,
     ClientFigures,

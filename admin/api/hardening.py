@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from quart import Response, request
 from quart_trio import QuartTrio
 from quiver.proxy.access.limits import Header
-from quiver.proxy.server import Gateway
+from quiver.proxy.gateway import Gateway
 from werkzeug.datastructures import Headers
 
 from .lock import header_lookup

@@ -32,7 +32,8 @@ def refuse_changed(request: Request, entry: Versioned) -> None:
     if "If-Match" not in request.headers:
         return
     wanted = request.if_match
-    if not wanted.star_tag and tag_of(entry) not in {tag.partition(".")[0] for tag in wanted}:
+    seen = {tag.partition(".")[0] for tag in wanted if tag}  # the empty tag comes as None
+    if not wanted.star_tag and tag_of(entry) not in seen:
         raise ApiError(errors.VERSION_MISMATCH, f"It was changed meanwhile, and is at version {entry.version} now")
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import quiver
 import typer
 
-from ..api.report import COLUMNS, StatusReport, by_need, row, summary, totals
+from ..api.status import COLUMNS, StatusReport, by_need, row, summary, totals
 from . import bench as bench_commands
 from . import config as config_commands
 from .chat import Answer, Question

@@ -12,7 +12,7 @@ from quiver.schemas.config import Limits, RemoteBackend
 from quiver.schemas.join import Offer
 from quiver.schemas.servers import Detection
 
-from ..api.trials import completed
+from ..api.servers.trials import completed
 
 # A server on this machine answers at once, or is not there yet.
 PATIENCE = 5.0

@@ -15,9 +15,10 @@ import trio.testing
 from hypercorn.typing import ASGIFramework
 from quiver.schemas.saved import SavedServer
 
+from ..gateway import Gateway
 from ..remote.backend import RemoteServer
 from ..seams import World, offload_runner
-from ..server import Gateway, run
+from ..server import run
 from ..shutdown import CLOSE_TIMEOUT
 from .clients import MANNERS, Client
 from .evidence import Evidence

@@ -10,6 +10,7 @@ import trio
 from quiver.proxy.handover import HypercornControl
 from quiver.proxy.listener import Listener
 from quiver.proxy.network import Address, Wire
+from quiver.proxy.session import READ_AHEAD
 from quiver.proxy.testing import SimulatedNetwork
 from quiver.schemas.config import Server
 from trio.testing import MockClock
@@ -200,3 +201,18 @@ async def test_refusals_are_recorded(build: Build, autojump_clock: MockClock) ->
         nursery.cancel_scope.cancel()
     [record] = records(handler)
     assert (record.client, record.status, record.error) == ("10.9.0.1", 413, "body_too_large")
+
+
+async def test_goes_on_after_it_had_to_hold_a_client_back(build: Build, autojump_clock: MockClock) -> None:
+    """A client that sends its next request ahead, longer than what is read ahead."""
+    body = b"x" * (2 * READ_AHEAD)
+    following = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    async with connected(build, Server(keep_alive=75)) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(client.send_all, b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" + following)
+        with trio.fail_after(60):
+            received = b""
+            while not received.endswith(b"x>"):
+                data = await client.receive_some()
+                assert data, f"closed after {received[-200:]!r}"
+                received += data
+        assert received.count(b"HTTP/1.1 200") == 2

@@ -43,7 +43,7 @@ class Operation:
         if self.request is not None:
             found |= {400, 408, 413, 415}
         if self.query is not None:
-            found.add(400)
+            found |= {400, 414}
         if self.tagged and self.method != "get":
             found.add(412)
         return tuple(sorted(found))

@@ -4,7 +4,7 @@ from quiver.schemas.admin import (
     StatsReport,
 )
 
-from ..report import HealthReport, StatusReport, VersionReport
+from ..status import HealthReport, StatusReport, VersionReport
 from .operation import ADMIN_FAILURES, Operation
 
 SERVICE = (

@@ -11,7 +11,8 @@ import pytest
 import trio
 from quiver.admin.api.app import create_app
 from quiver.proxy import server
-from quiver.proxy.server import Gateway, Listening
+from quiver.proxy.gateway import Gateway
+from quiver.proxy.server import Listening
 from quiver.schemas.config import Config, Engine, Server
 
 

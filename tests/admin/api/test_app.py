@@ -12,8 +12,8 @@ import trio.testing
 from quart_trio import QuartTrio
 from quiver.admin.api.app import create_app, kind_of
 from quiver.admin.api.operations import OPERATIONS
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.registry import BackendStatus
-from quiver.proxy.server import Gateway
 from quiver.schemas import errors
 
 from ..conftest import KEY, BuildGateway

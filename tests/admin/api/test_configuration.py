@@ -7,7 +7,7 @@ import pytest
 from quiver.admin.api.app import create_app
 from quiver.admin.configuration.live import LiveConfiguration
 from quiver.admin.configuration.settings import Sources
-from quiver.proxy.server import Gateway
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.testing import fixed_world
 
 KEY = "the-operators-key"

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 from quiver.admin.api.app import create_app
-from quiver.proxy.server import Gateway
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.testing import fixed_world
 from quiver.schemas.config import Auth, Config, Cors, Engine, Server
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 from quart_trio import QuartTrio
 from quiver.admin.api.app import create_app
-from quiver.proxy.server import Gateway
+from quiver.proxy.gateway import Gateway
 
 from ...proxy.samples import record
 from ..conftest import BuildGateway

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import trio
 from quiver.admin.api.app import create_app
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.seams import World
-from quiver.proxy.server import Gateway, Listening, run
+from quiver.proxy.server import Listening, run
 from quiver.proxy.tunnel.joiner import Joiner, JoinRefused
 from quiver.schemas.config import Config, Engine, Server
 from quiver.schemas.join import PROTOCOL, Offer

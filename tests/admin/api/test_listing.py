@@ -1,7 +1,7 @@
 """A page of servers: every filter, every order, and pages that together hold each server once."""
 
 import pytest
-from quiver.admin.api.listing import page
+from quiver.admin.api.servers.listing import page
 from quiver.schemas.admin import Connections, ServerReport
 from quiver.schemas.errors import ApiError
 from quiver.schemas.saved import Metadata

@@ -14,7 +14,8 @@ import trio
 from quiver.admin.api.app import create_app
 from quiver.admin.cli.app import app
 from quiver.proxy import server
-from quiver.proxy.server import Gateway, Listening
+from quiver.proxy.gateway import Gateway
+from quiver.proxy.server import Listening
 from quiver.proxy.testing.models import GIB, ScriptedFile, ScriptedLoader
 from quiver.schemas.config import Auth, Config, Engine, LocalModel, Server
 from typer.testing import CliRunner

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import trio
+from quiver.proxy.remote.backend import RemoteServer
 from quiver.schemas.config import Health, RemoteBackend
 from quiver.schemas.events import Event
 from quiver.schemas.saved import SavedServer
@@ -97,7 +98,6 @@ async def test_patch_changes_what_is_given(run_gateway: Run, speak: Speak) -> No
     assert (details["max_concurrency"], details["has_key"]) == (None, True)
     assert details["capabilities"]["context_length"] == 4096
     assert details["capabilities"]["max_tokens"] == 512
-    assert details["health"] == "healthy"
     (event,) = (each for each in events if each.kind != "server.state")
     assert (event.kind, event.subject, event.actor) == ("server.changed", "lab", "127.0.0.1")
     assert event.details["changes"]["metadata"] == {
@@ -161,6 +161,7 @@ async def test_change_of_another_version_is_refused(
     wanted = {**body, "endpoint_url": lab.url} if body and "endpoint_url" in body else body
     status, told = await ask(method, path, wanted, If_Match=old)
     assert (status, told["error"]["code"]) == (412, "version_mismatch")
+    assert (await ask(method, path, wanted, If_Match='"", "other"'))[0] == 412
     _, details = await ask("GET", "/admin/servers/lab")
     assert (details["version"], details["mode"], details["weight"]) == (2, "serving", 3)
     _, headers = await headers_of(ask, "GET", "/admin/servers/lab")
@@ -219,12 +220,59 @@ async def test_every_change_is_noted_and_kept(run_gateway: Run, speak: Speak) ->
     assert SECRET not in str(events)
 
 
+async def test_what_a_watch_finds_is_no_part_of_the_registration(run_gateway: Run, speak: Speak) -> None:
+    ask, lab = await run_gateway(), speak(MODELS)
+    await ask("POST", "/admin/register", {"endpoint_url": lab.url, **LAB})
+    events, server = noted(ask), ask.gateway.registry.get("lab")
+    assert isinstance(server, RemoteServer)
+    lab.reply = BROKEN
+    with trio.fail_after(20):
+        while not any(event.kind == "server.state" for event in events):
+            server.bell.ring()
+            await trio.sleep(0.05)
+    assert [event.request_id for event in events if event.kind == "server.state"] == [None]
+
+
 async def test_drain_is_followed(run_gateway: Run, speak: Speak) -> None:
     ask, lab = await run_gateway(), speak(MODELS)
     await ask("POST", "/admin/register", {"endpoint_url": lab.url, **LAB})
     status, told = await ask("POST", "/admin/servers/lab/drain?wait=5")
     assert (status, told) == (200, {"registration_id": "lab", "mode": "paused", "in_flight": 0})
     assert (await ask("POST", "/admin/servers/lab/drain?wait=-1"))[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "ends"),
+    [
+        ("PATCH", "/admin/servers/lab", {"weight": 2}, b'"mode":"paused"'),
+        ("DELETE", "/admin/register/lab", None, b'"code":"not_found"'),
+    ],
+    ids=["changed", "taken out"],
+)
+async def test_followed_drain_of_a_server_that_is_another_by_then(
+    run_gateway: Run, speak: Speak, method: str, path: str, body: object, ends: bytes
+) -> None:
+    ask, lab = await run_gateway(), speak(MODELS)
+    await ask("POST", "/admin/register", {"endpoint_url": lab.url, **LAB})
+    server = ask.gateway.registry.get("lab")
+    assert isinstance(server, RemoteServer)
+    server.load.taken()
+    host, _, port = ask.netloc.partition(":")
+    head = f"POST /admin/servers/lab/drain?wait=2 HTTP/1.1\r\nHost: {ask.netloc}\r\nAccept: text/event-stream\r\n\r\n"
+    with trio.fail_after(20):
+        async with await trio.open_tcp_stream(host, int(port)) as client:
+            await client.send_all(head.encode())
+            received = b""
+            while b"data: " not in received:
+                received += await client.receive_some()
+            assert (await ask(method, path, body, Content_Type="application/merge-patch+json"))[0] == 200
+            server.load.returned()
+            while b"data: [DONE]" not in received:
+                data = await client.receive_some()
+                assert data, received[-300:]
+                received += data
+    assert received.count(b"data: ") < 20
+    assert ends in received.rpartition(b"data: [DONE]")[0].rpartition(b"data: ")[2]
 
 
 async def test_trial_keeps_nothing(run_gateway: Run, speak: Speak) -> None:

@@ -10,9 +10,9 @@ import trio
 from quiver.admin.configuration.complaint import SettingsError
 from quiver.admin.configuration.live import POLL, LiveConfiguration
 from quiver.admin.configuration.settings import Sources
+from quiver.proxy.gateway import Gateway
 from quiver.proxy.reconfigure import Refused
 from quiver.proxy.seams import offload_runner
-from quiver.proxy.server import Gateway
 from quiver.proxy.testing import fixed_world
 from quiver.schemas.events import Event
 from trio.testing import MockClock

@@ -1,0 +1,1 @@
+"""The built-in engine's models over the admin API: `routes` take requests, `report` tells how a model stands."""
