@@ -184,6 +184,19 @@ async def test_errors_are_counted(folder: Path | None) -> None:
         assert (await store.history.errors(ErrorQuery(server="s7"))).errors == []
 
 
+async def test_refusals_are_counted(folder: Path | None) -> None:
+    async with written(folder, some(30)) as store:
+        for id in ("q1", "q2"):
+            store.keep_refusal("check_failed", id)
+        await store.wait_written()
+        store.keep_refusal("check_failed", "q3")
+        await store.wait_written()
+        found = {error.code: error for error in (await store.history.errors(ErrorQuery())).errors}
+        assert (found["check_failed"].count, found["check_failed"].last_request_id) == (3, "q3")
+        assert found["upstream_unreachable"].count == 6
+        assert (await store.history.errors(ErrorQuery(code="check_failed", server="s0"))).errors == []
+
+
 async def test_tokens_spent_are_known(folder: Path | None) -> None:
     async with written(folder, some(30)) as store:
         used = sum(10 + number for number in range(0, 30, 2))
