@@ -6,8 +6,8 @@ from quiver.schemas.admin import CheckReport, ServerDetails, ServerReport
 from quiver.schemas.saved import CheckResult
 from quiver.schemas.servers import Detection, ModeReport, TrialReport
 
-from .amounts import counted
-from .times import clock, day_and_clock
+from ..amounts import counted
+from ..times import clock, day_and_clock
 
 COLUMNS = ("SERVER", "STATE", "IN FLIGHT", "ADDRESS", "MODELS", "REASON")
 RESULTS = ("AT", "OF", "RESULT", "SECONDS", "REASON")
