@@ -9,24 +9,25 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from .forms import whole
 from .openai import ModelName
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Patience = Annotated[float, Meta(ge=0, le=3600)]
 Days = Annotated[int, Meta(ge=1, le=3650)]
-ByteSize = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B$")]
+ByteSize = Annotated[str, Meta(pattern=whole(r"[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B"))]
 Level = Literal["trace", "debug", "info", "warning", "error", "critical"]
 KvType = Literal["f16", "q8_0", "f32"]
 Priority = Literal["critical", "high", "normal", "low"]
 Policy = Literal["round_robin", "weighted", "least_in_flight", "peak_ewma", "prefix_affinity", "session_affinity"]
-ServerName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-ServedEndpoint = Annotated[str, Meta(pattern=r"^[a-z0-9_-]+(/[a-z0-9_-]+)*$", max_length=64)]
-Network = Annotated[str, Meta(pattern=r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$")]
+ServerName = Annotated[str, Meta(pattern=whole(r"[A-Za-z0-9._-]{1,64}"))]
+ServedEndpoint = Annotated[str, Meta(pattern=whole(r"[a-z0-9_-]+(/[a-z0-9_-]+)*"), max_length=64)]
+Network = Annotated[str, Meta(pattern=whole(r"[0-9A-Fa-f:.]+(/[0-9]{1,3})?"))]
 # What a browser sends as `Origin`; `*` stands for all of them.
-WebOrigin = Annotated[str, Meta(pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[^\s/?#@A-Z]+)$", max_length=512)]
+WebOrigin = Annotated[str, Meta(pattern=whole(r"(\*|null|[a-z][a-z0-9+.-]*://[^\s/?#@A-Z]+)"), max_length=512)]
 HttpMethod = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-HeaderName = Annotated[str, Meta(pattern=r"^[!#$%&'+.^_`|~0-9A-Za-z-]{1,128}$")]
-HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", max_length=2048)]
+HeaderName = Annotated[str, Meta(pattern=whole(r"[!#$%&'+.^_`|~0-9A-Za-z-]{1,128}"))]
+HttpUrl = Annotated[str, Meta(pattern=whole(r"https?://[^\s/?#@]+(/[^\s?#]*)?"), max_length=2048)]
 
 
 # Ollama's store is named with this in front; anything else is a file.
@@ -130,7 +131,8 @@ class Key(_Section, frozen=True):
     """One client's key and what it may do. `auth.keys` is the short form for keys without limits."""
 
     name: Annotated[
-        Annotated[str, Meta(pattern=r"^[A-Za-z0-9._@-]{1,64}$")], said("whose key it is; told in logs, unlike the key")
+        Annotated[str, Meta(pattern=whole(r"[A-Za-z0-9._@-]{1,64}"))],
+        said("whose key it is; told in logs, unlike the key"),
     ]
     key: Annotated[Annotated[str, Meta(min_length=8, max_length=256)] | None, said("the key itself")] = None
     key_file: Annotated[str | None, said("a file that holds it instead")] = None

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from .config import Capabilities, HttpUrl, ServerName
+from .forms import whole
 from .openai import ModelName
 from .saved import Metadata
 
@@ -40,7 +41,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     resume: Annotated[str, Meta(min_length=16, max_length=128)]
     url: HttpUrl
     models: Annotated[tuple[ModelName, ...], Meta(max_length=1024)] = ()
-    api_key: Annotated[str, Meta(pattern=r"^[!-~]+$", max_length=4096)] | None = None
+    api_key: Annotated[str, Meta(pattern=whole(r"[!-~]+"), max_length=4096)] | None = None
     max_concurrency: Annotated[int, Meta(ge=1)] | None = None
     weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
     capabilities: Capabilities = Capabilities()

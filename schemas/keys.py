@@ -9,12 +9,13 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from .config import Priority, said
+from .forms import whole
 from .openai import ModelName
 from .saved import Period
 
-KeyName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._@-]{1,64}$")]
+KeyName = Annotated[str, Meta(pattern=whole(r"[A-Za-z0-9._@-]{1,64}"))]
 # Longer than what the configuration takes: whoever brings a key of their own brings one that is worth keeping.
-OwnKey = Annotated[str, Meta(pattern=r"^[!-~]+$", min_length=24, max_length=256)]
+OwnKey = Annotated[str, Meta(pattern=whole(r"[!-~]+"), min_length=24, max_length=256)]
 PerMinute = Annotated[int, Meta(ge=1, le=2**53)]
 Tokens = Annotated[int, Meta(ge=1, le=2**53)]
 # The end of the year 9999.

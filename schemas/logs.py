@@ -7,9 +7,10 @@ import msgspec
 from msgspec import Meta
 
 from .config import Level, said
+from .forms import whole
 
 AwareTime = Annotated[datetime, Meta(tz=True)]
-Component = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]+$")]
+Component = Annotated[str, Meta(min_length=1, max_length=64, pattern=whole(r"[!-~]+"))]
 
 
 class LogLine(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-ModelName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[!-~]+$")]
+from .forms import whole
+
+ModelName = Annotated[str, Meta(min_length=1, max_length=255, pattern=whole(r"[!-~]+"))]
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -131,7 +133,7 @@ class ResponseFormat(msgspec.Struct, frozen=True):
 
 
 class FunctionDefinition(msgspec.Struct, frozen=True):
-    name: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
+    name: Annotated[str, Meta(pattern=whole(r"[a-zA-Z0-9_.-]{1,128}"))]
     description: str | None = None
     parameters: JsonSchema | None = None
     strict: bool | None = None

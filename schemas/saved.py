@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from .config import LocalModel, Priority, RemoteBackend, ServerName
+from .forms import whole
 from .openai import ModelName
 
 # Whether a server gets new requests: `paused` and `draining` get none; those on it go on.
@@ -55,7 +56,7 @@ class SavedKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     id: str
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._@-]{1,64}$")]
+    name: Annotated[str, Meta(pattern=whole(r"[A-Za-z0-9._@-]{1,64}"))]
     digest: str
     hint: str
     requests_per_minute: int | None = None

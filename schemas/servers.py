@@ -9,13 +9,14 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from .config import HttpUrl, ServedEndpoint, ServerName, said
+from .forms import whole
 from .openai import ModelName
 from .saved import Metadata, Mode
 
 # Who told of a server: the configuration file, a registration, or the server itself through `quiver join`.
 Origin = Literal["configuration", "registered", "joined"]
 ServerSort = Literal["created", "id", "model", "health", "checked", "latency", "in_flight"]
-BackendKey = Annotated[str, Meta(pattern=r"^[!-~]+$", max_length=4096)]
+BackendKey = Annotated[str, Meta(pattern=whole(r"[!-~]+"), max_length=4096)]
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):

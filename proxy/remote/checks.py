@@ -7,6 +7,7 @@ import trio
 from quiver.schemas.config import Health
 
 from ..registry import Registry
+from ..request import REQUEST_ID
 from ..seams import World
 from . import health
 from .backend import RemoteServer
@@ -57,6 +58,7 @@ class Checks:
         return [backend for backend in self._registry if isinstance(backend, RemoteServer)]
 
     async def _look_after(self, server: RemoteServer, scope: trio.CancelScope) -> None:
+        REQUEST_ID.set(None)  # this goes on when the request that brought the server has long been answered
         with scope:
             while True:
                 try:

@@ -33,6 +33,8 @@ TRUSTED = 0.5
 
 # Underscores are not for hosts, but Docker's compose names its own with them.
 HOST_FORM = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
+# What a request's target may hold as it is (RFC 3986, 3.3), and the pipe and brackets that some let through.
+PATH_FORM = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/|\[\]-]*")
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 OpenWire = Callable[[str, int], Awaitable[Wire]]
 
@@ -56,7 +58,7 @@ class Origin:
             raise ValueError(f"no host in `{url}`")
         port = parts.port or (443 if parts.scheme == "https" else 80)
         path = parts.path.rstrip("/")
-        if not (path.isascii() and path.isprintable()):
+        if not PATH_FORM.fullmatch(path):
             raise ValueError("the path holds characters that have to be percent-encoded")
         return cls(parts.scheme, _host(parts.hostname), port, path if path.endswith("/v1") else path + "/v1")
 

@@ -52,8 +52,11 @@ class Link:
         """
         reason = "its link was closed"
         try:
-            for event in early:
-                self._hear(event)
+            try:
+                for event in early:
+                    self._hear(event)
+            except ProtocolError as error:
+                self._end(_broken(error))
             with self._running:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._read)
@@ -126,10 +129,8 @@ class Link:
                     self._hear(event)
                 self.changed()
             self._end("the other end closed it")
-        except ProtocolError as error:
-            self._end(f"the other end broke the protocol: {error}")
-        except WebSocketBroken as error:
-            self._end(f"the other end broke the protocol: {error}")
+        except (ProtocolError, WebSocketBroken) as error:
+            self._end(_broken(error))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._end("the connection broke")
 
@@ -189,6 +190,10 @@ class Link:
             if end is not None:
                 end.stir()
         stirred.clear()
+
+
+def _broken(error: Exception) -> str:
+    return f"the other end broke the protocol: {error}"
 
 
 class StreamEnd:

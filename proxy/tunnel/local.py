@@ -31,18 +31,26 @@ class LocalServer:
     async def serve(self, link: Link, end: StreamEnd) -> None:
         """Carry one stream until both directions have ended, or either broke. Closes `end`."""
         try:
-            try:
-                stream, wire = await self._connect()
-            except Unreachable as error:
-                end.close_because(str(error))
-                return
-            try:
-                link.accept(end)
-                await self._carry(end, end.wire(), stream)
-            finally:
-                wire.close()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._lead_on, link, end, nursery.cancel_scope)
+                await end.wait_broken()  # whatever has been reached by then
+                nursery.cancel_scope.cancel()
         finally:
             end.close()
+
+    async def _lead_on(self, link: Link, end: StreamEnd, serving: trio.CancelScope) -> None:
+        """Connect, and carry; `serving` ends with that."""
+        try:
+            stream, wire = await self._connect()
+        except Unreachable as error:
+            end.close_because(str(error))
+        else:
+            try:
+                link.accept(end)
+                await _carry(end, end.wire(), stream)
+            finally:
+                wire.close()
+        serving.cancel()
 
     async def _connect(self) -> tuple[trio.abc.Stream, Wire]:
         """Raises `Unreachable`."""
@@ -54,33 +62,26 @@ class LocalServer:
         except (OSError, ssl.SSLError, *BROKEN) as error:
             raise Unreachable(f"its machine cannot connect to it: {reason_of(error)}") from None
 
-    async def _carry(self, end: StreamEnd, tunnel: Wire, local: trio.abc.Stream) -> None:
-        async with trio.open_nursery() as nursery:
 
-            async def watch() -> None:
-                await end.wait_broken()
-                nursery.cancel_scope.cancel()
+async def _carry(end: StreamEnd, tunnel: Wire, local: trio.abc.Stream) -> None:
+    async def upwards() -> None:
+        try:
+            while data := bytes(await local.receive_some(CHUNK)):
+                await tunnel.send_all(data)
+            await tunnel.send_eof()
+        except BROKEN:
+            end.close_because("its server broke off the connection")
 
-            async def upwards() -> None:
-                try:
-                    while data := bytes(await local.receive_some(CHUNK)):
-                        await tunnel.send_all(data)
-                    await tunnel.send_eof()
-                except BROKEN:
-                    end.close_because("its server broke off the connection")
+    async def downwards() -> None:
+        with suppress(*BROKEN):  # what is wrong shows on the way back
+            while data := await tunnel.receive_some():
+                await local.send_all(data)
+            if isinstance(local, trio.abc.HalfCloseableStream):
+                await local.send_eof()
 
-            async def downwards() -> None:
-                with suppress(*BROKEN):  # what is wrong shows on the way back
-                    while data := await tunnel.receive_some():
-                        await local.send_all(data)
-                    if isinstance(local, trio.abc.HalfCloseableStream):
-                        await local.send_eof()
-
-            nursery.start_soon(watch)
-            async with trio.open_nursery() as both:
-                both.start_soon(upwards)
-                both.start_soon(downwards)
-            nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as both:
+        both.start_soon(upwards)
+        both.start_soon(downwards)
 
 
 async def connect(world: World, origin: Origin, tls: ssl.SSLContext | None) -> tuple[trio.abc.Stream, Wire]:

@@ -98,7 +98,6 @@ async def test_patch_changes_what_is_given(run_gateway: Run, speak: Speak) -> No
     assert (details["max_concurrency"], details["has_key"]) == (None, True)
     assert details["capabilities"]["context_length"] == 4096
     assert details["capabilities"]["max_tokens"] == 512
-    assert details["health"] == "healthy"
     (event,) = (each for each in events if each.kind != "server.state")
     assert (event.kind, event.subject, event.actor) == ("server.changed", "lab", "127.0.0.1")
     assert event.details["changes"]["metadata"] == {
@@ -219,6 +218,19 @@ async def test_every_change_is_noted_and_kept(run_gateway: Run, speak: Speak) ->
     kinds = [event.kind for event in events if event.kind != "server.state"]
     assert kinds == ["server.registered", "server.paused", "server.resumed", "server.deregistered"]
     assert SECRET not in str(events)
+
+
+async def test_what_a_watch_finds_is_no_part_of_the_registration(run_gateway: Run, speak: Speak) -> None:
+    ask, lab = await run_gateway(), speak(MODELS)
+    await ask("POST", "/admin/register", {"endpoint_url": lab.url, **LAB})
+    events, server = noted(ask), ask.gateway.registry.get("lab")
+    assert isinstance(server, RemoteServer)
+    lab.reply = BROKEN
+    with trio.fail_after(20):
+        while not any(event.kind == "server.state" for event in events):
+            server.bell.ring()
+            await trio.sleep(0.05)
+    assert [event.request_id for event in events if event.kind == "server.state"] == [None]
 
 
 async def test_drain_is_followed(run_gateway: Run, speak: Speak) -> None:

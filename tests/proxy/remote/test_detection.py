@@ -213,7 +213,15 @@ def test_spellings_are_one_origin(spellings: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://a\x18b", "http://" + "a" * 64 + ".example", "http://a..b", "http://h/\x01", "http://h/ä", 'http://h"'],
+    [
+        "http://a\x18b",
+        "http://" + "a" * 64 + ".example",
+        "http://a..b",
+        "http://h/\x01",
+        "http://h/ä",
+        'http://h"',
+        *(f"http://h/a{sign}b" for sign in ' "<>\\^`{}'),
+    ],
 )
 def test_impossible_addresses_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"host|path"):
