@@ -23,13 +23,14 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from ..telemetry.histogram import Histogram
 from ..telemetry.record import Record
-from . import counts, registry
+from . import registry
 from .connection import Connection, transaction
 from .failure import is_locked, reason_of
-from .history import History
+from .history import counts
+from .history.history import History
+from .history.reader import Reader
+from .history.retention import forget_requests, tidy
 from .opening import Opened, open_folder, open_in_memory, renew_copy
-from .reader import Reader
-from .retention import forget_requests, tidy
 from .writer import Writer
 
 P = ParamSpec("P")

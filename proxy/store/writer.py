@@ -19,7 +19,7 @@ from quiver.schemas import config
 from ..telemetry.histogram import Histogram
 from .connection import Connection, transaction
 from .failure import CANTOPEN, CORRUPT, FULL, IO, NOTADB, READONLY, code_of, is_locked, reason_of
-from .kinds import STATEMENTS, Kind
+from .history.entries import STATEMENTS, Kind
 
 P = ParamSpec("P")
 Note = Callable[[sqlite3.Connection], None]
