@@ -114,7 +114,9 @@ class Store:
         self._writer.keep(registry.note_state, state)
 
     def keep_records(self, records: Sequence[Record]) -> None:
-        """Finished requests."""
+        """Finished requests. They may hold prompts and answers for the log alone; those are not kept here."""
+        if not self._config.content:
+            records = [_without_content(record) for record in records]
         self._writer.keep_all("records", records)
 
     def keep_event(self, event: Event) -> None:
@@ -246,6 +248,13 @@ class Store:
             raise ApiError(
                 errors.STORE_UNAVAILABLE, f"The change was not made: {reason}", retry_after=RETRY_AFTER
             ) from error
+
+
+def _without_content(record: Record) -> Record:
+    """`record` without its prompt and answer, unless its client asked to have them kept."""
+    if record.keep_content or record.prompt is None:
+        return record
+    return msgspec.structs.replace(record, prompt=None, answer=None)
 
 
 def _weight(path: Path | None, database: sqlite3.Connection) -> tuple[int, int]:

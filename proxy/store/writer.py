@@ -45,7 +45,7 @@ class Writer:
     """
 
     def __init__(self, connection: Connection, config: config.Store) -> None:
-        self._connection, self._pause, self._content = connection, config.flush_pause, config.content
+        self._connection, self._pause = connection, config.flush_pause
         self._entries: Entries = {}
         self._more = trio.Event()
         self._closing = trio.Event()
@@ -142,7 +142,7 @@ class Writer:
         while True:
             began = trio.current_time()
             try:
-                await self._connection.use(partial(_write, batch, self._content))
+                await self._connection.use(partial(_write, batch))
             except Exception as error:
                 if is_locked(error):
                     if not locked:
@@ -212,7 +212,7 @@ def _count(entries: Entries) -> int:
     return sum(map(len, entries.values()))
 
 
-def _write(batch: Entries, content: bool, database: sqlite3.Connection) -> None:
+def _write(batch: Entries, database: sqlite3.Connection) -> None:
     with transaction(database, durable=False):
         for kind, values in batch.items():
             if kind is None:
@@ -220,6 +220,6 @@ def _write(batch: Entries, content: bool, database: sqlite3.Connection) -> None:
                     note(database)
                 continue
             [before] = database.execute("SELECT coalesce(max(id), 0) FROM requests").fetchone()
-            given = {"batch": _encode(values).decode(), "content": content, "before": before}
+            given = {"batch": _encode(values).decode(), "before": before}
             for statement in STATEMENTS[kind]:
                 database.execute(statement, given)

@@ -62,7 +62,6 @@ TABLES = (
     "CREATE TABLE samples (name TEXT NOT NULL, at REAL NOT NULL, value REAL NOT NULL, PRIMARY KEY (name, at)) WITHOUT ROWID",
 )
 
-# `:content`: whether everybody's prompts and answers are kept, or theirs only who asked for it.
 _REQUESTS = """
 INSERT INTO requests (request_id, at, client, endpoint, model, server, stream, status, outcome, error, source, attempts,
     queued, duration, first_byte, prompt_tokens, completion_tokens, tokens, cached_tokens, reasoning_tokens, estimated,
@@ -78,8 +77,7 @@ SELECT json_extract(value, '$.request_id'), json_extract(value, '$.at'), json_ex
     json_extract(value, '$.usage.completion_tokens_details.reasoning_tokens'),
     json_extract(value, '$.estimated'), coalesce(json_extract(value, '$.charged'), 0), json_extract(value, '$.trace_id'),
     json_extract(value, '$.engine'), json_extract(value, '$.failures'),
-    CASE WHEN :content OR json_extract(value, '$.keep_content') THEN json_extract(value, '$.prompt') END,
-    CASE WHEN :content OR json_extract(value, '$.keep_content') THEN json_extract(value, '$.answer') END
+    json_extract(value, '$.prompt'), json_extract(value, '$.answer')
 FROM json_each(:batch)
 """
 # In all, and in detail: by server and model too.
