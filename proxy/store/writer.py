@@ -19,6 +19,7 @@ from quiver.schemas import config
 from ..telemetry.histogram import Histogram
 from .connection import Connection, transaction
 from .failure import CANTOPEN, CORRUPT, FULL, IO, NOTADB, READONLY, code_of, is_locked, reason_of
+from .history import rows
 from .history.entries import STATEMENTS, Kind
 
 P = ParamSpec("P")
@@ -219,7 +220,11 @@ def _write(batch: Entries, database: sqlite3.Connection) -> None:
                 for note in values:
                     note(database)
                 continue
-            [before] = database.execute("SELECT coalesce(max(id), 0) FROM requests").fetchone()
-            given = {"batch": _encode(values).decode(), "before": before}
+            given: dict[str, Any] = {}
+            if kind == "records":
+                [given["before"]] = database.execute("SELECT coalesce(max(id), 0) FROM requests").fetchone()
+                rows.insert(database, values)
+            else:
+                given["batch"] = _encode(values).decode()
             for statement in STATEMENTS[kind]:
                 database.execute(statement, given)
