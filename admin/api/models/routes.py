@@ -10,14 +10,7 @@ from quiver.proxy.gateway import Gateway
 from quiver.proxy.local.backend import EngineModel
 from quiver.proxy.local.loading import Loading
 from quiver.proxy.seams import World, offload
-from quiver.schemas.admin import (
-    AvailableList,
-    LoadEvent,
-    LocalModelList,
-    ModelLoad,
-    ModelRemoved,
-    ModelSource,
-)
+from quiver.schemas.models import AvailableList, LoadEvent, LocalModelList, ModelLoad, ModelRemoved, ModelSource
 
 from ..answers import add_options, json_reply
 from ..bodies import json_body

@@ -7,9 +7,8 @@ from quart import Blueprint, Response, request
 from quiver.proxy.gateway import Gateway
 from quiver.proxy.remote import health
 from quiver.proxy.remote.backend import RemoteServer
-from quiver.schemas.admin import CheckReport, Deregistered, Registered
 from quiver.schemas.errors import ApiError
-from quiver.schemas.servers import DrainQuery, ModeReport, ServerQuery
+from quiver.schemas.servers import CheckReport, Deregistered, DrainQuery, ModeReport, Registered, ServerQuery
 
 from .. import versions
 from ..answers import add_options, json_reply

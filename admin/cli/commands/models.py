@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 import msgspec
 import typer
-from quiver.schemas.admin import (
+from quiver.schemas.config import OLLAMA, ModelOptions
+from quiver.schemas.models import (
     AvailableList,
     AvailableModel,
     EstimateReport,
@@ -20,7 +21,6 @@ from quiver.schemas.admin import (
     ModelRemoved,
     ModelSource,
 )
-from quiver.schemas.config import OLLAMA, ModelOptions
 from quiver.schemas.openai import ModelList
 from quiver.schemas.sizes import size
 

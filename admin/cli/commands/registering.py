@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import msgspec
 import typer
-from quiver.schemas.admin import Deregistered, Registered, ServerDetails
+from quiver.schemas.servers import Deregistered, Registered, ServerDetails
 
 from ...configuration.complaint import SettingsError
 from ...configuration.credentials import key_in

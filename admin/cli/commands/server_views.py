@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from quiver.schemas.admin import CheckReport, ServerDetails, ServerReport
 from quiver.schemas.saved import CheckResult
-from quiver.schemas.servers import Detection, ModeReport, TrialReport
+from quiver.schemas.servers import CheckReport, Detection, ModeReport, ServerDetails, ServerReport, TrialReport
 
 from ..amounts import counted
 from ..times import clock, day_and_clock

@@ -9,8 +9,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 import typer
-from quiver.schemas.admin import CheckReport, ServerDetails, ServerList, ServerReport
-from quiver.schemas.servers import ModeReport, Trial, TrialReport
+from quiver.schemas.servers import CheckReport, ModeReport, ServerDetails, ServerList, ServerReport, Trial, TrialReport
 from rich.console import Console
 from typer.core import TyperGroup
 
