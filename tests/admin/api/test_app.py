@@ -22,9 +22,8 @@ STATIC = Path(quiver.admin.api.__file__).parent / "static"
 
 
 async def get(app: QuartTrio, path: str, **headers: str) -> tuple[int, Any, Any]:
-    reply = await app.test_client().get(
-        path, headers={name.replace("_", "-"): value for name, value in headers.items()}
-    )
+    told = {name.replace("_", "-"): value for name, value in headers.items()}
+    reply = await app.test_client().get(path, headers=told, scope_base={"client": ("127.0.0.1", 50_000)})
     body = await reply.get_data()
     json = msgspec.json.decode(body) if reply.content_type == "application/json" else body
     return reply.status_code, json, reply.headers
