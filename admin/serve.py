@@ -20,7 +20,7 @@ from quiver.proxy.remote.backend import RemoteServer
 from quiver.proxy.store.failure import StoreError
 from quiver.proxy.store.folder import data_folder
 from quiver.proxy.store.store import Store
-from quiver.proxy.tracing import Tracer
+from quiver.proxy.telemetry.tracing import Tracer
 from quiver.schemas.admin import ModelDescription
 from quiver.schemas.config import Config
 

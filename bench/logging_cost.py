@@ -21,7 +21,7 @@ from quiver.admin.logs.pipeline import Pipeline
 from quiver.admin.logs.redactor import REDACTOR
 from quiver.admin.logs.requests import RecordLog
 from quiver.admin.logs.setup import configure
-from quiver.proxy.record import EngineTimings, Record
+from quiver.proxy.telemetry.record import EngineTimings, Record
 from quiver.schemas.config import Log
 from quiver.schemas.openai import Usage
 

@@ -16,8 +16,8 @@ from statistics import median
 
 import msgspec
 import trio
-from quiver.proxy.record import Record
 from quiver.proxy.store.store import Store
+from quiver.proxy.telemetry.record import Record
 from quiver.schemas import config
 from quiver.schemas.openai import Usage
 

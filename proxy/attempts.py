@@ -20,13 +20,13 @@ from .admission.admission import Admission
 from .admission.ticket import Ticket
 from .choosing import Chooser, worth_trying
 from .decoding import with_model
-from .levels import DEBUG, LEVELS
-from .metrics import Metrics
-from .record import FailedAttempt, Progress
 from .registry import Backend, Call, Registry, Target
 from .reply import Reply
 from .retries import RetryBudget
-from .tracing import Trace
+from .telemetry.levels import DEBUG, LEVELS
+from .telemetry.metrics import Metrics
+from .telemetry.record import FailedAttempt, Progress
+from .telemetry.tracing import Trace
 from .watch import Watch
 
 # How often a waiting client is told its place in the queue.

@@ -19,16 +19,16 @@ from .access.cors import CrossOrigin
 from .access.forwarding import Proxies
 from .access.keys import KeyRing
 from .access.limits import admit_request
-from .accounting import Ledger
 from .content import Content
 from .inference import Inference, unknown_model
-from .metrics import Metrics
-from .record import Outcome, Progress, Record
 from .registry import OUT_OF_SERVICE, Registry
 from .reply import Downstream, DownstreamGone, Reply
 from .request import REQUEST_ID, Request, usable_id
 from .seams import World
-from .tracing import Tracing
+from .telemetry.accounting import Ledger
+from .telemetry.metrics import Metrics
+from .telemetry.record import Outcome, Progress, Record
+from .telemetry.tracing import Tracing
 from .watch import TICK, Departure, Watch
 
 # What is served by the exchange handler, whichever way the connection came.

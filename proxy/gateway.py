@@ -1,7 +1,6 @@
 """One running gateway: its parts, what joins them, and the changes of its servers. `server` runs it."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from itertools import chain
 from math import inf
 from typing import Literal
@@ -11,42 +10,42 @@ import structlog
 import trio
 from quiver.schemas.config import Config, RemoteBackend
 from quiver.schemas.servers import Detection, Entry
-from quiver.schemas.settings import Change
 
 from .access.cors import cross_origin
 from .access.forwarding import Proxies
 from .access.keys import KeyRing
 from .access.spending import spent_before
-from .accounting import Ledger, Sink
 from .admission.admission import Admission
 from .egress import open_wire, operator_policy
-from .events import Journal
 from .exchange import ExchangeHandler
-from .exposition import Page
-from .figures import gateway_figures
 from .inference import Inference
 from .local.backend import EngineModel
 from .local.catalogue import Catalogue
 from .local.gpu import GpuFigures
 from .local.loading import EngineLoader, Loader
 from .local.models import LocalModels
-from .metrics import Metrics
-from .network import Acceptor, Wire
-from .reconfigure import Applier, reconfigure
-from .record import Record
+from .network import Wire
 from .registry import Backend, BackendStatus, Registry
-from .remote import health, questions
+from .remote import questions
 from .remote.backend import RemoteServer
+from .remote.checks import Checks
 from .remote.modes import Modes, entry_of
 from .remote.standings import Standings
-from .request import REQUEST_ID
 from .reuse.store import ReuseStore
 from .seams import World
 from .store.store import Store
-from .tracing import Tracer, Tracing
+from .telemetry.accounting import Ledger, Sink
+from .telemetry.exposition import Page
+from .telemetry.figures import gateway_figures
+from .telemetry.journal import Journal
+from .telemetry.metrics import Metrics
+from .telemetry.record import Record
+from .telemetry.tracing import Tracer, Tracing
 from .tunnel.joins import Joins
 
 State = Literal["starting", "ready", "draining"]
+# Told of a configuration that takes effect; of the one before again, when that had to be undone.
+Applier = Callable[[Config], None]
 
 
 class Gateway:
@@ -83,24 +82,14 @@ class Gateway:
         self.jobs: list[Callable[[], Awaitable[None]]] = []
         # Held from the last look at the registry to the change of it, as saving takes time in between.
         self.changes = trio.Lock()
-        self._checks: trio.Nursery | None = None
-        self._checking: dict[str, trio.CancelScope] = {}
         catalogue = Catalogue(config.engine.models_dir)
         self.models = LocalModels(config, world, catalogue, loader or EngineLoader(catalogue), self.store, self.journal)
         self.registry = Registry(tuple(self.models), config.routing)
         self.standings = Standings(self.registry, self.store, self.journal, world)
+        self.checks = Checks(self.registry, world, lambda: self.config.health, self.standings.turned)
         self.modes = Modes(self.registry, self.store, self.journal, self.changes, world)
         self._add_known_servers()
-        self.keys = KeyRing(
-            config.keys,
-            config.auth.keys,
-            config.rate,
-            secret=self.store.secret,
-            auth=config.auth,
-            closed=not on_loopback,
-            wall_clock=world.wall_clock,
-            note=self._note_failures,
-        )
+        self.keys = self._key_ring()
         self._add_known_keys()
         self.admission: Admission[Backend] = Admission(
             config.admission, give_back=lambda backend: backend.load.returned()
@@ -110,26 +99,13 @@ class Gateway:
         self.reuse = ReuseStore(config.reuse)
         self.models.offer_in(self.registry)
         self.models.changed = self._models_changed
-        inference = Inference(self.registry, self.admission, self.reuse, config, world.random, self.metrics)
         self.cors = cross_origin(config.cors)
         self.proxies = Proxies(config.server.trusted_proxies) if config.server.trusted_proxies else None
         self.tracer = tracer
-        self.exchanges = ExchangeHandler(
-            self.registry,
-            inference,
-            self.keys,
-            self.ledger,
-            self.metrics,
-            world,
-            cors=self.cors,
-            proxies=self.proxies,
-            tracing=Tracing(world.random, tracer, propagate=config.telemetry.propagate),
-        )
-        self.exchanges.keep_content = config.log.prompts or config.store.content
+        self.exchanges = self._exchange_handler()
         self.gpus = GpuFigures()
         self.metrics.figures = lambda: chain(gateway_figures(self), self.gpus.figures())
         self.page = Page(self.metrics)
-        self.scraped: Sequence[Acceptor] = ()
 
     def __repr__(self) -> str:
         return f"<Gateway: {self.state}, {self.exchanges!r}, {self.registry!r}>"
@@ -175,7 +151,7 @@ class Gateway:
         self.modes.settle(server)
         self.standings.settle(server, known=known)
         self.reuse.clear(trio.current_time())
-        self._watch(server)
+        self.checks.begin(server)
 
     def deregister(self, id: str) -> bool:
         """Take a server out of the registry; whether it was there. It gets no new calls; those on it go on."""
@@ -186,10 +162,6 @@ class Gateway:
         self._let_go(server)
         self.reuse.clear(trio.current_time())
         return True
-
-    async def reconfigure(self, config: Config) -> list[Change]:
-        """Put another configuration in force, as far as that goes without a restart; what differs. Raises `Refused`."""
-        return await reconfigure(self, config)
 
     def exchange_servers(self, added: Sequence[RemoteServer], removed: Sequence[RemoteServer]) -> None:
         """Put servers in, some in the place of those with the same id, and take others out, as one change."""
@@ -202,24 +174,38 @@ class Gateway:
         self.registry.exchange(removed, added)
         for server in added:
             self.modes.settle(server)
-            self._watch(server)
+            self.checks.begin(server)
         if added or removed:
             self.reuse.clear(trio.current_time())
 
-    def watch_anew(self) -> None:
-        """Check every server at once, and then as the configuration says now."""
-        for backend in self.registry:
-            if isinstance(backend, RemoteServer) and (scope := self._checking.pop(backend.id, None)) is not None:
-                scope.cancel()
-                self._watch(backend)
+    def _key_ring(self) -> KeyRing:
+        return KeyRing(
+            self.config.keys,
+            self.config.auth.keys,
+            self.config.rate,
+            secret=self.store.secret,
+            auth=self.config.auth,
+            closed=not self.on_loopback,
+            wall_clock=self.world.wall_clock,
+            note=self._note_failures,
+        )
 
-    async def check_servers(self) -> None:
-        """Check every server that is or gets registered, until cancelled."""
-        async with trio.open_nursery() as self._checks:
-            for backend in self.registry:
-                if isinstance(backend, RemoteServer):
-                    self._watch(backend)
-            await trio.sleep_forever()
+    def _exchange_handler(self) -> ExchangeHandler:
+        config, world = self.config, self.world
+        inference = Inference(self.registry, self.admission, self.reuse, config, world.random, self.metrics)
+        handler = ExchangeHandler(
+            self.registry,
+            inference,
+            self.keys,
+            self.ledger,
+            self.metrics,
+            world,
+            cors=self.cors,
+            proxies=self.proxies,
+            tracing=Tracing(world.random, self.tracer, propagate=config.telemetry.propagate),
+        )
+        handler.keep_content = config.log.prompts or config.store.content
+        return handler
 
     def _add_known_servers(self) -> None:
         """Those that are configured, and those that were registered before; each as it was when the gateway last ran."""
@@ -276,22 +262,6 @@ class Gateway:
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await open_wire(self.world.network, self.egress, host, port)
 
-    def _watch(self, server: RemoteServer) -> None:
-        if self._checks is not None:
-            self._checking[server.id] = scope = trio.CancelScope()
-            self._checks.start_soon(self._check, server, scope)
-
-    async def _check(self, server: RemoteServer, scope: trio.CancelScope) -> None:
-        REQUEST_ID.set(None)  # this goes on when the request that brought the server has long been answered
-        with scope:
-            while True:
-                try:
-                    await health.watch(server, self.config.health, self.world, partial(self.standings.turned, server))
-                except Exception:  # a fault of ours must not leave the server unwatched, nor end the gateway
-                    structlog.get_logger(component="health").exception("check broke", server=server.id)
-                await trio.sleep(self.config.health.interval)
-
     def _let_go(self, server: RemoteServer) -> None:
-        if (scope := self._checking.pop(server.id, None)) is not None:
-            scope.cancel()
+        self.checks.end(server)
         server.close()

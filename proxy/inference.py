@@ -17,8 +17,6 @@ from .admission.admission import Admission
 from .admission.ticket import LEVELS, PRIORITIES
 from .attempts import Attempts, Job
 from .decoding import decode_body, with_model
-from .metrics import Metrics
-from .record import Progress
 from .registry import BYTES_A_TOKEN, Backend, Call, Registry, Target
 from .reply import DownstreamGone, Reply
 from .request import Request
@@ -26,6 +24,8 @@ from .reuse.identity import repeatable
 from .reuse.store import ReuseStore
 from .routing import affinity, names
 from .sharing import Sharing
+from .telemetry.metrics import Metrics
+from .telemetry.record import Progress
 from .watch import Watch
 
 # Models that an error names at most.

@@ -7,9 +7,9 @@ import trio
 from quiver.schemas.config import Server
 
 from .exchange import ExchangeHandler
-from .metrics import Metrics
 from .network import Acceptor
 from .session import ControlPlane, Session
+from .telemetry.metrics import Metrics
 
 # How often sessions are asked whether their client is overdue. One walk over all of them is cheaper than a deadline
 # moved twice in every request.

@@ -5,10 +5,7 @@ half of either. Requests in flight go on as they began. Servers that were regist
 gateway ran are not the configuration's and stay as they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -19,15 +16,10 @@ from quiver.schemas.settings import Change, changes, running
 
 from .access.cors import cross_origin
 from .egress import EgressPolicy, operator_policy
+from .gateway import Gateway
 from .registry import Registry
 from .remote import health
 from .remote.backend import RemoteServer, id_of
-
-if TYPE_CHECKING:
-    from .gateway import Gateway
-
-# Told of a configuration that takes effect; of the one before again, when that had to be undone.
-Applier = Callable[[Config], None]
 
 
 class Refused(Exception):
@@ -181,7 +173,7 @@ def _apply(gateway: Gateway, plan: Plan) -> None:
     gateway.exchange_servers(plan.servers, plan.removed)
     gateway.models.exchange(before.models, after.models)
     if before.health != after.health:
-        gateway.watch_anew()
+        gateway.checks.begin_anew()
 
 
 def _set_servers(gateway: Gateway, config: Config) -> None:

@@ -15,8 +15,8 @@ from quiver.schemas.openai import Usage
 
 from .access.limits import Limited
 from .content import Content
-from .histogram import Histogram
-from .record import EngineTimings
+from .telemetry.histogram import Histogram
+from .telemetry.record import EngineTimings
 
 Headers = Sequence[tuple[bytes, bytes]]
 

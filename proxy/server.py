@@ -21,21 +21,21 @@ import trio
 from hypercorn.typing import ASGIFramework
 from quiver.schemas.config import Config, Telemetry
 
-from . import upkeep
-from .accounting import Sink
 from .gateway import Gateway
 from .handover import HypercornControl
-from .levels import LEVELS
 from .listener import Listener
 from .local.loading import Loader
-from .loop_lag import watch_lag
-from .metrics_port import MetricsPort
 from .network import Acceptor, listen_locally
 from .remote.backend import RemoteServer
 from .seams import World, offload
 from .shutdown import Shutdown
 from .store.store import Store
-from .tracing import Tracer
+from .telemetry import upkeep
+from .telemetry.accounting import Sink
+from .telemetry.levels import LEVELS
+from .telemetry.loop_lag import watch_lag
+from .telemetry.port import MetricsPort
+from .telemetry.tracing import Tracer
 from .tunnel.door import JoinDoor
 
 # What sending the last spans may take.
@@ -83,7 +83,7 @@ async def run(
     world = world or World()
     gateway = Gateway(config, world, sink, on_loopback=on_loopback, loader=loader, store=store, tracer=tracer)
     acceptors = await world.network.listen(config.server.host, config.server.port)
-    gateway.scraped = await _metrics_acceptors(config.telemetry, world)
+    scraped = await _metrics_acceptors(config.telemetry, world)
     if local_socket is not None:
         acceptors += _local_acceptors(local_socket)
     shutdown = Shutdown(gateway.config.drain, stopping)
@@ -95,7 +95,7 @@ async def run(
             with shutdown.scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(shutdown.listen, signals)
-                    await _run(gateway, acceptors, control(gateway), announce, shutdown)
+                    await _run(gateway, acceptors, scraped, control(gateway), announce, shutdown)
                     nursery.cancel_scope.cancel()
         except Exception:
             if shutdown.began is None:
@@ -129,6 +129,7 @@ def _local_acceptors(path: Path) -> list[Acceptor]:
 async def _run(
     gateway: Gateway,
     acceptors: Sequence[Acceptor],
+    scraped: Sequence[Acceptor],
     app: ASGIFramework,
     announce: Callable[[Listening], None],
     shutdown: Shutdown,
@@ -138,10 +139,10 @@ async def _run(
         telemetry.start_soon(_write_records, gateway)
         async with _resources(gateway), trio.open_nursery() as scope:
             scope.start_soon(watch_lag, gateway.metrics.loop_lag)
-            scope.start_soon(MetricsPort(gateway.page, gateway.keys, gateway.world).serve, gateway.scraped)
+            scope.start_soon(MetricsPort(gateway.page, gateway.keys, gateway.world).serve, scraped)
             scope.start_soon(upkeep.take_samples, gateway)
             scope.start_soon(upkeep.tidy_store, gateway.store)
-            scope.start_soon(gateway.check_servers)
+            scope.start_soon(gateway.checks.run)
             scope.start_soon(gateway.joins.run)
             scope.start_soon(LEVELS.go_back, gateway.journal)
             for job in gateway.jobs:

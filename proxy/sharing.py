@@ -11,13 +11,13 @@ from quiver.schemas.config import Limits
 from quiver.schemas.errors import ApiError
 
 from .attempts import Attempts, Job
-from .metrics import Metrics
-from .record import Progress
 from .reply import Reply
 from .request import Request
 from .reuse.identity import Directives, directives, identity
 from .reuse.recording import Recording
 from .reuse.store import ReuseStore
+from .telemetry.metrics import Metrics
+from .telemetry.record import Progress
 from .watch import Watch
 
 TOLD = {"cache": b"hit", "shared": b"shared", "server": b"miss"}

@@ -5,8 +5,8 @@ import trio
 from quart import Response, g, request
 from quart_trio import QuartTrio
 from quiver.proxy.gateway import Gateway
-from quiver.proxy.levels import DEBUG, ERROR, INFO, WARNING
 from quiver.proxy.request import REQUEST_ID, usable_id
+from quiver.proxy.telemetry.levels import DEBUG, ERROR, INFO, WARNING
 
 from .lock import header_lookup
 

@@ -2,8 +2,8 @@
 
 import msgspec
 from quiver.proxy.gateway import Gateway
-from quiver.proxy.metrics import Metrics
 from quiver.proxy.remote.backend import RemoteServer
+from quiver.proxy.telemetry.metrics import Metrics
 from quiver.schemas.admin import (
     AdmissionFigures,
     ClientFigures,

@@ -7,8 +7,8 @@ import trio
 from quart import Blueprint, Response, request
 from quiver.proxy.decoding import decode_body
 from quiver.proxy.gateway import Gateway
-from quiver.proxy.levels import ALL, LEVELS
 from quiver.proxy.seams import offload
+from quiver.proxy.telemetry.levels import ALL, LEVELS
 from quiver.schemas import errors
 from quiver.schemas.errors import ApiError
 from quiver.schemas.logs import LevelChange, LevelReport, LevelsReport, LogQuery

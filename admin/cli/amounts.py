@@ -1,4 +1,4 @@
-"""Times and amounts as people write them on a command line: `30d`, `12h`, `500k`, `1M/month`."""
+"""Amounts as people write and read them on a command line: `500k`, `1M/month`, `1 234 567`."""
 
 import re
 from typing import get_args
@@ -8,7 +8,6 @@ import typer
 from quiver.schemas.saved import Period
 
 NONE = "none"
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _FACTORS = {"": 1, "k": 1000, "M": 1_000_000, "G": 1_000_000_000}
 
 
@@ -19,18 +18,8 @@ class TokenAllowance(msgspec.Struct, frozen=True):
     period: Period
 
 
-def span(text: str) -> float:
-    """Seconds. Raises `typer.BadParameter`, as all here."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text.strip())
-    if found is None:
-        if text.strip() == "0":
-            return 0.0
-        raise typer.BadParameter(f"`{text}` is no time; write it as 30d, 12h, 15m or 90s")
-    return float(found[1]) * _SECONDS[found[2]]
-
-
 def amount(text: str) -> int:
-    """A whole number above zero, such as `500`, `500k` or `1.5M`."""
+    """A whole number above zero, such as `500`, `500k` or `1.5M`. Raises `typer.BadParameter`."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG]?)", text.strip())
     number = 0 if found is None else round(float(found[1]) * _FACTORS[found[2]])
     if number < 1:
@@ -39,7 +28,7 @@ def amount(text: str) -> int:
 
 
 def allowance(text: str) -> TokenAllowance:
-    """An amount for a period, a month unless it says so."""
+    """An amount for a period, a month unless it says so. Raises `typer.BadParameter`."""
     tokens, slash, period = text.partition("/")
     if slash and period not in get_args(Period):
         raise typer.BadParameter(f"`{period}` is no period; write it as 1M/month: {', '.join(get_args(Period))}")
@@ -52,3 +41,13 @@ def shown(number: int) -> str:
         if number >= factor and number * 10 % factor == 0:
             return f"{number / factor:g}{unit}"
     return str(number)
+
+
+def many(count: int | None) -> str:
+    """A count, with blanks between thousands: `1 234 567`."""
+    return "-" if count is None else f"{count:,}".replace(",", " ")
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 model`, `2 models`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

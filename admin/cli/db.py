@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from quiver.schemas.sizes import size
 
 from .console import fail, print_json, print_table, progress_bar
 from .failures import failures_explained
@@ -46,7 +47,7 @@ def backup(
     if as_json:
         print_json(made)
     else:
-        typer.echo(f"backed up {_size(made.bytes)} to `{made.file}`, and checked it")
+        typer.echo(f"backed up {size(made.bytes)} to `{made.file}`, and checked it")
 
 
 @db.command()
@@ -138,7 +139,7 @@ def check(data_dir: DataDir = None, as_json: Json = False) -> None:
         rows = [("folder", found.folder), ("sound", "yes" if found.sound else "no")]
         rows += [("in use", "by a gateway" if found.in_use else "no"), ("version", found.version or "none")]
         rows += [("at the next start", found.at_start)]
-        rows += [(name, _size(size)) for name, size in found.sizes.items()]
+        rows += [(name, size(count)) for name, count in found.sizes.items()]
         rows += [(f"rows of {table}", str(count)) for table, count in found.rows.items()]
         print_table(("WHAT", "IS"), rows)
     if not found.sound:
@@ -160,7 +161,3 @@ def _written(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         fail(f"`{file}` cannot be written: {error.strerror}")
-
-
-def _size(number: int) -> str:
-    return f"{number / 1_000_000:.1f} MB" if number >= 1_000_000 else f"{number / 1000:.0f} kB"

@@ -18,12 +18,13 @@ from quiver.schemas.history import (
     RequestEntry,
 )
 
+from .amounts import many
 from .client import DEFAULT_URL, decoded
 from .completion import model_names, server_ids
 from .console import print_json, print_table
 from .failures import failures_explained
 from .options import OPERATOR, AdminKey, AdminKeyFile, Json, Url, operator
-from .times import clock, many, moment, step, took
+from .times import clock, moment, step, took
 
 history = typer.Typer(name="history", help="Show what was asked, and what became of it.", invoke_without_command=True)
 
@@ -78,18 +79,18 @@ def requests(
     """
     if context.invoked_subcommand is not None:
         return
-    query = _query(
-        model=model,
-        client=key,
-        server=server,
-        endpoint=endpoint,
-        outcome=outcome,
-        troubled="true" if errors else None,
-        since=_moment(since),
-        until=_moment(until),
-        sort=sort,
-    )
     with failures_explained(OPERATOR):
+        query = _query(
+            model=model,
+            client=key,
+            server=server,
+            endpoint=endpoint,
+            outcome=outcome,
+            troubled="true" if errors else None,
+            since=_moment("--since", since),
+            until=_moment("--until", until),
+            sort=sort,
+        )
         client = operator(url, admin_key, admin_key_file)
         if as_csv:
             for piece in client.pieces(f"/admin/history?format=csv&{query}"):
@@ -161,9 +162,10 @@ def summary(
       quiver history summary --by model,hour --since 24h
     """
     wanted = ["client" if name.strip() == "key" else name.strip() for name in by.split(",")]
-    query = _query(model=model, client=key, server=server, since=_moment(since), until=_moment(until), limit=limit)
     groups = "&".join(f"by={quote(name)}" for name in wanted)
     with failures_explained(OPERATOR):
+        times = {"since": _moment("--since", since), "until": _moment("--until", until)}
+        query = _query(model=model, client=key, server=server, **times, limit=limit)
         client = operator(url, admin_key, admin_key_file)
         report = decoded(client.get(f"/admin/history/aggregate?{groups}&{query}"), AggregateReport)
     if as_json:
@@ -192,8 +194,8 @@ def error_counts(
     Example:
       quiver errors --since 7d
     """
-    query = _query(since=_moment(since), model=model, server=server)
     with failures_explained(OPERATOR):
+        query = _query(since=_moment("--since", since), model=model, server=server)
         report = decoded(operator(url, admin_key, admin_key_file).get(f"/admin/errors?{query}"), ErrorReport)
     if as_json:
         print_json(report)
@@ -233,8 +235,8 @@ def events(
     Example:
       quiver events --kind server. --since 1d
     """
-    query = _query(kind=kind or None, subject=subject, since=_moment(since), limit=limit)
     with failures_explained(OPERATOR):
+        query = _query(kind=kind or None, subject=subject, since=_moment("--since", since), limit=limit)
         page = decoded(operator(url, admin_key, admin_key_file).get(f"/admin/events?{query}"), EventPage)
     if as_json:
         print_json(page)
@@ -244,8 +246,8 @@ def events(
         typer.echo("no such events", err=True)
 
 
-def _moment(text: str | None) -> float | None:
-    return None if text is None else moment(text)
+def _moment(option: str, text: str | None) -> float | None:
+    return None if text is None else moment(option, text)
 
 
 def _query(**given: Any) -> str:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from datetime import datetime
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -12,12 +11,13 @@ from quiver.schemas.config import Priority
 from quiver.schemas.keys import KeyIssued, KeyList, KeyReport, KeyState, LimitReport
 
 from ..configuration.credentials import key_in
-from .amounts import NONE, allowance, amount, shown, span
+from .amounts import NONE, allowance, amount, shown
 from .client import DEFAULT_URL, Client, decoded
 from .completion import key_names, model_names
 from .console import print_json, print_table
 from .failures import failures_explained
 from .options import OPERATOR, AdminKey, AdminKeyFile, Json, Url, operator
+from .times import day_and_clock, seconds_in
 
 T = TypeVar("T")
 COLUMNS = ("KEY", "STATE", "ENDS IN", "BUDGET LEFT", "LIMITS A MINUTE", "MODELS", "LAST USED", "ID")
@@ -75,8 +75,8 @@ def create(
     Example:
       quiver keys create alice --requests 60 --budget 1M/month --for 30d
     """
-    wanted = {"name": name, **_terms(requests, tokens, models, priority, budget, expires, keep_content)}
     with failures_explained(OPERATOR):
+        wanted = {"name": name, **_terms(requests, tokens, models, priority, budget, expires, keep_content)}
         if key_file is not None:
             wanted["key"] = key_in("--key-file", key_file, range(24, 257))
         client = operator(url, admin_key, admin_key_file)
@@ -151,10 +151,10 @@ def update(
     Example:
       quiver keys update alice --budget 2M/month --for none
     """
-    wanted = _terms(requests, tokens, models, priority, budget, expires, keep_content)
-    if not wanted:
-        raise typer.BadParameter("say what to change, such as --budget 2M/month")
     with failures_explained(OPERATOR):
+        wanted = _terms(requests, tokens, models, priority, budget, expires, keep_content)
+        if not wanted:
+            raise typer.BadParameter("say what to change, such as --budget 2M/month")
         client = operator(url, admin_key, admin_key_file)
         changed = decoded(client.send("PATCH", _path(name), msgspec.json.encode(wanted)), KeyReport)
     if as_json:
@@ -180,8 +180,8 @@ def rotate(
     Example:
       quiver keys rotate alice --grace 1d
     """
-    wanted = msgspec.json.encode({"grace": span(grace)})
     with failures_explained(OPERATOR):
+        wanted = msgspec.json.encode({"grace": seconds_in("--grace", grace)})
         client = operator(url, admin_key, admin_key_file)
         made = decoded(client.send("POST", f"{_path(name)}/rotate", wanted), KeyIssued)
     _tell(made, as_json=as_json)
@@ -218,7 +218,7 @@ def _terms(
     expires: str | None,
     keep_content: bool | None,
 ) -> dict[str, Any]:
-    """What was said of a key, as the admin API wants it; null where that was `none`."""
+    """What was said of a key, as the admin API wants it; null where that was `none`. Raises `SettingsError`."""
     wanted: dict[str, Any] = {
         "requests_per_minute": _given(requests, amount),
         "tokens_per_minute": _given(tokens, amount),
@@ -226,7 +226,7 @@ def _terms(
         "priority": priority or msgspec.UNSET,
         "budget_tokens": _given(budget, lambda text: allowance(text).tokens),
         "budget_period": msgspec.UNSET if budget in (None, NONE) else allowance(budget).period,
-        "expires": _given(expires, lambda text: time.time() + span(text)),
+        "expires": _given(expires, lambda text: time.time() + seconds_in("--for", text)),
         "keep_content": msgspec.UNSET if keep_content is None else keep_content,
     }
     return {name: value for name, value in wanted.items() if value is not msgspec.UNSET}
@@ -268,7 +268,7 @@ def _tell(made: KeyIssued, *, as_json: bool) -> None:
         return
     typer.echo(f"warning: this is the only time that the key of `{made.name}` is shown; keep it safe", err=True)
     if made.previous_until is not None:
-        typer.echo(f"the old key opens until {_clock(made.previous_until)}", err=True)
+        typer.echo(f"the old key opens until {day_and_clock(made.previous_until)}", err=True)
 
 
 def _row(key: KeyReport) -> tuple[str, ...]:
@@ -279,7 +279,7 @@ def _row(key: KeyReport) -> tuple[str, ...]:
         "-" if key.budget is None else f"{shown(key.budget.left)} of {shown(key.budget.tokens)}/{key.budget.period}",
         ", ".join(_limits(key)) or "-",
         ", ".join(key.models) or "all",
-        _clock(key.last_used),
+        day_and_clock(key.last_used),
         key.id if key.origin == "issued" else "configuration",
     )
 
@@ -297,15 +297,15 @@ def _details(key: KeyReport) -> list[tuple[str, str]]:
     ]
     if key.budget is not None:
         rows.append(("budget", f"{key.budget.spent} of {key.budget.tokens} tokens spent"))
-        rows.append(("begins anew", _clock(key.budget.ends) if key.budget.ends else "never"))
+        rows.append(("begins anew", day_and_clock(key.budget.ends) if key.budget.ends else "never"))
     rows += [
         ("may be kept", "prompts and answers" if key.keep_content else "no prompts or answers"),
-        ("made", _clock(key.created)),
-        ("changed", _clock(key.changed)),
-        ("expires", _clock(key.expires)),
-        ("revoked", _clock(key.revoked)),
-        ("old key opens until", _clock(key.previous_until)),
-        ("last used", _clock(key.last_used)),
+        ("made", day_and_clock(key.created)),
+        ("changed", day_and_clock(key.changed)),
+        ("expires", day_and_clock(key.expires)),
+        ("revoked", day_and_clock(key.revoked)),
+        ("old key opens until", day_and_clock(key.previous_until)),
+        ("last used", day_and_clock(key.last_used)),
     ]
     return rows
 
@@ -324,8 +324,3 @@ def _ending(key: KeyReport) -> str:
         return "-"
     seconds = max(0, round(key.expires - time.time()))
     return f"{seconds // 86_400} d" if seconds >= 86_400 else f"{seconds // 3600} h {seconds % 3600 // 60} min"
-
-
-def _clock(at: float | None) -> str:
-    """A moment in this machine's time."""
-    return "-" if at is None else f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M:%S}"

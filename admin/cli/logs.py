@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -14,7 +15,7 @@ from .client import DEFAULT_URL, Client, decoded
 from .console import print_json, print_table
 from .failures import failures_explained
 from .options import OPERATOR, AdminKey, AdminKeyFile, Json, Url, operator
-from .spans import moment, seconds_in
+from .times import moment, seconds_in
 
 # What the gateway gives at a time.
 PAGE = 500
@@ -55,8 +56,8 @@ def show(
         client = operator(url, admin_key, admin_key_file)
         query = {"level": level and level.lower(), "component": component, "request_id": request, "search": search}
         shown = _Shown(as_json)
-        times = {"since": since and moment("--since", since), "until": until and moment("--until", until)}
-        asked = query | {name: at.isoformat() for name, at in times.items() if at}
+        times = {"since": since and _moment("--since", since), "until": until and _moment("--until", until)}
+        asked = query | {name: at for name, at in times.items() if at}
         for line in reversed(list(_found(client, asked, lines))):
             shown.line(line)
         if follow:
@@ -133,6 +134,10 @@ def _found(client: Client, query: dict[str, str | None], most: int) -> Iterator[
         most, cursor = most - len(page.lines), page.next
         if cursor is None:
             return
+
+
+def _moment(option: str, text: str) -> str:
+    return datetime.fromtimestamp(moment(option, text), UTC).isoformat()
 
 
 def _path(query: dict[str, str | None]) -> str:

@@ -1,11 +1,13 @@
 """Servers, their figures and what was found out about one, as tables and sentences."""
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from quiver.schemas.admin import CheckReport, ServerDetails, ServerReport
 from quiver.schemas.saved import CheckResult
 from quiver.schemas.servers import Detection, ModeReport, TrialReport
+
+from .amounts import counted
+from .times import clock, day_and_clock
 
 COLUMNS = ("SERVER", "STATE", "IN FLIGHT", "ADDRESS", "MODELS", "REASON")
 RESULTS = ("AT", "OF", "RESULT", "SECONDS", "REASON")
@@ -37,8 +39,8 @@ def figures(server: ServerDetails) -> list[tuple[str, str]]:
         "description": metadata.description or "-",
         "tags": ", ".join(metadata.tags) or "-",
         "came by": server.origin,
-        "version": f"{server.version}, of {_day(server.changed)}",
-        "out of service until": _clock(server.until),
+        "version": f"{server.version}, of {day_and_clock(server.changed)}",
+        "out of service until": clock(server.until),
         "failures in a row": str(server.failures),
         "uptime": _share(server.uptime),
         "checks passed": _share(server.success_rate),
@@ -50,15 +52,15 @@ def figures(server: ServerDetails) -> list[tuple[str, str]]:
     }
     if (joined := server.joined) is not None:
         far = "" if joined.round_trip is None else f", {joined.round_trip * 1000:.0f} ms away"
-        found["link"] = f"{joined.link} since {_clock(joined.since)}, from {joined.peer}{far}"
-        found["came back"] = _counted(joined.reconnects, "time")
-        found["served since"] = f"{_counted(joined.served, 'request')}, {_counted(joined.tokens, 'token')}"
+        found["link"] = f"{joined.link} since {clock(joined.since)}, from {joined.peer}{far}"
+        found["came back"] = counted(joined.reconnects, "time")
+        found["served since"] = f"{counted(joined.served, 'request')}, {counted(joined.tokens, 'token')}"
     return list(found.items())
 
 
 def result(of: CheckResult) -> tuple[str, ...]:
     """One result as a row under `RESULTS`."""
-    return _clock(of.at), of.source, "ok" if of.ok else "failed", f"{of.seconds:.3f}", of.reason or ""
+    return clock(of.at), of.source, "ok" if of.ok else "failed", f"{of.seconds:.3f}", of.reason or ""
 
 
 def mode_in_words(report: ModeReport) -> str:
@@ -84,9 +86,9 @@ def in_words(found: Detection) -> str:
     if found.software is None:
         return "it does not say what it is"
     name = NAMES.get(found.software, found.software)
-    words = [f"{name} {found.version}" if found.version else name, _counted(len(found.models), "model")]
+    words = [f"{name} {found.version}" if found.version else name, counted(len(found.models), "model")]
     if found.slots is not None:
-        words.append(f"{_counted(found.slots, 'request')} at a time")
+        words.append(f"{counted(found.slots, 'request')} at a time")
     if found.needs_key:
         words.append("needs a key")
     return ", ".join(words)
@@ -99,18 +101,5 @@ def models(found: Detection) -> Sequence[tuple[str, ...]]:
     ]
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
-
-
-def _clock(at: float | None) -> str:
-    """The time of day on this machine."""
-    return "-" if at is None else f"{datetime.fromtimestamp(at):%H:%M:%S}"
-
-
-def _day(at: float) -> str:
-    return f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M}"

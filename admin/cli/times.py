@@ -1,28 +1,40 @@
-"""Times, counts and sizes, as people write and read them on the command line."""
+"""Times as people write and read them on a command line: `30d`, `2h` (ago), `2026-01-31 14:00`, `4.31 ms`."""
 
 import re
 import time
 from datetime import UTC, datetime
 
-import typer
+from ..configuration.complaint import SettingsError
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_AGO = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_SPAN = re.compile(r"(\d+(?:\.\d+)?) ?([smhdw])")
+_UNIX = re.compile(r"\d{9,11}(\.\d+)?")
 
 
-def moment(text: str) -> float:
+def seconds_in(option: str, text: str) -> float:
+    """A length of time, such as `90s`, `1.5h`, `30d` or `0`. Raises `SettingsError` that names the option."""
+    if text.strip() == "0":
+        return 0.0
+    found = _SPAN.fullmatch(text.strip().lower())
+    if found is None:
+        raise SettingsError(f"`{option}`: expected a length of time, got `{text}`", "write it as `30s`, `10m` or `2h`")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def moment(option: str, text: str) -> float:
     """Unix time of `2h` (ago), `2026-01-31`, `2026-01-31 14:00` (this machine's time), ISO 8601, or of itself.
 
-    Raises `typer.BadParameter`.
+    Raises `SettingsError` that names the option.
     """
-    if ago := _AGO.fullmatch(text.strip().lower()):
-        return time.time() - float(ago[1]) * _UNITS[ago[2]]
-    if re.fullmatch(r"\d{9,}(\.\d+)?", text):
+    if _SPAN.fullmatch(text.strip().lower()):
+        return max(0.0, time.time() - seconds_in(option, text))
+    if _UNIX.fullmatch(text):
         return float(text)
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
-        raise typer.BadParameter("write it as `2h` (ago), `30m`, `7d`, `2026-01-31` or `2026-01-31 14:00`") from None
+        hint = "write it as `2h` (ago), `30m`, `7d`, `2026-01-31` or `2026-01-31 14:00`"
+        raise SettingsError(f"`{option}`: expected a time, got `{text}`", hint) from None
 
 
 def clock(at: float | None) -> str:
@@ -30,7 +42,12 @@ def clock(at: float | None) -> str:
     if at is None:
         return "-"
     then = datetime.fromtimestamp(at)
-    return f"{then:%H:%M:%S}" if then.date() == datetime.now().date() else f"{then:%Y-%m-%d %H:%M:%S}"
+    return f"{then:%H:%M:%S}" if then.date() == datetime.now().date() else day_and_clock(at)
+
+
+def day_and_clock(at: float | None) -> str:
+    """The day and the time on this machine."""
+    return "-" if at is None else f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M:%S}"
 
 
 def step(at: float, *, day: bool) -> str:
@@ -49,8 +66,3 @@ def took(seconds: float | None) -> str:
         return f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}m {rest}s"
-
-
-def many(count: int | None) -> str:
-    """A count, with blanks between thousands: `1 234 567`."""
-    return "-" if count is None else f"{count:,}".replace(",", " ")

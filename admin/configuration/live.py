@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 import trio
 from quiver.proxy.gateway import Gateway
-from quiver.proxy.reconfigure import Refused
+from quiver.proxy.reconfigure import Refused, reconfigure
 from quiver.proxy.seams import offload
 from quiver.schemas.configuration import ConfigReport, Reloaded
 from quiver.schemas.settings import Change
@@ -63,7 +63,7 @@ class LiveConfiguration:
                 raise Refused("this gateway was given its configuration by a program; there is nothing to read again")
             try:
                 loaded = await offload(self._sources.read)
-                found = await self._gateway.reconfigure(loaded.config)
+                found = await reconfigure(self._gateway, loaded.config)
             except (SettingsError, Refused) as error:
                 self._note_refusal(str(error), actor)
                 raise

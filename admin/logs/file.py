@@ -21,6 +21,8 @@ Period = Literal["hourly", "daily", "weekly", "never"]
 _PERIODS: dict[Period, str] = {"hourly": "%Y-%m-%d %H", "daily": "%Y-%m-%d", "weekly": "%G week %V", "never": ""}
 # After a failure the file is tried again so many seconds later.
 RETRY = 5.0
+# A file that has not grown for so many seconds is not being written to.
+SETTLED = 0.02
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -104,8 +106,19 @@ class LogFile:
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         found = os.fstat(self._fd)
         self._inode, self._size = found.st_ino, found.st_size
-        self._torn = self._size > 0 and os.pread(self._fd, 1, self._size - 1) != b"\n"
+        self._torn = self._ends_inside_line()
         self._began = self._stamp(found.st_mtime if found.st_size else now)
+
+    def _ends_inside_line(self) -> bool:
+        """Whether a write was cut short. One that another process is in the middle of looks the same, and gets time to end."""
+        assert self._fd is not None
+        size = self._size
+        while size and os.pread(self._fd, 1, size - 1) != b"\n":
+            time.sleep(SETTLED)
+            before, size = size, os.fstat(self._fd).st_size
+            if size == before:
+                return True
+        return False
 
     def _append(self, lines: bytes) -> Position:
         """One write. The rest of one that was cut short, by a full disk, follows or fails; then the next begins a new line."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 from quiver.proxy.local.gpu import GpuFigures
-from quiver.proxy.metrics import Figure
+from quiver.proxy.telemetry.metrics import Figure
 
 # A reading costs a call of the driver, so there are at most so many a second.
 INTERVAL = 0.5

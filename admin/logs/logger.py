@@ -9,8 +9,8 @@ from types import FrameType
 from typing import Any
 
 import structlog
-from quiver.proxy.levels import CRITICAL, DEBUG, ERROR, INFO, LEVELS, TRACE, WARNING
 from quiver.proxy.request import REQUEST_ID
+from quiver.proxy.telemetry.levels import CRITICAL, DEBUG, ERROR, INFO, LEVELS, TRACE, WARNING
 
 # What comes through without a copy: nobody can change it before it is written.
 _LASTING = (str, int, float, bool, type(None))

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import IO, Any, Literal, Self
 
 import msgspec
-from quiver.proxy.levels import ERROR, WARNING
+from quiver.proxy.telemetry.levels import ERROR, WARNING
 from quiver.schemas.config import Log
 from quiver.schemas.sizes import bytes_of
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from quiver.proxy.levels import NAMES
+from quiver.proxy.telemetry.levels import NAMES
 
 # No line is longer; what is longest in it is cut until it fits.
 LONGEST = 64 * 1024

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 import msgspec
-from quiver.proxy.levels import INFO, LEVELS, WARNING
-from quiver.proxy.record import Record
+from quiver.proxy.telemetry.levels import INFO, LEVELS, WARNING
+from quiver.proxy.telemetry.record import Record
 from quiver.schemas.admin import ModelDescription
 
 from .gpu import GpuReading

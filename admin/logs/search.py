@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from quiver.proxy.levels import NUMBERS
+from quiver.proxy.telemetry.levels import NUMBERS
 from quiver.schemas.config import Level
 from quiver.schemas.logs import LogLine, LogPage
 

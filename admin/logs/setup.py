@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import IO
 
 import structlog
-from quiver.proxy.levels import LEVELS, NUMBERS, TRACE
+from quiver.proxy.telemetry.levels import LEVELS, NUMBERS, TRACE
 from quiver.schemas.config import Config, Log
 
 from .logger import FromLibraries, Logger, completed

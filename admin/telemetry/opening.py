@@ -3,7 +3,7 @@
 import importlib
 import os
 
-from quiver.proxy.tracing import Tracer
+from quiver.proxy.telemetry.tracing import Tracer
 from quiver.schemas.config import Telemetry
 
 

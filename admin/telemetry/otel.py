@@ -18,8 +18,8 @@ from opentelemetry.sdk.trace.sampling import Decision, Sampler
 from opentelemetry.sdk.trace.sampling import _get_from_env_or_default as sampler_of_environment
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
-from quiver.proxy.record import Record
-from quiver.proxy.tracing import Context, Trace
+from quiver.proxy.telemetry.record import Record
+from quiver.proxy.telemetry.tracing import Context, Trace
 from quiver.schemas.config import Telemetry
 
 from .spans import spans_of
@@ -31,7 +31,7 @@ RATIO_BITS = (1 << 64) - 1
 
 
 class OtelTracer:
-    """See `quiver.proxy.tracing.Tracer`."""
+    """See `quiver.proxy.telemetry.tracing.Tracer`."""
 
     def __init__(self, config: Telemetry) -> None:
         self.content = config.content

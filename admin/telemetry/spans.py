@@ -13,8 +13,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as gen_ai
 from opentelemetry.semconv.attributes import error_attributes, http_attributes, server_attributes
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
-from quiver.proxy.record import Record
-from quiver.proxy.tracing import CANCELLED, GONE, Attempt, Trace
+from quiver.proxy.telemetry.record import Record
+from quiver.proxy.telemetry.tracing import CANCELLED, GONE, Attempt, Trace
 
 from .content import input_messages, output_messages
 

@@ -17,10 +17,10 @@ from quiver.schemas.openai import ChatRequest, CompletionRequest
 from ..admission.ticket import LEVELS
 from ..decoding import decode_body
 from ..native import EngineError, Failed, Finished, InvalidRequest, Started, Text
-from ..record import EngineTimings
 from ..registry import Call
 from ..reply import DownstreamGone, Reply
 from ..seams import World
+from ..telemetry.record import EngineTimings
 from .completion import ChatWriter, TextWriter, Writer
 from .engine import LocalEngine
 from .figures import SequenceFigures

@@ -8,11 +8,11 @@ from importlib.resources import files
 from quiver.schemas.admin import ModelState
 from quiver.schemas.config import LocalModel
 
-from ..metrics import Figure
 from ..registry import BackendStatus, Call, Health
 from ..reply import Reply
 from ..routing.load import Load
 from ..seams import World
+from ..telemetry.metrics import Figure
 from ..watch import Watch
 from .answering import answer
 from .embedding import LocalEncoder

@@ -12,7 +12,6 @@ import msgspec
 import trio
 from quiver.schemas.admin import ModelDescription
 
-from ..histogram import GAPS, Histogram
 from ..native import (
     Engine,
     EngineStatistics,
@@ -25,6 +24,7 @@ from ..native import (
     Text,
 )
 from ..seams import offload
+from ..telemetry.histogram import GAPS, Histogram
 from .dialect import Dialect, dialect_of
 
 Event = Started | Text | Finished | Failed

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from ..histogram import SECONDS, Histogram
-from ..metrics import Figure
 from ..native import EngineStatistics, Finished
+from ..telemetry.histogram import SECONDS, Histogram
+from ..telemetry.metrics import Figure
 
 # Tokens per second, from a large model on one core to a prompt on a graphics card.
 RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 50_000)

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..metrics import Figure
+from ..telemetry.metrics import Figure
 
 
 def _load() -> Any:

@@ -14,11 +14,11 @@ from quiver.schemas.openai import ModelName
 from quiver.schemas.saved import SavedModel
 from quiver.schemas.sizes import bytes_of
 
-from ..events import Journal
 from ..native import ModelLoadError
 from ..registry import Registry
 from ..seams import World, offload
 from ..store.store import Store
+from ..telemetry.journal import Journal
 from .backend import BOLT, EngineModel
 from .budget import Budget, Claim
 from .catalogue import Catalogue

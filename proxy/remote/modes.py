@@ -11,10 +11,10 @@ from quiver.schemas.events import EventKind
 from quiver.schemas.saved import Mode, SavedServer, SavedState
 from quiver.schemas.servers import Entry
 
-from ..events import Journal
 from ..registry import Registry
 from ..seams import World
 from ..store.store import Store
+from ..telemetry.journal import Journal
 from .backend import RemoteServer
 
 _EVENTS: dict[Mode, EventKind] = {

@@ -8,10 +8,10 @@ import logging
 import trio
 from quiver.schemas.saved import CheckResult
 
-from ..events import Journal
 from ..registry import Registry
 from ..seams import World
 from ..store.store import Store
+from ..telemetry.journal import Journal
 from .backend import RemoteServer
 from .circuit import Circuit, Result
 from .modes import state_of

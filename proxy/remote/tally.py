@@ -1,6 +1,6 @@
 """What happens to one circuit, counted for the metrics page."""
 
-from ..histogram import Histogram
+from ..telemetry.histogram import Histogram
 
 
 class Tally:

@@ -13,7 +13,7 @@ import trio
 from quiver.schemas.errors import ApiError
 from quiver.schemas.openai import Usage
 
-from ..record import EngineTimings
+from ..telemetry.record import EngineTimings
 from .identity import ALLOW_ALL, Directives
 
 EVENT_STREAM = b"text/event-stream"

@@ -21,8 +21,8 @@ from quiver.schemas.saved import CheckResult, Saved, SavedKey, SavedModel, Saved
 from quiver.schemas.sizes import bytes_of, size
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from ..histogram import Histogram
-from ..record import Record
+from ..telemetry.histogram import Histogram
+from ..telemetry.record import Record
 from . import counts, registry
 from .connection import Connection, transaction
 from .failure import is_locked, reason_of

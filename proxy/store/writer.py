@@ -16,7 +16,7 @@ import structlog
 import trio
 from quiver.schemas import config
 
-from ..histogram import Histogram
+from ..telemetry.histogram import Histogram
 from .connection import Connection, transaction
 from .failure import CANTOPEN, CORRUPT, FULL, IO, NOTADB, READONLY, code_of, is_locked, reason_of
 from .kinds import STATEMENTS, Kind

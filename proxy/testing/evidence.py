@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 
-from ..record import Record
+from ..telemetry.record import Record
 from .clients import ClientLog
 from .knobs import Plan
 from .network import SimulatedNetwork

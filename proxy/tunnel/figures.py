@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ..metrics import Figure
+from ..telemetry.metrics import Figure
 from .joined import JoinedServer
 
 

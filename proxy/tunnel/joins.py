@@ -14,12 +14,12 @@ from quiver.schemas.config import Config
 from quiver.schemas.join import PROTOCOL, Farewell, FarewellCode, Offer, Welcome
 from quiver.schemas.saved import Mode
 
-from ..events import Journal
 from ..registry import Registry
 from ..remote.backend import RemoteServer
 from ..remote.standings import Standings
 from ..seams import World
 from ..store.store import Store
+from ..telemetry.journal import Journal
 from .frames import Kind, ProtocolError
 from .joined import JoinedServer
 from .link import Link, LinkLost

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 import pytest
 import structlog
 from quiver.proxy.gateway import Gateway
-from quiver.proxy.levels import LEVELS
 from quiver.proxy.registry import Call, Health
 from quiver.proxy.reply import Reply
+from quiver.proxy.telemetry.levels import LEVELS
 from quiver.proxy.testing import ScriptedBackend, fixed_world
 from quiver.schemas.config import Auth, Config, Engine, Server
 

@@ -163,7 +163,7 @@ def test_bad_model_files_leave_the_server_up(tmp_path: Path) -> None:
 
 def quiver_command(running: Running, *arguments: str) -> str:
     """What a command prints about `running`."""
-    result = CliRunner().invoke(app, [*arguments, "--url", running.url], env={"QUIVER_ADMIN_KEY": ""})
+    result = CliRunner().invoke(app, arguments, env={"QUIVER_ADMIN_KEY": "", "QUIVER_URL": running.url})
     assert result.exit_code == 0, result.stderr
     return result.stdout
 
@@ -193,7 +193,7 @@ def test_no_secret_is_logged() -> None:
                 body = chat(model, max_tokens=2).replace(b'"hi"', f'"{planted}"'.encode())
                 post(running, body, headers)
         for key in (f"{KEY}-admin", "sk-some-wrong-key"):
-            wanted = json.dumps({"endpoint_url": "http://127.0.0.1:9", "api_key": f"{KEY}-other"}).encode()
+            wanted = json.dumps({"endpoint_url": "http://127.0.0.1:10", "api_key": f"{KEY}-other"}).encode()
             status, _ = post(running, wanted, {**HEADERS, "X-API-Key": key}, "/admin/register")
             assert status == (503 if key.endswith("admin") else 401)
         assert running.stop() == 130

@@ -7,15 +7,15 @@ import pytest
 import trio
 import trio.testing
 from quiver.proxy.access.keys import KeyRing
-from quiver.proxy.accounting import Ledger
 from quiver.proxy.admission.admission import Admission
 from quiver.proxy.content import Content
 from quiver.proxy.exchange import ExchangeHandler
 from quiver.proxy.inference import Inference
-from quiver.proxy.metrics import Metrics
-from quiver.proxy.record import Record
 from quiver.proxy.registry import Backend, Registry
 from quiver.proxy.reuse.store import ReuseStore
+from quiver.proxy.telemetry.accounting import Ledger
+from quiver.proxy.telemetry.metrics import Metrics
+from quiver.proxy.telemetry.record import Record
 from quiver.proxy.testing import fixed_world
 from quiver.schemas.config import Auth, Config
 

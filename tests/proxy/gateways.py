@@ -12,12 +12,12 @@ from hypercorn.typing import ASGIFramework
 from quiver.proxy.gateway import Gateway
 from quiver.proxy.local.loading import Loader
 from quiver.proxy.network import Address, Wire
-from quiver.proxy.record import Record
 from quiver.proxy.seams import World, offload_runner
 from quiver.proxy.server import Listening, run
 from quiver.proxy.store.store import Store
+from quiver.proxy.telemetry.record import Record
+from quiver.proxy.telemetry.tracing import Tracer
 from quiver.proxy.testing import SimulatedNetwork
-from quiver.proxy.tracing import Tracer
 from quiver.schemas.config import Config, Drain, Engine, RemoteBackend, Server
 from quiver.schemas.config import Store as StoreConfig
 

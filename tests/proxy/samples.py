@@ -1,7 +1,7 @@
 """A record for tests to vary."""
 
 import msgspec
-from quiver.proxy.record import Record
+from quiver.proxy.telemetry.record import Record
 from quiver.schemas.openai import Usage
 
 SAMPLE = Record(

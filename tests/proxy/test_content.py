@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 from quiver.proxy.content import LONGEST, Content, bounded
-from quiver.proxy.record import Record
+from quiver.proxy.telemetry.record import Record
 from quiver.schemas.config import Auth, Key, Log
 from quiver.schemas.config import Store as StoreConfig
 

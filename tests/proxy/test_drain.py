@@ -7,9 +7,9 @@ import msgspec
 import pytest
 import structlog
 import trio
-from quiver.proxy.accounting import Ledger
 from quiver.proxy.seams import offload_runner
 from quiver.proxy.shutdown import CLOSE_TIMEOUT, HURRY
+from quiver.proxy.telemetry.accounting import Ledger
 from quiver.schemas.config import Admission, Drain
 from trio.testing import MockClock
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from quiver.proxy.reconfigure import Refused
+from quiver.proxy.reconfigure import Refused, reconfigure
 from quiver.proxy.remote.backend import RemoteServer
 from quiver.proxy.testing.models import GIB, ScriptedFile, ScriptedLoader
 from quiver.schemas.config import (
@@ -71,7 +71,7 @@ async def test_no_request_is_lost_while_servers_come_and_go(farm: Farm, autojump
                     routing=Routing(policy=policy),
                     limits=Limits(request=100 + turn),
                 )
-                await gateway.gateway.reconfigure(wanted)
+                await reconfigure(gateway.gateway, wanted)
         gateway.signal(15)
     assert len(replies) > 200
     assert {status_of(reply) for reply in replies} == {b"200"}
@@ -86,7 +86,7 @@ async def test_stream_goes_on_after_its_server_was_removed(farm: Farm, autojump_
             nursery.start_soon(keep, received, gateway, STREAM)
             await trio.sleep(5)
             wanted = changed(gateway, backends=(B,), limits=Limits(request=1, idle=0.5))
-            await gateway.gateway.reconfigure(wanted)
+            await reconfigure(gateway.gateway, wanted)
             assert [backend.id for backend in gateway.gateway.registry] == ["b"]
         gateway.signal(15)
     assert unchunked(received[0][1]).endswith(b"data: [DONE]\n\n")
@@ -96,7 +96,7 @@ async def test_server_that_moves_keeps_its_models(farm: Farm, autojump_clock: ob
     """Its models are asked for at the new address before the old one is left."""
     await serving(farm)
     async with running(farm, [A]) as gateway:
-        await gateway.gateway.reconfigure(changed(gateway, backends=(RemoteBackend(url=URLS[1], name="a"),)))
+        await reconfigure(gateway.gateway, changed(gateway, backends=(RemoteBackend(url=URLS[1], name="a"),)))
         assert status_of(await gateway.ask()) == b"200"
         server = gateway.gateway.registry.get("a")
         assert isinstance(server, RemoteServer)
@@ -120,7 +120,7 @@ async def test_every_live_section_takes_effect(farm: Farm, autojump_clock: objec
             keys=(Key(name="ada", key="the-key-of-ada"),),
             auth=Auth(admin_key="the-operators-key"),
         )
-        found = await parts.reconfigure(wanted)
+        found = await reconfigure(parts, wanted)
         assert parts.config == wanted
         assert {change.path for change in found if not change.live} == set()
         assert code_in(await gateway.ask()) == "invalid_api_key"
@@ -136,7 +136,7 @@ async def test_what_needs_a_restart_waits(farm: Farm, autojump_clock: object) ->
     async with running(farm, [A]) as gateway:
         before = gateway.gateway.config.server
         wanted = changed(gateway, server=Server(port=9999), limits=Limits(request=7.0))
-        found = await gateway.gateway.reconfigure(wanted)
+        found = await reconfigure(gateway.gateway, wanted)
         assert [(change.path, change.before, change.after, change.live) for change in found] == [
             ("server.port", before.port, 9999, False),
             ("limits.request", 300.0, 7.0, True),
@@ -162,7 +162,7 @@ async def test_unfit_configuration_changes_nothing(
         gateway.gateway.register(RemoteBackend(url=URLS[2], name="late"))
         before, backends = gateway.gateway.config, list(gateway.gateway.registry)
         with pytest.raises(Refused, match=message):
-            await gateway.gateway.reconfigure(changed(gateway, **sections, limits=Limits(request=7.0)))
+            await reconfigure(gateway.gateway, changed(gateway, **sections, limits=Limits(request=7.0)))
         assert gateway.gateway.config is before
         assert list(gateway.gateway.registry) == backends
         assert gateway.gateway.exchanges.inference.limits.request == 300.0
@@ -192,7 +192,7 @@ async def test_failure_midway_undoes_everything(farm: Farm, autojump_clock: obje
             keys=(Key(name="ada", key="the-key-of-ada"),),
         )
         with pytest.raises(RuntimeError, match="out of order"):
-            await parts.reconfigure(wanted)
+            await reconfigure(parts, wanted)
         assert told == [7.0, 300.0]
         assert (parts.config, list(parts.registry)) == (before, backends)
         assert parts.exchanges.inference.limits.request == 300.0
@@ -205,7 +205,7 @@ async def test_registered_server_stays(farm: Farm, autojump_clock: object) -> No
     await serving(farm)
     async with running(farm, [A]) as gateway:
         late = gateway.gateway.register(RemoteBackend(url=URLS[2], name="late"))
-        await gateway.gateway.reconfigure(changed(gateway, backends=()))
+        await reconfigure(gateway.gateway, changed(gateway, backends=()))
         assert list(gateway.gateway.registry) == [late]
         gateway.signal(15)
 
@@ -219,7 +219,7 @@ async def test_calls_count_for_a_server_that_changes(farm: Farm, autojump_clock:
             nursery.start_soon(keep, received, gateway, STREAM)
             await trio.sleep(2)
             heavier = RemoteBackend(url=URLS[0], name="a", weight=3.0, max_concurrency=1)
-            await gateway.gateway.reconfigure(changed(gateway, backends=(heavier,)))
+            await reconfigure(gateway.gateway, changed(gateway, backends=(heavier,)))
             server = gateway.gateway.registry.get("a")
             assert isinstance(server, RemoteServer)
             assert (server.load.in_flight, server.load.weight, server.load.full) == (1, 3.0, True)
@@ -238,7 +238,7 @@ async def test_smaller_interval_counts_at_once(farm: Farm, autojump_clock: objec
 
     await farm.configure(answer)
     async with running(farm, [A]) as gateway:
-        await gateway.gateway.reconfigure(changed(gateway, health=Health(interval=1.0)))
+        await reconfigure(gateway.gateway, changed(gateway, health=Health(interval=1.0)))
         before = len(asked)
         await trio.sleep(10)
         assert len(asked) - before >= 8
@@ -262,12 +262,12 @@ async def test_models_come_change_and_go(farm: Farm, autojump_clock: object) -> 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep, received, gateway, body("one", "true"))
             await trio.sleep(3)
-            await parts.reconfigure(changed(gateway, models=(two,)))
+            await reconfigure(parts, changed(gateway, models=(two,)))
             await trio.sleep(2)
             assert [model.model for model in parts.models] == ["two"]
             assert status_of(await gateway.ask(body("two"))) == b"200"
             assert code_in(await gateway.ask(body("one"))) == "model_not_found"
-            await parts.reconfigure(changed(gateway, models=(msgspec.structs.replace(two, max_sequences=3),)))
+            await reconfigure(parts, changed(gateway, models=(msgspec.structs.replace(two, max_sequences=3),)))
             await trio.sleep(2)
             assert parts.models.get("two").residency.wanted.settings.max_sequences == 3
         gateway.signal(15)

@@ -27,7 +27,7 @@ from .gateways import (
     unchunked,
 )
 from .servers import Farm, Said, response
-from .test_metrics import samples, total, value
+from .telemetry.test_metrics import samples, total, value
 
 
 async def test_gateway_says_where_it_listens(farm: Farm, autojump_clock: MockClock) -> None:

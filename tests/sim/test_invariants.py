@@ -7,7 +7,7 @@ import h11
 import msgspec
 import pytest
 import trio
-from quiver.proxy.record import Record
+from quiver.proxy.telemetry.record import Record
 from quiver.proxy.testing.evidence import Evidence
 from quiver.proxy.testing.invariants import breaches
 from quiver.proxy.testing.knobs import draw_plan

@@ -12,9 +12,9 @@ import trio
 from quiver.admin.api.app import create_app
 from quiver.proxy.access.minting import is_minted
 from quiver.proxy.gateway import Gateway
-from quiver.proxy.record import Record
 from quiver.proxy.seams import World
 from quiver.proxy.store.store import Store
+from quiver.proxy.telemetry.record import Record
 from quiver.proxy.testing import SimulatedNetwork
 from quiver.schemas import errors
 from quiver.schemas.config import Auth, Config, Engine, Key

@@ -14,8 +14,8 @@ from quiver.admin.api.app import create_app
 from quiver.admin.logs.pipeline import Pipeline
 from quiver.admin.logs.setup import configure
 from quiver.proxy.gateway import Gateway
-from quiver.proxy.levels import LEVELS
 from quiver.proxy.seams import offload_runner
+from quiver.proxy.telemetry.levels import LEVELS
 from quiver.schemas.config import Log
 
 from ...proxy.conftest import at_once

@@ -5,8 +5,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import typer
-from quiver.admin.cli.times import many, moment, took
 
 from ..conftest import Speak, reply
 from .test_cli import quiver_command
@@ -129,16 +127,3 @@ def test_json_is_what_the_gateway_said(speak: Speak) -> None:
     server = speak(told({"events": [EVENT], "next": None}))
     result = quiver_command("events", "--json", "--url", server.url)
     assert msgspec.json.decode(result.stdout)["events"] == [EVENT]
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(None, "-"), (0.00431, "4.31 ms"), (1.234, "1.23 s"), (200, "3m 20s")])
-def test_durations_have_three_digits(seconds: float | None, words: str) -> None:
-    assert took(seconds) == words
-
-
-def test_moments_are_read() -> None:
-    assert moment("1700000000.5") == 1_700_000_000.5
-    assert moment("2026-01-31T12:00:00+00:00") == 1_769_860_800
-    assert many(1234567) == "1 234 567"
-    with pytest.raises(typer.BadParameter):
-        moment("soon")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from quiver.admin.logs.gpu import INTERVAL, GpuReading, GpuWatch
-from quiver.proxy.metrics import Figure
+from quiver.proxy.telemetry.metrics import Figure
 
 MIB = 1024 * 1024
 

@@ -10,7 +10,7 @@ import structlog
 from quiver.admin.logs.pipeline import chosen_format
 from quiver.admin.logs.requests import RecordLog
 from quiver.admin.logs.setup import configure
-from quiver.proxy.record import Record
+from quiver.proxy.telemetry.record import Record
 from quiver.schemas.config import Log
 from quiver.schemas.openai import Usage
 

@@ -11,10 +11,10 @@ import pytest
 import trio
 from quiver.admin.telemetry.opening import MissingExtra, open_tracer
 from quiver.admin.telemetry.otel import OtelTracer
-from quiver.proxy.record import EngineTimings
 from quiver.proxy.registry import Call
+from quiver.proxy.telemetry.record import EngineTimings
+from quiver.proxy.telemetry.tracing import Attempt, Tracing
 from quiver.proxy.testing import fixed_world, request
-from quiver.proxy.tracing import Attempt, Tracing
 from quiver.schemas.config import Health, Telemetry
 from quiver.schemas.openai import Usage
 from trio.testing import MockClock

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from quiver.proxy.local.figures import STATISTICS, SequenceFigures
 from quiver.proxy.local.gpu import GpuFigures
-from quiver.proxy.metrics import Metrics
 from quiver.proxy.native import EngineStatistics, Finished
-from quiver.proxy.record import EngineTimings
+from quiver.proxy.telemetry.metrics import Metrics
+from quiver.proxy.telemetry.record import EngineTimings
 
-from ..test_metrics import Samples, samples, value
+from ..telemetry.test_metrics import Samples, samples, value
 
 
 def finished(

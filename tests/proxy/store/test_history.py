@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
-from quiver.proxy.record import EngineTimings, FailedAttempt, Record
 from quiver.proxy.store.store import Store
+from quiver.proxy.telemetry.record import EngineTimings, FailedAttempt, Record
 from quiver.schemas import config
 from quiver.schemas.errors import ApiError
 from quiver.schemas.events import Event

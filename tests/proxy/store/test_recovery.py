@@ -9,11 +9,11 @@ from random import Random
 
 import pytest
 import trio
-from quiver.proxy.record import Record
 from quiver.proxy.store import recovery as recovering
 from quiver.proxy.store.folder import Folder
 from quiver.proxy.store.opening import copy_beside
 from quiver.proxy.store.recovery import recover
+from quiver.proxy.telemetry.record import Record
 from quiver.schemas.history import RequestQuery
 
 from ..samples import record

@@ -10,21 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
-from quiver.proxy.exposition import Page, exposition
-from quiver.proxy.histogram import SECONDS
-from quiver.proxy.metrics import MAX_CELLS, MAX_PAIRS, Figure, Metrics
-from quiver.proxy.record import FailedAttempt, Record
 from quiver.proxy.registry import Call
 from quiver.proxy.reply import DownstreamGone, Reply
+from quiver.proxy.telemetry.exposition import Page, exposition
+from quiver.proxy.telemetry.histogram import SECONDS
+from quiver.proxy.telemetry.metrics import MAX_CELLS, MAX_PAIRS, Figure, Metrics
+from quiver.proxy.telemetry.record import FailedAttempt, Record
 from quiver.proxy.testing import RecordingDownstream, ScriptedBackend, request
 from quiver.schemas import errors
 from quiver.schemas.config import Config
 from quiver.schemas.openai import Usage
 from trio.testing import MockClock
 
-from .conftest import Build, Exchanges, Start, records
-from .samples import record
-from .scripts import ALICE, BODY, SHARED, STREAM, WORDS, ask, ask_and_leave, failing, streamed, whole
+from ..conftest import Build, Exchanges, Start, records
+from ..samples import record
+from ..scripts import ALICE, BODY, SHARED, STREAM, WORDS, ask, ask_and_leave, failing, streamed, whole
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

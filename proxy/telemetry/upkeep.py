@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .seams import offload
+from ..seams import offload
 
 if TYPE_CHECKING:
-    from .gateway import Gateway
-    from .store.store import Store
+    from ..gateway import Gateway
+    from ..store.store import Store
 
 SAMPLE = 60.0
 # The first soon after the start, when what is needed more urgently is done.

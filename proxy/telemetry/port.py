@@ -10,12 +10,12 @@ import trio
 from quiver.schemas import errors
 from quiver.schemas.errors import ApiError
 
-from .access.keys import KeyRing
+from ..access.keys import KeyRing
+from ..native import HttpError, RequestHead, RequestParser, encode_response
+from ..network import Acceptor, Wire
+from ..request import usable_id
+from ..seams import World
 from .exposition import Page
-from .native import HttpError, RequestHead, RequestParser, encode_response
-from .network import Acceptor, Wire
-from .request import usable_id
-from .seams import World
 
 PATH = "/metrics"
 MAX_HEAD = 16 * 1024

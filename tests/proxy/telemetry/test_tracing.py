@@ -4,13 +4,13 @@ import re
 from random import Random
 
 import pytest
+from quiver.proxy.telemetry.tracing import MAX_STATE, Answer, Context, Trace, Tracing, read_context
 from quiver.proxy.testing import request
-from quiver.proxy.tracing import MAX_STATE, Answer, Context, Trace, Tracing, read_context
 from quiver.schemas.config import Telemetry
 from trio.testing import MockClock
 
-from .gateways import BODY, OK, Running, answering, running
-from .servers import Asked, Farm
+from ..gateways import BODY, OK, Running, answering, running
+from ..servers import Asked, Farm
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 VALID = f"00-{TRACE}-{SPAN}-01".encode()

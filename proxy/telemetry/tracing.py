@@ -14,10 +14,10 @@ import msgspec
 import trio
 from quiver.schemas.errors import ApiError
 
+from ..registry import Backend, Call
+from ..reply import DownstreamGone
+from ..request import Request
 from .record import Record
-from .registry import Backend, Call
-from .reply import DownstreamGone
-from .request import Request
 
 Headers = Sequence[tuple[bytes, bytes]]
 

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .local.backend import EngineModel
+from ..local.backend import EngineModel
+from ..registry import OUT_OF_SERVICE, Registry
+from ..remote.backend import RemoteServer
+from ..remote.figures import server_figures
+from ..tunnel.figures import link_figures
+from ..tunnel.joined import JoinedServer
 from .metrics import Figure
-from .registry import OUT_OF_SERVICE, Registry
-from .remote.backend import RemoteServer
-from .remote.figures import server_figures
-from .tunnel.figures import link_figures
-from .tunnel.joined import JoinedServer
 
 if TYPE_CHECKING:
-    from .gateway import Gateway, State
+    from ..gateway import Gateway, State
 
 
 def gateway_figures(gateway: Gateway) -> Iterator[Figure]:

@@ -21,9 +21,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from quiver.schemas import errors
 
+from ..seams import offload
 from .histogram import Histogram
 from .metrics import AUTH_CODES, LIMIT_CODES, Figure, Metrics, Plane
-from .seams import offload
 
 PLANES: tuple[Plane, ...] = ("inference", "control")
 

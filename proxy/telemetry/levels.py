@@ -11,7 +11,7 @@ import msgspec
 import trio
 from quiver.schemas.config import Level
 
-from .events import Journal
+from .journal import Journal
 
 TRACE, DEBUG, INFO, WARNING, ERROR, CRITICAL = 5, 10, 20, 30, 40, 50
 NUMBERS: dict[Level, int] = dict(zip(get_args(Level), (TRACE, DEBUG, INFO, WARNING, ERROR, CRITICAL), strict=True))

@@ -10,10 +10,10 @@ import structlog
 import trio
 from msgspec.structs import replace
 
-from .content import Content
+from ..content import Content
+from ..seams import offload
 from .metrics import Metrics
 from .record import Record
-from .seams import offload
 
 Sink = Callable[[Sequence[Record]], None]
 

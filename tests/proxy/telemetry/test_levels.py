@@ -2,8 +2,8 @@
 
 import pytest
 import trio
-from quiver.proxy.events import Journal
-from quiver.proxy.levels import ALL, DEBUG, ERROR, INFO, TRACE, WARNING, Levels
+from quiver.proxy.telemetry.journal import Journal
+from quiver.proxy.telemetry.levels import ALL, DEBUG, ERROR, INFO, TRACE, WARNING, Levels
 from quiver.proxy.testing import fixed_world
 from quiver.schemas.events import Event
 

@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import trio
-from quiver.proxy import accounting
-from quiver.proxy.accounting import PAUSE, Ledger
-from quiver.proxy.metrics import Metrics
-from quiver.proxy.record import Record
 from quiver.proxy.seams import offload_runner
+from quiver.proxy.telemetry import accounting
+from quiver.proxy.telemetry.accounting import PAUSE, Ledger
+from quiver.proxy.telemetry.metrics import Metrics
+from quiver.proxy.telemetry.record import Record
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from .conftest import at_once
-from .samples import record
+from ..conftest import at_once
+from ..samples import record
 from .test_metrics import samples, total
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import structlog
 from quiver.schemas.events import Event, EventKind
 
-from .request import REQUEST_ID
-from .seams import World
+from ..request import REQUEST_ID
+from ..seams import World
 
 Keep = Callable[[Event], None]
 

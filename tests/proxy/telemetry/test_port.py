@@ -2,14 +2,14 @@
 
 import pytest
 import trio
-from quiver.proxy.metrics_port import CONNECTIONS, PATIENCE
 from quiver.proxy.network import Address
+from quiver.proxy.telemetry.port import CONNECTIONS, PATIENCE
 from quiver.schemas.config import Auth, Telemetry
 from trio.testing import MockClock
 
-from .gateways import Running, running
-from .servers import Farm
-from .wires import read_until_close
+from ..gateways import Running, running
+from ..servers import Farm
+from ..wires import read_until_close
 
 LOCAL, OPEN = Address("127.0.0.1", 9100), Address("10.8.0.1", 9100)
 KEY = b"Authorization: Bearer a-client-key"
