@@ -105,6 +105,10 @@ class HypercornControl:
         """From now on every reply is its connection's last."""
         self._inference.closing = True
 
+    async def wait_idle(self) -> None:
+        """Return once the control plane is answering nothing."""
+        await self._inference.wait_idle()
+
     async def stop(self) -> None:
         """Close idle connections at once, the others after their present reply."""
         await self._context.terminated.set()

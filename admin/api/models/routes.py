@@ -9,7 +9,8 @@ from quiver.proxy.decoding import decode_body
 from quiver.proxy.gateway import Gateway
 from quiver.proxy.local.backend import EngineModel
 from quiver.proxy.local.loading import Loading
-from quiver.proxy.seams import World, offload
+from quiver.proxy.seams import offload
+from quiver.schemas import errors
 from quiver.schemas.admin import (
     AvailableList,
     LoadEvent,
@@ -18,6 +19,7 @@ from quiver.schemas.admin import (
     ModelRemoved,
     ModelSource,
 )
+from quiver.schemas.errors import ApiError
 
 from ..answers import add_options, json_reply
 from ..bodies import json_body
@@ -55,7 +57,7 @@ def add_models(api: Blueprint, gateway: Gateway) -> None:
         asked = decode_body(await json_body(request), _decode_load)
         model, loading = await models.load(asked, actor_of(request))
         if "text/event-stream" in request.headers.get("Accept", ""):
-            return _stream(_followed(model, loading, world))
+            return _stream(_followed(gateway, model, loading))
         if not asked.wait:
             return json_reply(report(model, world), 202)
         await loading.ended.wait()
@@ -81,16 +83,18 @@ def add_models(api: Blueprint, gateway: Gateway) -> None:
         return json_reply(ModelRemoved(id, "removed"))
 
 
-async def _followed(model: EngineModel, loading: Loading, world: World) -> AsyncIterator[bytes]:
+async def _followed(gateway: Gateway, model: EngineModel, loading: Loading) -> AsyncIterator[bytes]:
     """How far a load is, until its end: the model, or the error. It goes on when nobody follows it any more."""
-    while not loading.ended.is_set():
+    while not loading.ended.is_set() and gateway.state != "draining":
         yield _event(LoadEvent(loading.report()))
         with trio.move_on_after(INTERVAL):
             await loading.ended.wait()
     if loading.error is not None:
         yield _event(loading.error.envelope())
+    elif not loading.ended.is_set():
+        yield _event(ApiError(errors.SHUTTING_DOWN, "The gateway is shutting down").envelope())
     else:
-        yield _event(LoadEvent(None, report(model, world)))
+        yield _event(LoadEvent(None, report(model, gateway.world)))
     yield b"data: [DONE]\n\n"
 
 
