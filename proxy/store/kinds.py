@@ -1,8 +1,8 @@
 """What is kept without waiting, kind by kind: the tables, and the statements that write a batch of one kind.
 
 A batch is one JSON array, `:batch`. Statements run without Python, so that writing does not hold up the event loop: SQLite lets
-go of the interpreter once for a batch instead of once for a row. What requests add up to is read from their table again, of the
-rows after `:before`.
+go of the interpreter once for a batch instead of once for a row. Requests, of which there are the most, go in by `rows`; what
+they add up to is read from their table again, of the rows after `:before`.
 """
 
 from typing import Literal
@@ -62,26 +62,6 @@ TABLES = (
     "CREATE TABLE samples (name TEXT NOT NULL, at REAL NOT NULL, value REAL NOT NULL, PRIMARY KEY (name, at)) WITHOUT ROWID",
 )
 
-# `:content`: whether everybody's prompts and answers are kept, or theirs only who asked for it.
-_REQUESTS = """
-INSERT INTO requests (request_id, at, client, endpoint, model, server, stream, status, outcome, error, source, attempts,
-    queued, duration, first_byte, prompt_tokens, completion_tokens, tokens, cached_tokens, reasoning_tokens, estimated,
-    charged, trace_id, engine, failures, prompt, answer)
-SELECT json_extract(value, '$.request_id'), json_extract(value, '$.at'), json_extract(value, '$.client'),
-    json_extract(value, '$.endpoint'), json_extract(value, '$.model'), json_extract(value, '$.server_id'),
-    json_extract(value, '$.stream'), json_extract(value, '$.status'), json_extract(value, '$.outcome'),
-    json_extract(value, '$.error'), json_extract(value, '$.source'), json_extract(value, '$.attempts'),
-    json_extract(value, '$.queued'), json_extract(value, '$.duration'), json_extract(value, '$.first_byte'),
-    json_extract(value, '$.usage.prompt_tokens'), json_extract(value, '$.usage.completion_tokens'),
-    json_extract(value, '$.usage.prompt_tokens') + json_extract(value, '$.usage.completion_tokens'),
-    json_extract(value, '$.usage.prompt_tokens_details.cached_tokens'),
-    json_extract(value, '$.usage.completion_tokens_details.reasoning_tokens'),
-    json_extract(value, '$.estimated'), coalesce(json_extract(value, '$.charged'), 0), json_extract(value, '$.trace_id'),
-    json_extract(value, '$.engine'), json_extract(value, '$.failures'),
-    CASE WHEN :content OR json_extract(value, '$.keep_content') THEN json_extract(value, '$.prompt') END,
-    CASE WHEN :content OR json_extract(value, '$.keep_content') THEN json_extract(value, '$.answer') END
-FROM json_each(:batch)
-"""
 # In all, and in detail: by server and model too.
 _ERRORS = """
 INSERT INTO errors (detail, hour, code, server, model, count, first_at, last_at, last_request_id)
@@ -124,7 +104,7 @@ WHERE figure.value IS NOT NULL
 """
 
 STATEMENTS: dict[Kind, tuple[str, ...]] = {
-    "records": (_REQUESTS, rolling_up("id > :before"), SPEND, _ERRORS),
+    "records": (rolling_up("id > :before"), SPEND, _ERRORS),
     "events": (_EVENTS,),
     "checks": (_CHECKS,),
     "samples": (_SAMPLES,),

@@ -17,6 +17,7 @@ import trio
 from quiver.schemas import config
 
 from ..telemetry.histogram import Histogram
+from . import rows
 from .connection import Connection, transaction
 from .failure import CANTOPEN, CORRUPT, FULL, IO, NOTADB, READONLY, code_of, is_locked, reason_of
 from .kinds import STATEMENTS, Kind
@@ -219,7 +220,11 @@ def _write(batch: Entries, content: bool, database: sqlite3.Connection) -> None:
                 for note in values:
                     note(database)
                 continue
-            [before] = database.execute("SELECT coalesce(max(id), 0) FROM requests").fetchone()
-            given = {"batch": _encode(values).decode(), "content": content, "before": before}
+            given: dict[str, Any] = {}
+            if kind == "records":
+                [given["before"]] = database.execute("SELECT coalesce(max(id), 0) FROM requests").fetchone()
+                rows.insert(database, values, content)
+            else:
+                given["batch"] = _encode(values).decode()
             for statement in STATEMENTS[kind]:
                 database.execute(statement, given)
