@@ -11,7 +11,7 @@ import msgspec
 import quiver
 import structlog
 import trio
-from quart import Response, g, redirect, request
+from quart import Response, g, has_websocket_context, redirect, request, websocket
 from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
 from quiver.proxy.gateway import Gateway
@@ -142,6 +142,8 @@ def _add_errors(app: QuartTrio, gateway: Gateway) -> None:
     async def refused(error: HTTPException) -> ResponseReturnValue:
         if error.code is None or error.code < 400:
             return error.get_response()
+        if has_websocket_context():
+            return await told(ApiError(errors.NOT_FOUND, f"No WebSocket is served at `{websocket.path[:200]}`"))
         reply = await told(ApiError(kind_of(error.code), _words(error)))
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             reply.headers["Allow"] = ", ".join(sorted(error.valid_methods))
