@@ -7,7 +7,7 @@ environment, where every child would get them.
 
 import os
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import typer
 
@@ -22,11 +22,6 @@ VARIABLES = {
     "admin_key": "QUIVER_ADMIN_KEY",
     "admin_key_file": "QUIVER_ADMIN_KEY_FILE",
 }
-
-
-class _Command(Protocol):
-    @property
-    def params(self) -> list[Any]: ...
 
 
 def client_settings(environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -18,13 +18,13 @@ from quiver.schemas.history import (
     RequestEntry,
 )
 
-from .amounts import many
-from .client import DEFAULT_URL, decoded
-from .completion import model_names, server_ids
-from .console import print_json, print_table
-from .failures import failures_explained
-from .options import OPERATOR, AdminKey, AdminKeyFile, Json, Url, operator
-from .times import clock, moment, step, took
+from ..amounts import many
+from ..client import DEFAULT_URL, decoded
+from ..completion import model_names, server_ids
+from ..console import print_json, print_table
+from ..failures import failures_explained
+from ..options import OPERATOR, AdminKey, AdminKeyFile, Json, Url, operator
+from ..times import clock, moment, step, took
 
 history = typer.Typer(name="history", help="Show what was asked, and what became of it.", invoke_without_command=True)
 

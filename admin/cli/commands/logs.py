@@ -11,11 +11,11 @@ import msgspec
 import typer
 from quiver.schemas.logs import LevelsReport, LogLine, LogPage
 
-from .client import DEFAULT_URL, Client, decoded
-from .console import print_json, print_table
-from .failures import failures_explained
-from .options import OPERATOR, AdminKey, AdminKeyFile, Json, Url, operator
-from .times import moment, seconds_in
+from ..client import DEFAULT_URL, Client, decoded
+from ..console import print_json, print_table
+from ..failures import failures_explained
+from ..options import OPERATOR, AdminKey, AdminKeyFile, Json, Url, operator
+from ..times import moment, seconds_in
 
 # What the gateway gives at a time.
 PAGE = 500
@@ -111,7 +111,7 @@ class _Shown:
     """Prints lines: as JSON, or in columns with colours on a terminal."""
 
     def __init__(self, as_json: bool) -> None:
-        from ..logs.rendering import Columns
+        from ...logs.rendering import Columns
 
         self._columns = None if as_json else Columns(colors=sys.stdout.isatty())
 

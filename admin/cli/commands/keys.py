@@ -11,14 +11,14 @@ import typer
 from quiver.schemas.config import Priority
 from quiver.schemas.keys import KeyIssued, KeyList, KeyReport, KeyState, LimitReport
 
-from ..configuration.credentials import key_in
-from .amounts import NONE, allowance, amount, shown
-from .client import DEFAULT_URL, Client, decoded
-from .completion import key_names, model_names
-from .console import print_json, print_table
-from .failures import failures_explained
-from .options import OPERATOR, AdminKey, AdminKeyFile, Json, Url, operator
-from .times import day_and_clock, seconds_in
+from ...configuration.credentials import key_in
+from ..amounts import NONE, allowance, amount, shown
+from ..client import DEFAULT_URL, Client, decoded
+from ..completion import key_names, model_names
+from ..console import print_json, print_table
+from ..failures import failures_explained
+from ..options import OPERATOR, AdminKey, AdminKeyFile, Json, Url, operator
+from ..times import day_and_clock, seconds_in
 
 T = TypeVar("T")
 COLUMNS = ("KEY", "STATE", "ENDS IN", "BUDGET LEFT", "LIMITS A MINUTE", "MODELS", "LAST USED", "ID")

@@ -8,7 +8,7 @@ from quiver.schemas import errors
 from quiver.schemas.errors import ApiError
 from quiver.schemas.history import EventQuery, RequestEntry, RequestFilter, RequestQuery
 
-from .kinds import TROUBLED
+from .entries import TROUBLED
 
 SORTS = {"time": "at", "duration": "duration", "tokens": "coalesce(tokens, 0)"}
 _FIELDS = [field.name for field in msgspec.structs.fields(RequestEntry) if field.name != "engine"]
