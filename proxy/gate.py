@@ -7,7 +7,7 @@ HTTP/2 - is let through as it is.
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from math import inf
 from typing import TypeVar
 
@@ -42,6 +42,8 @@ class Gate:
         self._reading: trio.CancelScope | None = None
         self._spoken = False
         self.busy = False
+        # Of a connection that was let through as it is, and may have many requests at a time.
+        self._answering, self._quiet_since = 0, 0.0
 
     def __repr__(self) -> str:
         state = "open" if self._open else "body" if self._head is not None else "busy" if self.busy else "head"
@@ -53,11 +55,21 @@ class Gate:
         if self._reading is not None and self._parser.buffered:
             self._reading.cancel()
 
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """Around the answer to one request."""
+        self._answering += 1
+        try:
+            yield
+        finally:
+            self._answering -= 1
+            self._quiet_since = trio.current_time()
+
     async def receive(self) -> bytes:
         """What Hypercorn may read next; b"" at the end. Always lets other tasks run."""
         await trio.lowlevel.checkpoint()
         if self._open:
-            return self._parser.unread() or await self._wire.receive_some()
+            return self._parser.unread() or await self._listen()
         try:
             return await self._next()
         except HttpError as error:
@@ -96,6 +108,19 @@ class Gate:
             return b""
         chunked, self._head = self._head.chunked, None
         return (encode_chunk(body) if body else b"") + LAST_CHUNK if chunked else body
+
+    async def _listen(self) -> bytes:
+        """What comes on a connection that was let through; b"" when it is silent for too long with nothing to answer, which
+        Hypercorn minds only after the first request.
+        """
+        self._quiet_since = trio.current_time()
+        while True:
+            with trio.CancelScope(deadline=self._quiet_since + self._config.keep_alive):
+                return await self._wire.receive_some()
+            if self._answering:
+                self._quiet_since = trio.current_time()
+            elif trio.current_time() >= self._quiet_since + self._config.keep_alive:
+                return b""
 
     async def _wait_for_head(self) -> RequestHead | None:
         """None when the client leaves. How long it may be silent ahead of a request is Hypercorn's business."""

@@ -88,8 +88,7 @@ class HypercornControl:
         # The gate's limit comes first.
         self._config.h11_max_incomplete_size = config.max_head + 1024
         self._inference = InferenceApp(app, handler, config)
-        self._app = wrap_app(self._inference, config.max_body, "asgi")
-        self._local_app = wrap_app(_marked_local(self._inference), config.max_body, "asgi")
+        self._local = _marked_local(self._inference)
         self._context = WorkerContext(None)
         self._new_id = handler.world.request_id
 
@@ -98,16 +97,29 @@ class HypercornControl:
         with trio.CancelScope() as connection:
             gate = Gate(wire, prefix, self._handler, self._limits)
             guarded = GuardedStream(wire, gate, connection, self._new_id)
-            app = self._local_app if wire.peer is LOCAL else self._app
-            await _Server(app, self._config, self._context, ConnectionState({}), guarded)  # type: ignore[arg-type]
+            app = _minded(self._local if wire.peer is LOCAL else self._inference, gate)
+            wrapped = wrap_app(app, self._limits.max_body, "asgi")
+            await _Server(wrapped, self._config, self._context, ConnectionState({}), guarded)  # type: ignore[arg-type]
 
     def wind_down(self) -> None:
         """From now on every reply is its connection's last."""
         self._inference.closing = True
 
+    async def wait_idle(self) -> None:
+        """Return once the control plane is answering nothing."""
+        await self._inference.wait_idle()
+
     async def stop(self) -> None:
         """Close idle connections at once, the others after their present reply."""
         await self._context.terminated.set()
+
+
+def _minded(app: ASGIFramework, gate: Gate) -> ASGIFramework:
+    async def minded(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        with gate.answering():
+            await app(scope, receive, send)
+
+    return minded
 
 
 def came_locally(scope: WWWScope) -> bool:

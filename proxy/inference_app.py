@@ -23,12 +23,22 @@ BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 
 class InferenceApp:
-    """ASGI application: `/v1/*` here, everything else to `app`. `closing`: every reply is its connection's last."""
+    """ASGI application: `/v1/*` here, everything else to `app`. `closing`: every reply is its connection's last. `running`:
+    requests that `app` is answering.
+    """
 
     def __init__(self, app: ASGIFramework, handler: ExchangeHandler, config: Server) -> None:
         self._app, self._handler = app, handler
         self._max_body, self._body_timeout = config.max_body, config.body_timeout
         self.closing = False
+        self.running = 0
+        self._idle = trio.Event()
+
+    async def wait_idle(self) -> None:
+        """Return once `app` is answering nothing."""
+        while self.running:
+            self._idle = trio.Event()
+            await self._idle.wait()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if self._handler.proxies is not None and scope["type"] in ("http", "websocket"):
@@ -38,7 +48,12 @@ class InferenceApp:
             await self._infer(scope, receive, send)
         elif scope["type"] == "http":
             exchange = _Unread(scope, receive, send)
-            await self._app(scope, exchange.receive, exchange.send)
+            self.running += 1
+            try:
+                await self._app(scope, exchange.receive, exchange.send)
+            finally:
+                self.running -= 1
+                self._idle.set()
         else:
             await self._app(scope, receive, send)
 

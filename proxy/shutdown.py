@@ -122,6 +122,7 @@ class Shutdown:
         await self._turn_away(exchanges, admission, listener, hypercorn)
         with trio.move_on_after(timeout):
             await exchanges.wait_idle()
+            await hypercorn.wait_idle()  # an operator's change may wait for a server
             joins.close()
             with trio.move_on_after(FAREWELL):
                 await listener.wait_empty()

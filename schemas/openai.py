@@ -331,6 +331,10 @@ class ModelList(msgspec.Struct, frozen=True):
     object: str = "list"
 
 
+# More than any server has; the gateway keeps the names of all.
+MOST_MODELS = 10_000
+
+
 class RemoteModel(msgspec.Struct, frozen=True):
     """One entry of a remote server's `/v1/models`; servers differ in everything but the id."""
 
@@ -338,7 +342,7 @@ class RemoteModel(msgspec.Struct, frozen=True):
 
 
 class RemoteModelList(msgspec.Struct, frozen=True):
-    data: list[RemoteModel]
+    data: Annotated[list[RemoteModel], Meta(max_length=MOST_MODELS)]
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True):

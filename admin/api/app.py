@@ -11,7 +11,7 @@ import msgspec
 import quiver
 import structlog
 import trio
-from quart import Response, g, redirect, request
+from quart import Response, g, has_websocket_context, redirect, request, websocket
 from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
 from quiver.proxy.gateway import Gateway
@@ -28,7 +28,7 @@ from .access_log import add_access_log
 from .administration import admin_api
 from .answers import json_reply
 from .hardening import harden
-from .lock import header_lookup
+from .lock import admit_reader
 from .status import HealthReport, VersionReport, report_on
 
 # Swagger UI sets styles through the DOM and uses images inside its style sheet; nothing comes from another host.
@@ -91,12 +91,10 @@ def refuse_unless_ready(gateway: Gateway) -> None:
 
 
 def _add_figures(app: QuartTrio, gateway: Gateway, began: float) -> None:
-    """What tells outsiders something: on a public address it takes a key when there are keys."""
-    local = is_loopback(gateway.config.server.host)
+    """What tells outsiders something: to them it takes a key when there are keys."""
 
     def authenticate() -> None:
-        if not local:
-            gateway.keys.authenticate(header_lookup(request), request.remote_addr or "", trio.current_time())
+        admit_reader(request, gateway.config, gateway.keys, trio.current_time())
 
     @app.get("/status")
     async def status() -> Response:
@@ -137,6 +135,7 @@ def _add_errors(app: QuartTrio, gateway: Gateway) -> None:
     @app.errorhandler(ApiError)
     async def told(error: ApiError) -> Response:
         gateway.metrics.refused("control", error.kind.code)
+        gateway.store.keep_refusal(error.kind.code, g.get("request_id", ""))
         headers = {name.decode(): value.decode() for name, value in error.headers()}
         return json_reply(error.envelope(), error.kind.status, headers)
 
@@ -144,6 +143,8 @@ def _add_errors(app: QuartTrio, gateway: Gateway) -> None:
     async def refused(error: HTTPException) -> ResponseReturnValue:
         if error.code is None or error.code < 400:
             return error.get_response()
+        if has_websocket_context():
+            return await told(ApiError(errors.NOT_FOUND, f"No WebSocket is served at `{websocket.path[:200]}`"))
         reply = await told(ApiError(kind_of(error.code), _words(error)))
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             reply.headers["Allow"] = ", ".join(sorted(error.valid_methods))

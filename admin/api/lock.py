@@ -1,5 +1,5 @@
 """Who may use the admin API: whoever has the admin key or comes over the local socket, or without a key whoever sits at a
-gateway's own machine.
+gateway's own machine. And who may see how the gateway is.
 
 Without a key a request has to come from loopback, and for nobody else, to a gateway on loopback. Pages of other sites that a
 browser on this machine shows are kept out too: by `Host` those whose name resolves to 127.0.0.1, by `Origin` the rest.
@@ -9,6 +9,7 @@ import hmac
 from urllib.parse import urlsplit
 
 from quart import Request
+from quiver.proxy.access.forwarding import was_forwarded
 from quiver.proxy.access.keys import HeaderLookup, KeyRing, presented_key
 from quiver.proxy.handover import came_locally
 from quiver.schemas import errors
@@ -29,11 +30,8 @@ def admit_operator(request: Request, config: Config, keys: KeyRing, now: float) 
     if config.auth.admin_key is None:
         refuse_strangers(request, config.server.host)
         return
-    header, address = header_lookup(request), request.remote_addr or ""
-    shown = list(dict.fromkeys(key for key in (header(b"x-api-key"), presented_key(header)) if key is not None))
-    for key in shown:
-        keys.refuse_guesses(address, key, now)
-    if any(hmac.compare_digest(key, config.auth.admin_key.encode()) for key in shown):
+    address, shown = request.remote_addr or "", _shown(request)
+    if _opened(shown, address, config, keys, now):
         return
     for key in shown:
         keys.recognise(key, address, now)  # raises for a key that nobody knows
@@ -42,10 +40,20 @@ def admit_operator(request: Request, config: Config, keys: KeyRing, now: float) 
     raise ApiError(errors.INVALID_API_KEY, "The admin API takes its own key; send `X-API-Key: YOUR_ADMIN_KEY`")
 
 
+def admit_reader(request: Request, config: Config, keys: KeyRing, now: float) -> None:
+    """Raise `ApiError` unless `request` may see how the gateway is: operators may, whoever sits at the machine of a gateway on
+    loopback, and others with a client's key, where there are keys.
+    """
+    if came_locally(request.scope) or _from_this_machine(request, config.server.host):
+        return
+    address = request.remote_addr or ""
+    if not _opened(_shown(request), address, config, keys, now):
+        keys.authenticate(header_lookup(request), address, now)
+
+
 def refuse_strangers(request: Request, listening: str) -> None:
     """Raise `ApiError` (403) unless `request` comes from this machine, to an address only this machine can reach."""
-    forwarded = any(name in request.headers for name in ("Forwarded", "X-Forwarded-For"))
-    if forwarded or not (is_loopback(listening) and is_loopback(request.remote_addr or "")):
+    if not _from_this_machine(request, listening):
         raise ApiError(
             errors.ADMIN_FORBIDDEN,
             f"Without a key the admin API is open to its own machine only, on a loopback address; {SETTING}",
@@ -55,6 +63,27 @@ def refuse_strangers(request: Request, listening: str) -> None:
         raise ApiError(
             errors.ADMIN_FORBIDDEN, f"Without a key the admin API takes no requests from other sites' pages; {SETTING}"
         )
+
+
+def _from_this_machine(request: Request, listening: str) -> bool:
+    """Whether `request` comes from loopback, and for nobody else, to an address that only this machine can reach."""
+    here = is_loopback(listening) and is_loopback(request.remote_addr or "")
+    return here and not was_forwarded(header_lookup(request))
+
+
+def _shown(request: Request) -> list[bytes]:
+    """The keys that `request` carries."""
+    header = header_lookup(request)
+    return list(dict.fromkeys(key for key in (header(b"x-api-key"), presented_key(header)) if key is not None))
+
+
+def _opened(shown: list[bytes], address: str, config: Config, keys: KeyRing, now: float) -> bool:
+    """Whether the admin key is among those `shown`. Raises `ApiError` (429) when too many wrong ones came from `address`."""
+    if config.auth.admin_key is None:
+        return False
+    for key in shown:
+        keys.refuse_guesses(address, key, now)
+    return any(hmac.compare_digest(key, config.auth.admin_key.encode()) for key in shown)
 
 
 def _own_origin(request: Request) -> str:

@@ -1,6 +1,7 @@
 """What the command line prints: data to stdout, `error:` and `hint:` lines to stderr."""
 
 import getpass
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +18,13 @@ from rich.table import Table
 _WIDE = 10_000
 # Lines that a screen needs beside the rows of its table.
 _AROUND = 8
+# What a terminal takes for a command. Line ends and tabs may stay.
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def harmless(text: str) -> str:
+    """`text` of somebody else's, without what would command the terminal: that is spelled out."""
+    return _COMMANDS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def fail(message: str, hint: str | None = None, *, code: int = 1) -> NoReturn:
@@ -27,7 +35,7 @@ def fail(message: str, hint: str | None = None, *, code: int = 1) -> NoReturn:
 
 def complain(message: str, hint: str | None = None) -> None:
     """Say what went wrong and what to do about it."""
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(f"error: {harmless(message)}", err=True)
     if hint is not None:
         typer.echo(f"hint: {hint}", err=True)
 
@@ -41,9 +49,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table without frame, aligned; colours and wrapping on a terminal only."""
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*row)
-    width = None if sys.stdout.isatty() else _WIDE
-    Console(width=width, highlight=False, markup=False, emoji=False).print(table)
+        table.add_row(*map(harmless, row))
+    screen = sys.stdout.isatty()
+    console = Console(width=None if screen else _WIDE, highlight=False, markup=False, emoji=False)
+    if screen:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def print_screenful(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 import typer
 from quiver.schemas.join import JoinStatus
 
-from ..cli.console import print_json
+from ..cli.console import harmless, print_json
 
 CLEAR = "\r\x1b[K"
 
@@ -30,7 +30,8 @@ class Screen:
                 print_json(status)
                 sys.stdout.flush()
             else:
-                typer.echo(f"{CLEAR if self.live else ''}{datetime.now():%H:%M:%S} {sentence(status)}", err=True)
+                said = f"{datetime.now():%H:%M:%S} {harmless(sentence(status))}"
+                typer.echo(f"{CLEAR if self.live else ''}{said}", err=True)
         if self.live:
             typer.echo(CLEAR + line(status), err=True, nl=False)
 

@@ -57,7 +57,7 @@ class Budget:
         Raises `ApiError` when that much is not left: 429 `budget_exceeded` with the time until the next period, 403
         `budget_exhausted` when there will be none.
         """
-        if estimate > self.left:
+        if self.spent + self.reserved + estimate > self.limit:
             raise self._refused(estimate)
         self.reserved += estimate
         return BudgetReservation(self, estimate)

@@ -4,12 +4,19 @@ Anybody can send `X-Forwarded-For`, and every proxy adds to its end the address 
 from its end, over the proxies that are trusted, up to the first address that is none of theirs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
 # No chain of proxies is as long as this; whoever sends more wants us to read it.
 MOST_HOPS = 32
+# What proxies add, each of them some of these.
+TRACES = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip")
+
+
+def was_forwarded(header: Callable[[bytes], bytes | None]) -> bool:
+    """Whether a proxy says that it passed a request on: it then need not come from where its connection does."""
+    return any(header(name) is not None for name in TRACES)
 
 
 class Proxies:

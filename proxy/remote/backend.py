@@ -34,6 +34,8 @@ from .relay import relay_events, usage_of_reply
 
 # A whole reply is held in memory before it is passed on, so that a cut one can be retried elsewhere.
 MAX_REPLY = 64 * 1024 * 1024
+# Checks read these on the event loop, and whoever joins may send them.
+MAX_LIST = 4 * 1024 * 1024
 MAX_METRICS = 1024 * 1024
 # A reply that the kernel takes whole, unless its client has stopped reading; so it need not be cancellable.
 AT_ONCE = 65_536
@@ -221,7 +223,7 @@ class RemoteServer:
 
     async def probe(self) -> None:
         """Ask for the server's models, and for its load where it tells. Raises `ApiError`, or `msgspec.DecodeError`."""
-        status, body = await self._get(self._upstream.origin.base + "/models", MAX_REPLY)
+        status, body = await self._get(self._upstream.origin.base + "/models", MAX_LIST)
         if status != 200:
             kind = errors.UPSTREAM_UNAUTHORIZED if status in (401, 403) else errors.UPSTREAM_ERROR
             raise ApiError(kind, f"`/v1/models` answered {status}")

@@ -5,10 +5,11 @@ what only it says, and the list of kinds is in order of how sure a sign is.
 """
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
-from quiver.schemas.openai import ModelName
+from msgspec import Meta
+from quiver.schemas.openai import MOST_MODELS, ModelName
 from quiver.schemas.servers import DetectedModel, Detection, Software
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ class _Card(msgspec.Struct, frozen=True):
 
 
 class _Cards(msgspec.Struct, frozen=True):
-    data: list[_Card]
+    data: Annotated[list[_Card], Meta(max_length=MOST_MODELS)]
 
 
 class _Version(msgspec.Struct, frozen=True):

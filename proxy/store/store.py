@@ -119,6 +119,10 @@ class Store:
             records = [_without_content(record) for record in records]
         self._writer.keep_all("records", records)
 
+    def keep_refusal(self, code: str, request_id: str) -> None:
+        """An error that the control plane answered with; requests for inference bring theirs along."""
+        self._writer.keep_all("refusals", [(self._wall_clock(), code, request_id)])
+
     def keep_event(self, event: Event) -> None:
         """A change of the gateway."""
         self._writer.keep_all("events", [event])

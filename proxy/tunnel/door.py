@@ -14,7 +14,7 @@ from quiver.schemas import errors
 from quiver.schemas.config import Config
 from quiver.schemas.errors import ApiError
 
-from ..access.forwarding import Proxies
+from ..access.forwarding import Proxies, was_forwarded
 from ..access.keys import HeaderLookup, KeyRing, presented_key
 from ..native import HttpError, RequestHead, RequestParser, encode_response
 from ..network import Wire
@@ -97,8 +97,7 @@ def admit_joiner(header: HeaderLookup, peer: str, config: Config, keys: KeyRing,
         raise ApiError(errors.JOIN_FORBIDDEN, "Web pages cannot join")
     known = [key.encode() for key in (config.join.key, config.auth.admin_key) if key is not None]
     if not known:
-        forwarded = header(b"forwarded") is not None or header(b"x-forwarded-for") is not None
-        if forwarded or not (on_loopback and _is_loopback(peer)):
+        if was_forwarded(header) or not (on_loopback and _is_loopback(peer)):
             message = "Without a key only the gateway's own machine may join, on a loopback address; set `join.key`"
             raise ApiError(errors.JOIN_FORBIDDEN, message)
         return

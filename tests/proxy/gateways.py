@@ -106,6 +106,8 @@ class Running:
         self._gateway = gateway
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
+            if scope["path"] == "/slow":
+                await trio.sleep(10)
             status = 200 if gateway.state == "ready" else 503
             await send({"type": "http.response.start", "status": status, "headers": []})
             await send({"type": "http.response.body", "body": gateway.state.encode(), "more_body": False})

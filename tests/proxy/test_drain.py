@@ -73,6 +73,22 @@ async def test_accepting_ends_after_the_delay(farm: Farm, autojump_clock: MockCl
     assert gateway.ended_at <= received[0][0] + FAREWELL + 1
 
 
+@pytest.mark.parametrize(("number", "answered"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
+async def test_control_plane_ends_what_it_began(
+    farm: Farm, autojump_clock: MockClock, number: int, answered: bool
+) -> None:
+    """As long as others get, too: 30 s, but 2 s when a person waits."""
+    async with running(farm, []) as gateway:
+        client = await gateway.connect()
+        await client.send_all(READY.replace(b"/readyz", b"/slow"))
+        await trio.sleep(1)
+        gateway.signal(number)
+        received = await read_until_close(client)
+        assert (b"draining" in received) is answered
+        began = trio.current_time()
+    assert gateway.ended_at - began <= FAREWELL + 3
+
+
 @pytest.mark.parametrize("late_request", [post(BODY), b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"])
 async def test_late_request_on_an_old_connection_is_refused(
     farm: Farm, autojump_clock: MockClock, late_request: bytes

@@ -216,3 +216,34 @@ async def test_goes_on_after_it_had_to_hold_a_client_back(build: Build, autojump
                 assert data, f"closed after {received[-200:]!r}"
                 received += data
         assert received.count(b"HTTP/1.1 200") == 2
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+# No settings; and the request `GET /slow`, with the index of HPACK's static table and plain text.
+H2_SLOW = b"\x82\x86\x04\x05/slow\x01\x01x"
+H2 = PREFACE + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+UPGRADE = PAGE.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+
+
+@pytest.mark.parametrize("sent", [PREFACE, H2, UPGRADE], ids=["preface", "settings", "no websocket"])
+async def test_silence_after_another_protocol_ends(build: Build, autojump_clock: MockClock, sent: bytes) -> None:
+    async with connected(build, Server(keep_alive=7)) as client:
+        await client.send_all(sent)
+        with trio.fail_after(10):
+            while await client.receive_some():
+                pass
+
+
+async def test_silence_while_something_is_answered_does_not(build: Build, autojump_clock: MockClock) -> None:
+    async with connected(build, Server(keep_alive=7)) as client:
+        await client.send_all(H2 + bytes((0, 0, len(H2_SLOW), 1, 5, 0, 0, 0, 1)) + H2_SLOW)
+        received, began = b"", trio.current_time()
+        while b"</slow >" not in received:
+            data = await client.receive_some()
+            assert data, received
+            received += data
+        answered = trio.current_time()
+        while await client.receive_some():
+            pass
+        assert answered - began >= 30
+        assert 6 <= trio.current_time() - answered <= 10

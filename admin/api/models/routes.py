@@ -9,7 +9,9 @@ from quiver.proxy.decoding import decode_body
 from quiver.proxy.gateway import Gateway
 from quiver.proxy.local.backend import EngineModel
 from quiver.proxy.local.loading import Loading
-from quiver.proxy.seams import World, offload
+from quiver.proxy.seams import offload
+from quiver.schemas import errors
+from quiver.schemas.errors import ApiError
 from quiver.schemas.models import AvailableList, LoadEvent, LocalModelList, ModelLoad, ModelRemoved, ModelSource
 
 from ..answers import add_options, json_reply
@@ -48,7 +50,7 @@ def add_models(api: Blueprint, gateway: Gateway) -> None:
         asked = decode_body(await json_body(request), _decode_load)
         model, loading = await models.load(asked, actor_of(request))
         if wants_events(request):
-            return event_stream(_followed(model, loading, world))
+            return event_stream(_followed(gateway, model, loading))
         if not asked.wait:
             return json_reply(report(model, world), 202)
         await loading.ended.wait()
@@ -74,14 +76,16 @@ def add_models(api: Blueprint, gateway: Gateway) -> None:
         return json_reply(ModelRemoved(id, "removed"))
 
 
-async def _followed(model: EngineModel, loading: Loading, world: World) -> AsyncIterator[bytes]:
+async def _followed(gateway: Gateway, model: EngineModel, loading: Loading) -> AsyncIterator[bytes]:
     """How far a load is, until its end: the model, or the error. It goes on when nobody follows it any more."""
-    while not loading.ended.is_set():
+    while not loading.ended.is_set() and gateway.state != "draining":
         yield event(LoadEvent(loading.report()))
         with trio.move_on_after(INTERVAL):
             await loading.ended.wait()
     if loading.error is not None:
         yield event(loading.error.envelope())
+    elif not loading.ended.is_set():
+        yield event(ApiError(errors.SHUTTING_DOWN, "The gateway is shutting down").envelope())
     else:
-        yield event(LoadEvent(None, report(model, world)))
+        yield event(LoadEvent(None, report(model, gateway.world)))
     yield DONE

@@ -118,7 +118,7 @@ async def _followed(gateway: Gateway, server: RemoteServer, wait: float) -> Asyn
     id = server.id
     yield event(_mode(server))
     with trio.move_on_after(wait):
-        while server.mode == "draining":
+        while server.mode == "draining" and gateway.state != "draining":
             with trio.move_on_after(INTERVAL):
                 await gateway.modes.wait_drained(id)
             try:

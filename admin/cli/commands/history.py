@@ -219,7 +219,7 @@ def error_counts(
 def events(
     kind: Annotated[
         list[str] | None,
-        typer.Option("--kind", help="Only these, like server.paused; server. means all that begin so.", metavar="KIND"),
+        typer.Option("--kind", help="Only these, like server.paused; server means all of that kind.", metavar="KIND"),
     ] = None,
     subject: Annotated[str | None, typer.Option("--subject", help="Only of this server, key or model.")] = None,
     since: Since = None,
@@ -233,7 +233,7 @@ def events(
 
     \b
     Example:
-      quiver events --kind server. --since 1d
+      quiver events --kind server --since 1d
     """
     with failures_explained(OPERATOR):
         query = _query(kind=kind or None, subject=subject, since=_moment("--since", since), limit=limit)

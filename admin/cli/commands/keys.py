@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -220,12 +221,12 @@ def _terms(
 ) -> dict[str, Any]:
     """What was said of a key, as the admin API wants it; null where that was `none`. Raises `SettingsError`."""
     wanted: dict[str, Any] = {
-        "requests_per_minute": _given(requests, amount),
-        "tokens_per_minute": _given(tokens, amount),
+        "requests_per_minute": _given(requests, partial(amount, "--requests")),
+        "tokens_per_minute": _given(tokens, partial(amount, "--tokens")),
         "models": msgspec.UNSET if models is None else _names(models),
         "priority": priority or msgspec.UNSET,
-        "budget_tokens": _given(budget, lambda text: allowance(text).tokens),
-        "budget_period": msgspec.UNSET if budget in (None, NONE) else allowance(budget).period,
+        "budget_tokens": _given(budget, lambda text: allowance("--budget", text).tokens),
+        "budget_period": msgspec.UNSET if budget in (None, NONE) else allowance("--budget", budget).period,
         "expires": _given(expires, lambda text: time.time() + seconds_in("--for", text)),
         "keep_content": msgspec.UNSET if keep_content is None else keep_content,
     }

@@ -30,7 +30,7 @@ def show(
     context: typer.Context,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines as they come.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines, the newest.")] = 50,
-    level: LevelOption = None,
+    least: LevelOption = None,
     component: Annotated[str | None, typer.Option("--component", help="Only of this one, like health.")] = None,
     request: Annotated[str | None, typer.Option("--request", help="Only of this request.", metavar="ID")] = None,
     since: Annotated[
@@ -54,7 +54,7 @@ def show(
         return
     with failures_explained(OPERATOR), contextlib.suppress(KeyboardInterrupt):
         client = operator(url, admin_key, admin_key_file)
-        query = {"level": level and level.lower(), "component": component, "request_id": request, "search": search}
+        query = {"level": least and least.lower(), "component": component, "request_id": request, "search": search}
         shown = _Shown(as_json)
         times = {"since": since and _moment("--since", since), "until": until and _moment("--until", until)}
         asked = query | {name: at for name, at in times.items() if at}

@@ -10,7 +10,7 @@ from quiver.schemas.servers import Deregistered, Registered, ServerDetails
 from ...configuration.complaint import SettingsError
 from ...configuration.credentials import key_in
 from ..client import DEFAULT_URL, decoded
-from ..console import print_json
+from ..console import harmless, print_json
 from ..failures import failures_explained
 from ..options import OPERATOR, AdminKey, AdminKeyFile, Json, ServerId, Url, operator
 from .server_views import in_words
@@ -98,7 +98,7 @@ def register(
         return
     typer.echo(f"registered `{reply.registration_id}` ({reply.health_status})")
     if reply.detected is not None:
-        typer.echo(in_words(reply.detected))
+        typer.echo(harmless(in_words(reply.detected)))
 
 
 def update(

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from ...configuration.credentials import key_in
 from ..client import DEFAULT_URL, Client, decoded
-from ..console import print_json, print_table
+from ..console import harmless, print_json, print_table
 from ..failures import failures_explained
 from ..options import OPERATOR, AdminKey, AdminKeyFile, Json, ServerId, Url, operator
 from . import server_views as views
@@ -146,7 +146,7 @@ def check(
     if as_json:
         print_json(report)
     else:
-        typer.echo(views.check_in_words(report))
+        typer.echo(harmless(views.check_in_words(report)))
     raise typer.Exit(0 if report.passed else 1)
 
 
@@ -239,8 +239,8 @@ def try_out(
     if as_json:
         print_json(report)
     else:
-        typer.echo(views.trial_in_words(report))
-        typer.echo(views.in_words(report.detected))
+        typer.echo(harmless(views.trial_in_words(report)))
+        typer.echo(harmless(views.in_words(report.detected)))
         if report.detected.models:
             typer.echo()
             print_table(views.MODELS, views.models(report.detected))

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import quiver.admin.api
 import trio.testing
+from quart.testing.connections import WebsocketResponseError
 from quart_trio import QuartTrio
 from quiver.admin.api.app import create_app, kind_of
 from quiver.admin.api.operations import OPERATIONS
@@ -22,9 +23,8 @@ STATIC = Path(quiver.admin.api.__file__).parent / "static"
 
 
 async def get(app: QuartTrio, path: str, **headers: str) -> tuple[int, Any, Any]:
-    reply = await app.test_client().get(
-        path, headers={name.replace("_", "-"): value for name, value in headers.items()}
-    )
+    told = {name.replace("_", "-"): value for name, value in headers.items()}
+    reply = await app.test_client().get(path, headers=told, scope_base={"client": ("127.0.0.1", 50_000)})
     body = await reply.get_data()
     json = msgspec.json.decode(body) if reply.content_type == "application/json" else body
     return reply.status_code, json, reply.headers
@@ -269,3 +269,14 @@ def test_swagger_ui_is_unchanged() -> None:
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     found.pop("README.md")
     assert found == listed
+
+
+@pytest.mark.parametrize("path", ["/admin/servers", "/v1/models", "/nowhere"])
+async def test_websocket_that_nobody_serves_is_refused(build_gateway: BuildGateway, path: str) -> None:
+    app = create_app(build_gateway(host="0.0.0.0", keys=(KEY,)))
+    async with app.test_client().websocket(path) as socket:
+        with pytest.raises(WebsocketResponseError) as caught:
+            await socket.receive()
+    reply = caught.value.response
+    assert reply.status_code == 404
+    assert msgspec.json.decode(await reply.get_data())["error"]["code"] == "not_found"

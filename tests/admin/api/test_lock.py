@@ -1,5 +1,7 @@
 """Who may use the admin API: keys, addresses, and pages of other sites."""
 
+from typing import Any
+
 import pytest
 from quart_trio import QuartTrio
 from quiver.admin.api.app import create_app
@@ -36,6 +38,7 @@ WITHOUT_ADMIN_KEY: list[tuple[str, str, dict[str, str], int]] = [
     (HERE, HERE, {"Host": "evil.example:8080"}, 403),
     (HERE, HERE, {"X-Forwarded-For": ELSEWHERE}, 403),
     (HERE, HERE, {"Forwarded": f"for={ELSEWHERE}"}, 403),
+    (HERE, HERE, {"X-Real-IP": ELSEWHERE}, 403),
     (HERE, HERE, {"Host": "localhost.evil.example"}, 403),
     (HERE, ELSEWHERE, {}, 403),
     ("0.0.0.0", HERE, {}, 403),
@@ -85,3 +88,36 @@ async def test_every_admin_path_is_locked(build_gateway: BuildGateway, method: s
         async with app.test_client().request(path, method=method) as connection:
             await connection.send_complete()
             assert (await connection.as_response()).status_code == 401
+
+
+LOCAL: dict[str, Any] = {"extensions": {"quiver.local": {}}}
+# Where the gateway listens, where the request comes from, what its connection is, its headers, and the answer.
+READERS: list[tuple[str, str, dict[str, Any], dict[str, str], int]] = [
+    (HERE, HERE, {}, {}, 200),
+    (HERE, HERE, {}, {"X-Forwarded-For": ELSEWHERE}, 401),
+    (HERE, HERE, {}, {"Via": "1.1 proxy"}, 401),
+    (HERE, HERE, {}, {"X-Forwarded-For": ELSEWHERE, "Authorization": f"Bearer {KEY}"}, 200),
+    (HERE, ELSEWHERE, {}, {}, 401),
+    ("0.0.0.0", HERE, {}, {}, 401),
+    ("0.0.0.0", HERE, LOCAL, {}, 200),
+    ("0.0.0.0", ELSEWHERE, {}, {"X-API-Key": ADMIN}, 200),
+    ("0.0.0.0", ELSEWHERE, {}, {"X-API-Key": ADMIN[:-1]}, 401),
+]
+
+
+@pytest.mark.parametrize(("listening", "peer", "scope", "headers", "status"), READERS)
+@pytest.mark.parametrize("path", ["/status", "/metrics"])
+async def test_who_sees_the_figures(
+    build_gateway: BuildGateway,
+    listening: str,
+    peer: str,
+    scope: dict[str, Any],
+    headers: dict[str, str],
+    status: int,
+    path: str,
+) -> None:
+    app = create_app(build_gateway(host=listening, keys=(KEY,), admin_key=ADMIN))
+    reply = await app.test_client().get(
+        path, headers={"Host": "localhost", **headers}, scope_base={"client": (peer, 50_000), **scope}
+    )
+    assert reply.status_code == status

@@ -178,6 +178,13 @@ def test_no_interleaving_overspends(steps: list[tuple[object, ...]]) -> None:
         assert budget.left == max(0, limit - settled - budget.reserved)
 
 
+def test_who_owes_gets_nothing_that_looks_free() -> None:
+    budget = Budget(100, "day", Clock(0.0))
+    budget.reserve(50).settle(150, 0)
+    with pytest.raises(ApiError, match="spent"):
+        budget.reserve(0)
+
+
 def test_all_limits_are_taken_or_none() -> None:
     client = Client("a", "a")
     client.change(Terms(frozenset(), "normal", None, 100, 50), Clock(0), 0)

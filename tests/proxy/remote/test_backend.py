@@ -10,7 +10,7 @@ import pytest
 import trio
 from quiver.proxy.network import Acceptor, Address, Wire
 from quiver.proxy.registry import Call
-from quiver.proxy.remote.backend import RemoteServer
+from quiver.proxy.remote.backend import MAX_LIST, RemoteServer
 from quiver.proxy.remote.health import check
 from quiver.proxy.reply import Reply
 from quiver.proxy.testing import RecordingDownstream, SimulatedNetwork, fixed_world
@@ -18,7 +18,7 @@ from quiver.proxy.watch import Watch
 from quiver.schemas.config import Capabilities, Health, Limits
 from quiver.schemas.config import RemoteBackend as RemoteConfig
 from quiver.schemas.errors import ApiError
-from quiver.schemas.openai import Usage
+from quiver.schemas.openai import MOST_MODELS, Usage
 from trio.testing import MockClock
 
 from ..servers import events, response
@@ -285,6 +285,13 @@ async def test_cancellation_closes_upstream(autojump_clock: MockClock) -> None:
         (response(b"500 Oops", b""), "suspect", ()),
         (response(b"404 Not Found", b""), "suspect", ()),
         (response(b"401 Unauthorized", b""), "disabled", ()),
+        pytest.param(
+            response(b"200 OK", b'{"data": [' + b",".join([b'{"id": "x"}'] * (MOST_MODELS + 1)) + b"]}"),
+            "suspect",
+            (),
+            id="too many",
+        ),
+        pytest.param(response(b"200 OK", b'{"data": [{"id": "x"}]}'.ljust(MAX_LIST + 1)), "suspect", (), id="too long"),
     ],
 )
 async def test_check_finds_models(reply: bytes, state: str, models: tuple[str, ...], autojump_clock: MockClock) -> None:
