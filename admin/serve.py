@@ -21,8 +21,8 @@ from quiver.proxy.store.failure import StoreError
 from quiver.proxy.store.folder import data_folder
 from quiver.proxy.store.store import Store
 from quiver.proxy.telemetry.tracing import Tracer
-from quiver.schemas.admin import ModelDescription
 from quiver.schemas.config import Config
+from quiver.schemas.models import ModelDescription
 
 from .api.app import create_app
 from .cli.console import fail, print_json

@@ -2,10 +2,16 @@
 
 import sys
 
-from bench import admin, engine, gateway, store
+from bench import admin, engine, gateway, logging_cost, store
 from bench.engine import models
 
-QUESTIONS = {"gateway": gateway.main, "engine": engine.main, "store": store.main, "admin": admin.main}
+QUESTIONS = {
+    "gateway": gateway.main,
+    "engine": engine.main,
+    "store": store.main,
+    "admin": admin.main,
+    "logging": logging_cost.main,
+}
 # What answers no question, but makes what one is asked with.
 TOOLS = {"engine-models": models.main}
 

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import trio
-from quiver.proxy.store.rollups import rolling_up
+from quiver.proxy.store.history.rollups import rolling_up
 from quiver.proxy.store.store import Store
 from quiver.schemas import config
 

@@ -1,7 +1,5 @@
 """What does logging cost: a call on the event loop's side, and a line for a finished request?
 
-    python bench/logging_cost.py [--json]
-
 Calls are measured while the writer's thread runs, so waiting for it counts. Request lines are measured with the CPU time of
 the thread that makes them, which is how long others may have to wait for the interpreter.
 """
@@ -11,6 +9,7 @@ import io
 import json
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,35 +22,14 @@ from quiver.admin.logs.requests import RecordLog
 from quiver.admin.logs.setup import configure
 from quiver.proxy.telemetry.record import EngineTimings, Record
 from quiver.schemas.config import Log
-from quiver.schemas.openai import Usage
+
+from bench.records import record
 
 CALLS = 20_000
 RECORDS = 1_000
 ROUNDS = 30
+BEGAN = 1_700_000_000.25
 TIMINGS = EngineTimings(0.001, 0.02, 0.3, 0.021, 15, 100)
-
-
-def record(number: int, *, engine: bool = False) -> Record:
-    return Record(
-        request_id=f"a7ebfce6-9d3a-4f6d-a44c-{number:012x}",
-        at=1_700_000_000.25 + number / 10_000,
-        client="ada",
-        endpoint="chat/completions",
-        model="qwen3",
-        server_id="lab",
-        stream=True,
-        status=200,
-        outcome="completed",
-        error=None,
-        source="server",
-        attempts=1,
-        queued=0.01,
-        duration=0.123456789,
-        first_byte=0.0612345,
-        usage=Usage(prompt_tokens=15, completion_tokens=100, total_tokens=115),
-        estimated=False,
-        engine=TIMINGS if engine else None,
-    )
 
 
 def calls(say: Callable[[int], None]) -> dict[str, float]:
@@ -77,10 +55,10 @@ def lines(log: RecordLog, records: list[Record]) -> dict[str, float]:
     return {"cpu_us": round(1e6 * best / len(records), 2), "lines_per_cpu_second": round(len(records) / best)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true")
-    as_json = parser.parse_args().json
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="bench logging", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    as_json = parser.parse_args(arguments).json
     found: dict[str, dict[str, float]] = {}
     REDACTOR.learn(*(f"some-client-key-{number}" for number in range(20)))
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "stderr").open("w") as stderr:
@@ -90,16 +68,19 @@ def main() -> None:
             found["call with nested values"] = calls(lambda number: log.info("said", more={"a": [number, {"b": 1}]}))
             found["call below the level"] = calls(lambda number: log.debug("said", number=number, text="some words"))
         quiet = Pipeline(Log(), io.StringIO())
-        found["request line"] = lines(RecordLog(quiet), [record(number) for number in range(RECORDS)])
-        engine = [record(number, engine=True) for number in range(RECORDS)]
+        found["request line"] = lines(
+            RecordLog(quiet), [record(number, at=BEGAN + number / 10_000) for number in range(RECORDS)]
+        )
+        engine = [record(number, at=BEGAN + number / 10_000, engine=TIMINGS) for number in range(RECORDS)]
         found["request line of the engine"] = lines(RecordLog(quiet), engine)
     if as_json:
         print(json.dumps({"python": platform.python_version(), "cases": found}))
-        return
+        return 0
     print(f"Python {platform.python_version()}, {platform.machine()}")
     for name, figures in found.items():
         print(f"{name:28}", "  ".join(f"{unit} {value:,}" for unit, value in figures.items()))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -14,16 +14,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
-import msgspec
 import trio
 from quiver.proxy.store.store import Store
 from quiver.proxy.telemetry.record import Record
 from quiver.schemas import config
-from quiver.schemas.openai import Usage
 
 from bench import nginx, traffic
 from bench.figures import Table, as_data, as_text, environment
 from bench.processes import cpu_seconds, free_ports
+from bench.records import record
 from bench.running import Running, gateway
 
 RATE, ROUNDS, SECONDS = 1000.0, 15, 4.0
@@ -50,33 +49,14 @@ def main(arguments: list[str]) -> int:
 
 def _intake() -> Table:
     """How fast records are taken, of 8 models, 12 keys and 16 servers, written as fast as they can be."""
-    sample = Record(
-        request_id="",
-        at=time.time(),
-        client="",
-        endpoint="chat/completions",
-        model="",
-        server_id="",
-        stream=True,
-        status=200,
-        outcome="completed",
-        error=None,
-        source="server",
-        attempts=1,
-        queued=0.0,
-        duration=1.25,
-        first_byte=0.125,
-        usage=Usage(100, 200, 300),
-        estimated=False,
-    )
+    began = time.time()
     records = [
-        msgspec.structs.replace(
-            sample,
-            request_id=f"11111111-2222-4333-a444-{number:012x}",
-            at=sample.at + number / 1000,
+        record(
+            number,
+            at=began + number / 1000,
             client=f"student-{number % 12}",
             model=f"model-{number % 8}",
-            server_id=f"server-{number % 16}",
+            server=f"server-{number % 16}",
             duration=0.01 + number % 97 / 10,
         )
         for number in range(COUNT)

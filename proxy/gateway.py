@@ -39,7 +39,6 @@ from .telemetry.exposition import Page
 from .telemetry.figures import gateway_figures
 from .telemetry.journal import Journal
 from .telemetry.metrics import Metrics
-from .telemetry.record import Record
 from .telemetry.tracing import Tracer, Tracing
 from .tunnel.joins import Joins
 
@@ -74,7 +73,7 @@ class Gateway:
         self.store.told = self._store_changed
         if self.store.recovery is not None:
             self.journal.note("store.recovered", "database", **msgspec.to_builtins(self.store.recovery))
-        self.ledger = Ledger(self.metrics, sink, self._keep_records)
+        self.ledger = Ledger(self.metrics, sink, self.store.keep_records)
         self.on_loopback = on_loopback
         self.egress = operator_policy(config.egress, on_loopback)
         # What else a changed configuration is told to, and what else runs while the gateway serves.
@@ -247,17 +246,6 @@ class Gateway:
             self.journal.note("store.recovered", "store", dropped=self.store.statistics().dropped)
         else:
             self.journal.note("store.degraded", "store", reason=reason)
-
-    def _keep_records(self, records: Sequence[Record]) -> None:
-        """Into the store, with prompts and answers only where it may keep them: they may be there for the log alone."""
-        if not self.config.store.content:
-            records = [
-                record
-                if record.keep_content or record.prompt is None
-                else msgspec.structs.replace(record, prompt=None, answer=None)
-                for record in records
-            ]
-        self.store.keep_records(records)
 
     async def _open_wire(self, host: str, port: int) -> Wire:
         return await open_wire(self.world.network, self.egress, host, port)

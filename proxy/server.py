@@ -1,8 +1,9 @@
 """The gateway as one structured program: nested scopes, opened from the root and closed from the leaf.
 
-    telemetry    the ledger's writer, the store's                     closes last
+    telemetry    the ledger's writer, the store's                           closes last
       resources  the engine's models, connections to remote servers
-        control  health checks, one task for each server
+        control  checks of the servers, joined servers, samples and tidying of the store,
+                 the metrics port, passing log levels, the configuration's watch
           serving  listener, a session per connection, the exchanges' guards     closes first
 
 How it ends is `shutdown`'s business.

@@ -248,7 +248,9 @@ class ErrorReport(msgspec.Struct, frozen=True):
 class EventQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A page of events, latest first."""
 
-    kind: Annotated[tuple[Text, ...], said("only these; `server.` means all that begin so")] = ()
+    kind: Annotated[
+        tuple[Text, ...], said("only these, such as `server.paused`; `server` means all that begin with `server.`")
+    ] = ()
     subject: Annotated[Text | None, said("what was changed, by its id")] = None
     actor: Annotated[Text | None, said("who made the change")] = None
     request_id: Annotated[Text | None, said("the request that made it")] = None

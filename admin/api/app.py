@@ -135,6 +135,7 @@ def _add_errors(app: QuartTrio, gateway: Gateway) -> None:
     @app.errorhandler(ApiError)
     async def told(error: ApiError) -> Response:
         gateway.metrics.refused("control", error.kind.code)
+        gateway.store.keep_refusal(error.kind.code, g.get("request_id", ""))
         headers = {name.decode(): value.decode() for name, value in error.headers()}
         return json_reply(error.envelope(), error.kind.status, headers)
 

@@ -4,18 +4,18 @@ import msgspec
 from quiver.proxy.gateway import Gateway
 from quiver.proxy.remote.backend import RemoteServer
 from quiver.proxy.telemetry.metrics import Metrics
-from quiver.schemas.admin import (
+from quiver.schemas.errors import ApiError
+from quiver.schemas.figures import (
     AdmissionFigures,
     ClientFigures,
-    Connections,
     RecordFigures,
     RequestFigures,
     ReuseFigures,
     StatsReport,
     StoreFigures,
 )
-from quiver.schemas.errors import ApiError
 from quiver.schemas.history import ModelTotals
+from quiver.schemas.servers import Connections
 
 
 async def figures(gateway: Gateway, uptime: float) -> StatsReport:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 from quart import Blueprint, Response, request
 from quiver.proxy.gateway import Gateway
-from quiver.proxy.store.history import History
+from quiver.proxy.store.history.history import History
 from quiver.schemas import errors
 from quiver.schemas.errors import ApiError
 from quiver.schemas.history import (

@@ -17,7 +17,9 @@ from ..logs.pipeline import Pipeline
 from ..logs.search import Cursor, Wanted, search
 from .answers import json_reply
 from .bodies import json_body
+from .lock import actor_of
 from .query import decoded_query
+from .streams import DONE, event, event_stream, wants_events
 
 # A follower that hears nothing for so long is told that the connection still stands: seconds.
 HEARTBEAT = 15.0
@@ -26,7 +28,6 @@ TURN = 0.5
 FOLLOWERS = 32
 
 _decode_change = msgspec.json.Decoder(LevelChange).decode
-_encode = msgspec.json.Encoder().encode
 
 
 def add_logs(api: Blueprint, gateway: Gateway, pipeline: Pipeline) -> None:
@@ -36,7 +37,7 @@ def add_logs(api: Blueprint, gateway: Gateway, pipeline: Pipeline) -> None:
     async def log_lines() -> Response:
         query = decoded_query(request, LogQuery)
         wanted = _wanted(query)
-        if query.follow or "text/event-stream" in request.headers.get("Accept", ""):
+        if query.follow or wants_events(request):
             return _stream(gateway, pipeline, wanted)
         path = None if pipeline.file is None else pipeline.file.path
         return json_reply(await offload(search, pipeline.ring, path, wanted, query.limit, _cursor(query.cursor)))
@@ -52,7 +53,7 @@ def add_logs(api: Blueprint, gateway: Gateway, pipeline: Pipeline) -> None:
             raise ApiError(errors.INVALID_REQUEST, f"`{ALL}` needs a level", param="level")
         LEVELS.change(wanted.component, wanted.level, wanted.seconds)
         gateway.journal.note(
-            "log.level", wanted.component, actor=request.remote_addr, to=wanted.level, seconds=wanted.seconds
+            "log.level", wanted.component, actor=actor_of(request), to=wanted.level, seconds=wanted.seconds
         )
         return json_reply(levels_report())
 
@@ -91,13 +92,7 @@ def _cursor(text: str | None) -> Cursor | None:
 def _stream(gateway: Gateway, pipeline: Pipeline, wanted: Wanted) -> Response:
     if len(pipeline.followers) >= FOLLOWERS:
         raise ApiError(errors.RATE_LIMITED, f"{FOLLOWERS} others follow the log already", retry_after=10)
-    response = Response(
-        _followed(gateway, pipeline, wanted),
-        content_type="text/event-stream; charset=utf-8",
-        headers={"X-Accel-Buffering": "no"},
-    )
-    response.timeout = None
-    return response
+    return event_stream(_followed(gateway, pipeline, wanted))
 
 
 async def _followed(gateway: Gateway, pipeline: Pipeline, wanted: Wanted) -> AsyncIterator[bytes]:
@@ -116,13 +111,13 @@ async def _followed(gateway: Gateway, pipeline: Pipeline, wanted: Wanted) -> Asy
                 quiet = 0.0
         if follower.late:
             error = ApiError(errors.REQUEST_TIMEOUT, "The log was not read as fast as it was written; begin again")
-            yield b"data: " + _encode(error.envelope()) + b"\n\n"
+            yield event(error.envelope())
         else:
-            yield b"data: [DONE]\n\n"
+            yield DONE
     finally:
         pipeline.followers.remove(follower)
 
 
 def _chosen(lines: bytes, wanted: Wanted) -> bytes:
     shown = (wanted.takes(line) for line in lines.splitlines())
-    return b"".join(b"data: " + _encode(line) + b"\n\n" for line in shown if line is not None)
+    return b"".join(event(line) for line in shown if line is not None)

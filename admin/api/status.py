@@ -104,7 +104,8 @@ def totals(report: StatusReport) -> str:
     """The backends in one line."""
     healthy = sum(backend.health == "healthy" for backend in report.backends)
     models = {model for backend in report.backends for model in backend.models}
-    return f"{healthy} of {len(report.backends)} backends healthy, {len(models)} models on offer"
+    offer = "1 model" if len(models) == 1 else f"{len(models)} models"
+    return f"{healthy} of {len(report.backends)} backends healthy, {offer} on offer"
 
 
 def duration(seconds: float) -> str:

@@ -1,3 +1,5 @@
-"""The command line: one file for each group of commands, and what they share."""
+"""The command line: `app` gathers the `commands/`; beside it lies what they share, from the gateway's address to how times are
+written.
+"""
 
 from .app import main as main

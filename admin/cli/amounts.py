@@ -4,8 +4,9 @@ import re
 from typing import get_args
 
 import msgspec
-import typer
 from quiver.schemas.saved import Period
+
+from ..configuration.complaint import SettingsError
 
 NONE = "none"
 _FACTORS = {"": 1, "k": 1000, "M": 1_000_000, "G": 1_000_000_000}
@@ -18,21 +19,22 @@ class TokenAllowance(msgspec.Struct, frozen=True):
     period: Period
 
 
-def amount(text: str) -> int:
-    """A whole number above zero, such as `500`, `500k` or `1.5M`. Raises `typer.BadParameter`."""
+def amount(option: str, text: str) -> int:
+    """A whole number above zero, such as `500`, `500k` or `1.5M`. Raises `SettingsError` that names the option."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG]?)", text.strip())
     number = 0 if found is None else round(float(found[1]) * _FACTORS[found[2]])
     if number < 1:
-        raise typer.BadParameter(f"`{text}` is no amount; write it as 500, 500k or 1.5M")
+        raise SettingsError(f"`{option}`: expected an amount, got `{text}`", "write it as `500`, `500k` or `1.5M`")
     return number
 
 
-def allowance(text: str) -> TokenAllowance:
-    """An amount for a period, a month unless it says so. Raises `typer.BadParameter`."""
+def allowance(option: str, text: str) -> TokenAllowance:
+    """An amount for a period, a month unless it says so. Raises `SettingsError` that names the option."""
     tokens, slash, period = text.partition("/")
     if slash and period not in get_args(Period):
-        raise typer.BadParameter(f"`{period}` is no period; write it as 1M/month: {', '.join(get_args(Period))}")
-    return TokenAllowance(amount(tokens), period if slash else "month")  # type: ignore[arg-type] # it is one of them
+        periods = ", ".join(f"`{name}`" for name in get_args(Period))
+        raise SettingsError(f"`{option}`: expected one of {periods}, got `{period}`", "write it as `1M/month`")
+    return TokenAllowance(amount(option, tokens), period if slash else "month")  # type: ignore[arg-type] # it is one of them
 
 
 def shown(number: int) -> str:

@@ -11,22 +11,22 @@ import quiver
 import typer
 
 from ..api.status import COLUMNS, StatusReport, by_need, row, summary, totals
-from . import bench as bench_commands
-from . import config as config_commands
 from .chat import Answer, Question
 from .client import DEFAULT_URL, decoded
+from .commands import bench as bench_commands
+from .commands import config as config_commands
+from .commands.db import db
+from .commands.history import error_counts, events, history
+from .commands.join import join
+from .commands.keys import keys
+from .commands.logs import logs
+from .commands.models import models
+from .commands.registering import deregister, register, update
+from .commands.servers import servers
 from .console import print_json, print_screenful
-from .db import db
 from .dotenv import lay_under
 from .failures import failures_explained
-from .history import error_counts, events, history
-from .join import join
-from .keys import keys
-from .logs import logs
-from .models import models
 from .options import ApiKey, ApiKeyFile, Json, ModelName, Url, user
-from .registering import deregister, register, update
-from .servers import servers
 
 app = typer.Typer(
     name="quiver",

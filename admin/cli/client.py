@@ -157,7 +157,9 @@ class Client:
         try:
             yield
         except (ConnectionRefusedError, FileNotFoundError):
-            raise ClientError(f"no gateway runs at {self.url}", "start one with `quiver serve`") from None
+            raise ClientError(
+                f"no gateway runs at {self.url}", "start one with `quiver serve`, or say where it is with QUIVER_URL"
+            ) from None
         except TimeoutError:
             raise ClientError(f"{self.url} did not answer within {self._timeout:g} s") from None
         except socket.gaierror:

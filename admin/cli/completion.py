@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from ..configuration.complaint import SettingsError
-from .client import DEFAULT_URL, Client, ClientError, RequestFailed
+from .client import Client, ClientError, RequestFailed
 from .dotenv import client_settings
 
 PATIENCE = 0.5
@@ -90,7 +90,7 @@ def _offer(incomplete: str, ask: Callable[[], Iterable[_Named]]) -> list[str]:
 def _client(context: typer.Context, key: str) -> Client:
     """The client that the words typed so far, the environment and `.env` describe."""
     settings = client_settings() | {name: value for name, value in context.params.items() if _typed(context, name)}
-    return Client(settings.get("url", DEFAULT_URL), settings.get(key), PATIENCE)
+    return Client(settings["url"], settings.get(key), PATIENCE)
 
 
 def _typed(context: typer.Context, name: str) -> bool:

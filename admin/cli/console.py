@@ -50,8 +50,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*map(harmless, row))
-    width = None if sys.stdout.isatty() else _WIDE
-    Console(width=width, highlight=False, markup=False, emoji=False).print(table)
+    screen = sys.stdout.isatty()
+    console = Console(width=None if screen else _WIDE, highlight=False, markup=False, emoji=False)
+    if screen:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def print_screenful(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,16 +1,18 @@
-"""What `.env` in the working directory tells the commands that talk to a gateway: where it is, and the key for it.
+"""What commands that talk to a gateway are not told by their flags: where it is, and the key for it.
 
-The values become defaults of the options of the same name, below the environment's; they are never put into this process's
+Both may stand in the environment and in `.env` in the working directory; a gateway that runs here is found by itself. The
+values become defaults of the options of the same name, below the environment's; they are never put into this process's
 environment, where every child would get them.
 """
 
 import os
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import typer
 
 from ..configuration.dotenv import read_dotenv
+from .whereabouts import nearest_gateway
 
 # The options' names, and the variables that set them.
 VARIABLES = {
@@ -22,24 +24,25 @@ VARIABLES = {
 }
 
 
-class _Command(Protocol):
-    @property
-    def params(self) -> list[Any]: ...
-
-
 def client_settings(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The options that the environment or `.env` sets. Raises `SettingsError` when `.env` cannot be read."""
+    """The options that the environment or `.env` sets, and the gateway in any case. Raises `SettingsError` when `.env` cannot
+    be read.
+    """
     below = read_dotenv().values
     found = {name: environ.get(variable) or below.get(variable) for name, variable in VARIABLES.items()}
+    found["url"] = found["url"] or nearest_gateway()
     return {name: value for name, value in found.items() if value}
 
 
 def lay_under(context: typer.Context) -> None:
-    """Make what `.env` says the default of every command below `context`. Raises `SettingsError`."""
+    """Make what `.env` says the default of every command below `context`, and the gateway that is here, where neither `.env`
+    nor the environment names one. Raises `SettingsError`.
+    """
     below = read_dotenv().values
     values = {name: below[variable] for name, variable in VARIABLES.items() if below.get(variable)}
-    if values:
-        context.default_map = _defaults(context.command, values)
+    if "url" not in values and not os.environ.get(VARIABLES["url"]):
+        values["url"] = nearest_gateway()
+    context.default_map = _defaults(context.command, values)
 
 
 def _defaults(command: Any, values: Mapping[str, str]) -> dict[str, Any]:

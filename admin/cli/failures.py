@@ -38,14 +38,16 @@ def _advice(failure: RequestFailed, credential: str) -> str | None:
     match failure.error.code:
         case "invalid_api_key" | "admin_forbidden":
             return f"give {credential}"
+        case "not_found" if failure.error.message.startswith("No server"):
+            return "`quiver servers` lists what is registered"
         case "check_failed":
-            return "start the server first, and give its address as the gateway's machine sees it"
+            return "the server has to run, at an address that the gateway's machine can reach"
         case "not_found" if "model" in failure.error.message:
             return "`quiver models list` shows the engine's models, `quiver models available` what can be loaded"
+        case "not_found" if "request" in failure.error.message:
+            return "`quiver history` lists the requests that are kept"
         case "not_found" if "key" in failure.error.message:
             return "`quiver keys list` shows the keys"
-        case "not_found":
-            return "`quiver servers` lists what is registered"
         case "configured_server":
             return "change it in the configuration file, or pause it with `quiver servers pause ID`"
         case "servers_paused":

@@ -36,6 +36,9 @@ _EXAMPLES: dict[str, Any] = {
     "engine.memory_limit": "8GiB",
     "engine.models_dir": "models",
     "join.key": "a-secret-for-joiners",
+    "log.file": "/var/log/quiver/quiver.jsonl",
+    "store.data_dir": "/var/lib/quiver",
+    "telemetry.metrics_port": 9090,
 }
 _BY_TYPE: dict[Any, Any] = {
     config.ByteSize: "1GiB",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
-import platformdirs
+from quiver.proxy.store.folder import data_folder
 from quiver.schemas.join import JoinStatus
 
 # A join writes how it stands every second; one that has not for so long does not run any more.
@@ -31,9 +31,7 @@ class Posted(msgspec.Struct, frozen=True):
 
 def joins_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Where the files are."""
-    chosen = environ.get("QUIVER_DATA_DIR")
-    folder = Path(chosen).expanduser() if chosen else platformdirs.user_data_path("quiver", appauthor=False)
-    return folder / "joins"
+    return data_folder(None, environ) / "joins"
 
 
 def running(folder: Path) -> list[Posted]:

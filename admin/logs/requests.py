@@ -10,7 +10,7 @@ from functools import lru_cache
 import msgspec
 from quiver.proxy.telemetry.levels import INFO, LEVELS, WARNING
 from quiver.proxy.telemetry.record import Record
-from quiver.schemas.admin import ModelDescription
+from quiver.schemas.models import ModelDescription
 
 from .gpu import GpuReading
 from .pipeline import Pipeline

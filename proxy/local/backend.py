@@ -5,8 +5,8 @@ that is in memory then.
 from collections.abc import Iterator
 from importlib.resources import files
 
-from quiver.schemas.admin import ModelState
 from quiver.schemas.config import LocalModel
+from quiver.schemas.models import ModelState
 
 from ..registry import BackendStatus, Call, Health
 from ..reply import Reply

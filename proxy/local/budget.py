@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 from quiver.schemas import errors
-from quiver.schemas.admin import MemoryReport
 from quiver.schemas.errors import ApiError
+from quiver.schemas.models import MemoryReport
 from quiver.schemas.sizes import size
 
 

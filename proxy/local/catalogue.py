@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
-from quiver.schemas.admin import AvailableModel
 from quiver.schemas.config import OLLAMA
+from quiver.schemas.models import AvailableModel
 
 from . import ollama
 from .ollama import SourceError

@@ -14,8 +14,8 @@ from functools import partial
 import msgspec
 import trio
 from quiver.schemas import errors
-from quiver.schemas.admin import ModelDescription
 from quiver.schemas.errors import ApiError
+from quiver.schemas.models import ModelDescription
 from quiver.schemas.openai import Embedding, EmbeddingRequest, EmbeddingUsage, Usage
 
 from ..decoding import decode_body

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 
 import msgspec
 import trio
-from quiver.schemas.admin import ModelDescription
+from quiver.schemas.models import ModelDescription
 
 from ..native import (
     Engine,

@@ -6,7 +6,7 @@ Time is Trio's. Nothing here loads or frees; the task that holds the engine does
 from math import inf
 
 import trio
-from quiver.schemas.admin import MemoryReport
+from quiver.schemas.models import MemoryReport
 
 from .budget import Claim
 from .embedding import LocalEncoder

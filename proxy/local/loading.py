@@ -11,9 +11,9 @@ from typing import Protocol
 
 import msgspec
 import trio
-from quiver.schemas.admin import LoadReport, MemoryReport
 from quiver.schemas.config import OLLAMA, Engine, KvType, LocalModel, ModelOptions
 from quiver.schemas.errors import ApiError
+from quiver.schemas.models import LoadReport, MemoryReport
 from quiver.schemas.sizes import bytes_of
 
 from ..native import LoadProgress, estimate_memory

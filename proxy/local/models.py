@@ -7,9 +7,9 @@ from typing import TypeVarTuple
 import msgspec
 import trio
 from quiver.schemas import errors
-from quiver.schemas.admin import EstimateReport, ModelLoad, ModelSource
 from quiver.schemas.config import OLLAMA, Config, Drain, LocalModel, name_of
 from quiver.schemas.errors import ApiError
+from quiver.schemas.models import EstimateReport, ModelLoad, ModelSource
 from quiver.schemas.openai import ModelName
 from quiver.schemas.saved import SavedModel
 from quiver.schemas.sizes import bytes_of

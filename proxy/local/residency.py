@@ -16,8 +16,8 @@ import msgspec
 import structlog
 import trio
 from quiver.schemas import errors
-from quiver.schemas.admin import ModelState
 from quiver.schemas.errors import ApiError
+from quiver.schemas.models import ModelState
 
 from ..native import ModelLoadError
 from .budget import Budget, Claim

@@ -66,8 +66,8 @@ class Folder:
             holder = os.pread(handle, 20, 1).decode("ascii", "replace").strip() if sys.platform != "win32" else ""
             os.close(handle)
             raise StoreError(
-                f"another gateway{f' (process {holder})' if holder else ''} uses the data folder `{self.path}`",
-                f"stop it, or give this one a folder of its own with {VARIABLE}",
+                f"another process{f' ({holder})' if holder else ''} uses the data folder `{self.path}`",
+                f"stop that gateway, or use another folder with {VARIABLE}",
             )
         os.truncate(handle, 0)
         # The first byte is what Windows locks; the number behind it is for people.

@@ -8,8 +8,8 @@ from contextlib import closing
 
 from sqlite_utils import Database, Migrations
 
-from . import kinds
 from .failure import Damaged, StoreError, code_of, is_damage, reason_of
+from .history import entries as kinds
 
 MIGRATIONS = Migrations("quiver")
 

@@ -23,13 +23,14 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from ..telemetry.histogram import Histogram
 from ..telemetry.record import Record
-from . import counts, registry
+from . import registry
 from .connection import Connection, transaction
 from .failure import is_locked, reason_of
-from .history import History
+from .history import counts
+from .history.history import History
+from .history.reader import Reader
+from .history.retention import forget_requests, tidy
 from .opening import Opened, open_folder, open_in_memory, renew_copy
-from .reader import Reader
-from .retention import forget_requests, tidy
 from .writer import Writer
 
 P = ParamSpec("P")
@@ -113,8 +114,14 @@ class Store:
         self._writer.keep(registry.note_state, state)
 
     def keep_records(self, records: Sequence[Record]) -> None:
-        """Finished requests."""
+        """Finished requests. They may hold prompts and answers for the log alone; those are not kept here."""
+        if not self._config.content:
+            records = [_without_content(record) for record in records]
         self._writer.keep_all("records", records)
+
+    def keep_refusal(self, code: str, request_id: str) -> None:
+        """An error that the control plane answered with; requests for inference bring theirs along."""
+        self._writer.keep_all("refusals", [(self._wall_clock(), code, request_id)])
 
     def keep_event(self, event: Event) -> None:
         """A change of the gateway."""
@@ -245,6 +252,13 @@ class Store:
             raise ApiError(
                 errors.STORE_UNAVAILABLE, f"The change was not made: {reason}", retry_after=RETRY_AFTER
             ) from error
+
+
+def _without_content(record: Record) -> Record:
+    """`record` without its prompt and answer, unless its client asked to have them kept."""
+    if record.keep_content or record.prompt is None:
+        return record
+    return msgspec.structs.replace(record, prompt=None, answer=None)
 
 
 def _weight(path: Path | None, database: sqlite3.Connection) -> tuple[int, int]:

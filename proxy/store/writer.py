@@ -17,10 +17,10 @@ import trio
 from quiver.schemas import config
 
 from ..telemetry.histogram import Histogram
-from . import rows
 from .connection import Connection, transaction
 from .failure import CANTOPEN, CORRUPT, FULL, IO, NOTADB, READONLY, code_of, is_locked, reason_of
-from .kinds import STATEMENTS, Kind
+from .history import rows
+from .history.entries import STATEMENTS, Kind
 
 P = ParamSpec("P")
 Note = Callable[[sqlite3.Connection], None]
@@ -46,7 +46,7 @@ class Writer:
     """
 
     def __init__(self, connection: Connection, config: config.Store) -> None:
-        self._connection, self._pause, self._content = connection, config.flush_pause, config.content
+        self._connection, self._pause = connection, config.flush_pause
         self._entries: Entries = {}
         self._more = trio.Event()
         self._closing = trio.Event()
@@ -143,7 +143,7 @@ class Writer:
         while True:
             began = trio.current_time()
             try:
-                await self._connection.use(partial(_write, batch, self._content))
+                await self._connection.use(partial(_write, batch))
             except Exception as error:
                 if is_locked(error):
                     if not locked:
@@ -213,7 +213,7 @@ def _count(entries: Entries) -> int:
     return sum(map(len, entries.values()))
 
 
-def _write(batch: Entries, content: bool, database: sqlite3.Connection) -> None:
+def _write(batch: Entries, database: sqlite3.Connection) -> None:
     with transaction(database, durable=False):
         for kind, values in batch.items():
             if kind is None:
@@ -223,7 +223,7 @@ def _write(batch: Entries, content: bool, database: sqlite3.Connection) -> None:
             given: dict[str, Any] = {}
             if kind == "records":
                 [given["before"]] = database.execute("SELECT coalesce(max(id), 0) FROM requests").fetchone()
-                rows.insert(database, values, content)
+                rows.insert(database, values)
             else:
                 given["batch"] = _encode(values).decode()
             for statement in STATEMENTS[kind]:

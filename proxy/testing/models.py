@@ -7,7 +7,7 @@ from functools import cached_property
 
 import msgspec
 import trio
-from quiver.schemas.admin import MemoryReport, ModelDescription
+from quiver.schemas.models import MemoryReport, ModelDescription
 
 from ..local.catalogue import ModelFile
 from ..local.dialect import Dialect

@@ -4,10 +4,11 @@ import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 import pytest
+import typer
 from quiver.admin.cli.app import app
 from quiver.schemas import config, errors
 from quiver.schemas.settings import is_live
@@ -79,13 +80,20 @@ def metrics_table() -> str:
 def cli_help() -> str:
     """What every command says of itself."""
     runner, blocks = CliRunner(), []
-    for command in COMMANDS:
+    for command in _commands((), typer.main.get_command(app)):
         result = runner.invoke(app, [*command, "--help"], env={"COLUMNS": "80", "TERM": "dumb"}, prog_name="quiver")
         assert result.exit_code == 0, result.output
         title = " ".join(["quiver", *command])
         text = "\n".join(line.rstrip() for line in result.output.rstrip().splitlines())
         blocks.append(f"## `{title}`\n\n```text\n{text}\n```")
     return "\n\n".join(blocks)
+
+
+def _commands(path: tuple[str, ...], command: Any) -> Iterator[tuple[str, ...]]:
+    """A command and all below it, in the order of their help."""
+    yield path
+    for name, below in getattr(command, "commands", {}).items():
+        yield from _commands((*path, name), below)
 
 
 def _default(path: str, field: msgspec.structs.FieldInfo) -> str:
@@ -97,45 +105,6 @@ def _default(path: str, field: msgspec.structs.FieldInfo) -> str:
     return "none" if default is None else f"`{msgspec.json.encode(default).decode()}`"
 
 
-COMMANDS: tuple[tuple[str, ...], ...] = (
-    (),
-    ("serve",),
-    ("chat",),
-    ("models",),
-    ("models", "list"),
-    ("models", "load"),
-    ("models", "unload"),
-    ("models", "remove"),
-    ("models", "available"),
-    ("models", "estimate"),
-    ("keys",),
-    ("keys", "create"),
-    ("keys", "list"),
-    ("keys", "show"),
-    ("keys", "update"),
-    ("keys", "rotate"),
-    ("keys", "revoke"),
-    ("status",),
-    ("register",),
-    ("update",),
-    ("deregister",),
-    ("servers",),
-    ("servers", "show"),
-    ("servers", "check"),
-    ("servers", "pause"),
-    ("servers", "resume"),
-    ("servers", "drain"),
-    ("servers", "test"),
-    ("join",),
-    ("config",),
-    ("config", "show"),
-    ("config", "check"),
-    ("config", "example"),
-    ("config", "reload"),
-    ("logs",),
-    ("logs", "levels"),
-    ("logs", "level"),
-)
 PAGES = {
     "docs/errors.md": error_table,
     "docs/configuration.md": config_table,

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 import quiver.schemas
-from quiver.schemas.admin import Registration
 from quiver.schemas.forms import whole
 from quiver.schemas.join import Offer
 from quiver.schemas.keys import KeyWanted
+from quiver.schemas.servers import Registration
 
 
 def structs() -> Iterator[type[msgspec.Struct]]:

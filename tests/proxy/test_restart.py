@@ -9,9 +9,9 @@ from quiver.proxy.remote.backend import RemoteServer
 from quiver.proxy.store.store import Store
 from quiver.proxy.testing.models import ScriptedFile, ScriptedLoader
 from quiver.schemas import config
-from quiver.schemas.admin import ModelLoad
 from quiver.schemas.config import Health, LocalModel, RemoteBackend
 from quiver.schemas.history import EventQuery
+from quiver.schemas.models import ModelLoad
 from quiver.schemas.saved import SavedServer
 from trio.testing import MockClock
 

@@ -5,7 +5,7 @@ from math import inf
 import trio
 from quiver.proxy.local.backend import EngineModel
 from quiver.proxy.seams import World
-from quiver.schemas.admin import LocalModelReport
+from quiver.schemas.models import LocalModelReport
 
 
 def report(model: EngineModel, world: World) -> LocalModelReport:

@@ -11,19 +11,13 @@ from quiver.proxy.local.backend import EngineModel
 from quiver.proxy.local.loading import Loading
 from quiver.proxy.seams import offload
 from quiver.schemas import errors
-from quiver.schemas.admin import (
-    AvailableList,
-    LoadEvent,
-    LocalModelList,
-    ModelLoad,
-    ModelRemoved,
-    ModelSource,
-)
 from quiver.schemas.errors import ApiError
+from quiver.schemas.models import AvailableList, LoadEvent, LocalModelList, ModelLoad, ModelRemoved, ModelSource
 
 from ..answers import add_options, json_reply
 from ..bodies import json_body
 from ..lock import actor_of
+from ..streams import DONE, event, event_stream, wants_events
 from .report import report
 
 # How often a follower of a load is told how far it is.
@@ -31,7 +25,6 @@ INTERVAL = 0.25
 
 _decode_load = msgspec.json.Decoder(ModelLoad).decode
 _decode_source = msgspec.json.Decoder(ModelSource).decode
-_encode = msgspec.json.Encoder().encode
 
 
 def add_models(api: Blueprint, gateway: Gateway) -> None:
@@ -56,8 +49,8 @@ def add_models(api: Blueprint, gateway: Gateway) -> None:
     async def load() -> Response:
         asked = decode_body(await json_body(request), _decode_load)
         model, loading = await models.load(asked, actor_of(request))
-        if "text/event-stream" in request.headers.get("Accept", ""):
-            return _stream(_followed(gateway, model, loading))
+        if wants_events(request):
+            return event_stream(_followed(gateway, model, loading))
         if not asked.wait:
             return json_reply(report(model, world), 202)
         await loading.ended.wait()
@@ -86,23 +79,13 @@ def add_models(api: Blueprint, gateway: Gateway) -> None:
 async def _followed(gateway: Gateway, model: EngineModel, loading: Loading) -> AsyncIterator[bytes]:
     """How far a load is, until its end: the model, or the error. It goes on when nobody follows it any more."""
     while not loading.ended.is_set() and gateway.state != "draining":
-        yield _event(LoadEvent(loading.report()))
+        yield event(LoadEvent(loading.report()))
         with trio.move_on_after(INTERVAL):
             await loading.ended.wait()
     if loading.error is not None:
-        yield _event(loading.error.envelope())
+        yield event(loading.error.envelope())
     elif not loading.ended.is_set():
-        yield _event(ApiError(errors.SHUTTING_DOWN, "The gateway is shutting down").envelope())
+        yield event(ApiError(errors.SHUTTING_DOWN, "The gateway is shutting down").envelope())
     else:
-        yield _event(LoadEvent(None, report(model, gateway.world)))
-    yield b"data: [DONE]\n\n"
-
-
-def _event(value: msgspec.Struct) -> bytes:
-    return b"data: " + _encode(value) + b"\n\n"
-
-
-def _stream(events: AsyncIterator[bytes]) -> Response:
-    response = Response(events, content_type="text/event-stream; charset=utf-8")
-    response.timeout = None  # a load takes as long as it takes
-    return response
+        yield event(LoadEvent(None, report(model, gateway.world)))
+    yield DONE

@@ -1,6 +1,6 @@
 """The built-in engine's models."""
 
-from quiver.schemas.admin import (
+from quiver.schemas.models import (
     AvailableList,
     EstimateReport,
     LoadEvent,

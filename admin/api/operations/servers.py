@@ -1,14 +1,19 @@
 """Registered servers."""
 
-from quiver.schemas.admin import (
+from quiver.schemas.servers import (
     CheckReport,
     Deregistered,
+    DrainQuery,
+    ModeReport,
     Registered,
     Registration,
     ServerDetails,
     ServerList,
+    ServerPatch,
+    ServerQuery,
+    Trial,
+    TrialReport,
 )
-from quiver.schemas.servers import DrainQuery, ModeReport, ServerPatch, ServerQuery, Trial, TrialReport
 
 from .operation import ADMIN_FAILURES, Operation
 

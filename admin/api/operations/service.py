@@ -1,8 +1,6 @@
 """Health, metrics, figures: what tells how the gateway itself is."""
 
-from quiver.schemas.admin import (
-    StatsReport,
-)
+from quiver.schemas.figures import StatsReport
 
 from ..status import HealthReport, StatusReport, VersionReport
 from .operation import ADMIN_FAILURES, Operation

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from quiver.schemas.admin import ServerList, ServerReport
-from quiver.schemas.servers import ServerQuery, ServerSort
+from quiver.schemas.servers import ServerList, ServerQuery, ServerReport, ServerSort
 
 from ..paging import cut
 

@@ -9,10 +9,9 @@ from quiver.proxy.gateway import Gateway
 from quiver.proxy.remote.backend import RemoteServer
 from quiver.proxy.remote.connections import Origin
 from quiver.schemas import errors
-from quiver.schemas.admin import Registration
 from quiver.schemas.config import RemoteBackend
 from quiver.schemas.errors import ApiError
-from quiver.schemas.servers import Detection, ServerPatch, Trial
+from quiver.schemas.servers import Detection, Registration, ServerPatch, Trial
 
 from ...logs.redactor import REDACTOR
 from ..bodies import explained_body

@@ -5,9 +5,9 @@ import trio
 from quiver.proxy.remote.backend import RemoteServer
 from quiver.proxy.seams import World
 from quiver.proxy.tunnel.joined import JoinedServer
-from quiver.schemas.admin import Connections, ServerDetails, ServerReport
 from quiver.schemas.join import JoinReport
 from quiver.schemas.saved import CheckResult
+from quiver.schemas.servers import Connections, ServerDetails, ServerReport
 
 
 def report(server: RemoteServer, world: World) -> ServerReport:

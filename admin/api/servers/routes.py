@@ -2,21 +2,20 @@
 
 from collections.abc import AsyncIterator
 
-import msgspec
 import trio
 from quart import Blueprint, Response, request
 from quiver.proxy.gateway import Gateway
 from quiver.proxy.remote import health
 from quiver.proxy.remote.backend import RemoteServer
-from quiver.schemas.admin import CheckReport, Deregistered, Registered
 from quiver.schemas.errors import ApiError
-from quiver.schemas.servers import DrainQuery, ModeReport, ServerQuery
+from quiver.schemas.servers import CheckReport, Deregistered, DrainQuery, ModeReport, Registered, ServerQuery
 
 from .. import versions
 from ..answers import add_options, json_reply
 from ..bodies import MERGE_PATCH, json_body
 from ..lock import actor_of
 from ..query import decoded_query
+from ..streams import DONE, event, event_stream, wants_events
 from . import listing, registration, trials
 from .report import details, report
 
@@ -105,10 +104,8 @@ def _add_modes(api: Blueprint, gateway: Gateway) -> None:
         query = decoded_query(request, DrainQuery)
         _unchanged(registration.registered(gateway, id))
         server = await modes.drain(id, actor_of(request))
-        if "text/event-stream" in request.headers.get("Accept", ""):
-            response = Response(_followed(gateway, server, query.wait), content_type="text/event-stream; charset=utf-8")
-            response.timeout = None
-            return response
+        if wants_events(request):
+            return event_stream(_followed(gateway, server, query.wait))
         with trio.move_on_after(query.wait):
             await modes.wait_drained(id)
         return json_reply(_mode(modes.find(id)))
@@ -119,7 +116,7 @@ async def _followed(gateway: Gateway, server: RemoteServer, wait: float) -> Asyn
     that is changed meanwhile is another object, and drains on.
     """
     id = server.id
-    yield _event(_mode(server))
+    yield event(_mode(server))
     with trio.move_on_after(wait):
         while server.mode == "draining" and gateway.state != "draining":
             with trio.move_on_after(INTERVAL):
@@ -127,14 +124,10 @@ async def _followed(gateway: Gateway, server: RemoteServer, wait: float) -> Asyn
             try:
                 server = gateway.modes.find(id)
             except ApiError as error:
-                yield _event(error.envelope())
+                yield event(error.envelope())
                 break
-            yield _event(_mode(server))
-    yield b"data: [DONE]\n\n"
-
-
-def _event(value: msgspec.Struct) -> bytes:
-    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+            yield event(_mode(server))
+    yield DONE
 
 
 def _unchanged(server: RemoteServer) -> None:

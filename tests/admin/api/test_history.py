@@ -109,6 +109,12 @@ async def test_counts_are_told(build_gateway: BuildGateway) -> None:
     async with filled(build_gateway) as (app, gateway):
         _, report = await ask(app, "/admin/errors")
         assert [(each["code"], each["count"]) for each in report["errors"]] == [("upstream_timeout", 10)]
+        for wrong in ("/admin/history/gone", "/admin/history/gone", "/admin/events?limit=0"):
+            await ask(app, wrong)
+        await gateway.store.wait_written()
+        _, report = await ask(app, "/admin/errors")
+        counts = {each["code"]: each["count"] for each in report["errors"]}
+        assert counts == {"upstream_timeout": 10, "not_found": 2, "invalid_request": 1}
         _, page = await ask(app, "/admin/events?kind=server.")
         assert [event["subject"] for event in page["events"]] == ["lab"]
         gateway.store.keep_sample({"memory_bytes": 5.0})
@@ -116,10 +122,10 @@ async def test_counts_are_told(build_gateway: BuildGateway) -> None:
         _, report = await ask(app, "/admin/metrics/history?name=memory_bytes")
         assert report["series"][0]["points"][0]["mean"] == 5.0
         _, report = await ask(app, "/admin/store")
-        assert (report["written"], report["dropped"], report["degraded"]) == (32, 0, None)
+        assert (report["written"], report["dropped"], report["degraded"]) == (35, 0, None)
         _, stats = await ask(app, "/admin/stats")
         assert sum(each["requests"] for each in stats["today"]) > 0
-        assert stats["store"]["written"] == 32
+        assert stats["store"]["written"] == 35
 
 
 async def test_deletion_is_noted(build_gateway: BuildGateway) -> None:

@@ -2,10 +2,9 @@
 
 import pytest
 from quiver.admin.api.servers.listing import page
-from quiver.schemas.admin import Connections, ServerReport
 from quiver.schemas.errors import ApiError
 from quiver.schemas.saved import Metadata
-from quiver.schemas.servers import ServerQuery
+from quiver.schemas.servers import Connections, ServerQuery, ServerReport
 
 
 def report(id: str, **fields: object) -> ServerReport:

@@ -324,7 +324,11 @@ SERVER_ERRORS = [
     (
         reply("503 Service Unavailable", envelope("check_failed", "The server failed its first check: no answer")),
         "error: The server failed its first check: no answer (check_failed)\n"
-        "hint: start the server first, and give its address as the gateway's machine sees it\n",
+        "hint: the server has to run, at an address that the gateway's machine can reach\n",
+    ),
+    (
+        reply("404 Not Found", envelope("not_found", "No server is registered as `model`")),
+        "error: No server is registered as `model` (not_found)\nhint: `quiver servers` lists what is registered\n",
     ),
     (
         reply("404 Not Found", envelope("not_found", "No server is registered as `lab`")),

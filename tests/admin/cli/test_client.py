@@ -109,7 +109,7 @@ def silence(listener: socket.socket) -> None:
 @pytest.mark.parametrize(
     ("prepare", "message", "hint"),
     [
-        (nobody, "no gateway runs at {url}", "start one with `quiver serve`"),
+        (nobody, "no gateway runs at {url}", "start one with `quiver serve`, or say where it is with QUIVER_URL"),
         (silence, "{url} did not answer within 0.05 s", None),
     ],
 )

@@ -85,7 +85,7 @@ async def test_backup_while_the_gateway_runs(tmp_path: Path) -> None:
         refused = db("restore", tmp_path / "copy.db", folder=tmp_path / "data")
         assert refused.exit_code == 1
         assert "uses the data folder" in refused.stderr
-        assert "hint: stop it" in refused.stderr
+        assert "hint: stop that gateway" in refused.stderr
     made = json.loads(told.stdout)
     assert (made["rows"]["servers"], made["bytes"]) == (1, (tmp_path / "copy.db").stat().st_size)
     assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o600

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from quiver.admin.cli.amounts import allowance, amount, many, shown
+from quiver.admin.configuration.complaint import SettingsError
 
 from ..conftest import Speak, reply
 from .test_cli import envelope, quiver_command
@@ -123,8 +123,8 @@ def test_missing_key_is_explained(speak: Speak) -> None:
 
 @pytest.mark.parametrize(("text", "number"), [("500", 500), ("500k", 500_000), ("1.5M", 1_500_000), ("2 G", 2 * 10**9)])
 def test_amounts(text: str, number: int) -> None:
-    assert amount(text) == number
-    assert amount(shown(number)) == number
+    assert amount("--tokens", text) == number
+    assert amount("--tokens", shown(number)) == number
 
 
 def test_counts_have_blanks() -> None:
@@ -133,13 +133,19 @@ def test_counts_have_blanks() -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "-5", "5y", "1e3", "0.0001", "0"])
 def test_what_is_no_amount(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="is no"):
-        amount(text)
+    with pytest.raises(SettingsError, match="`--tokens`: expected an amount"):
+        amount("--tokens", text)
+
+
+def test_wrong_amount_names_its_option() -> None:
+    refused = quiver_command("keys", "create", "alice", "--budget", "much")
+    assert refused.exit_code == 2
+    assert "`--budget`: expected an amount, got `much`" in refused.stderr
 
 
 def test_allowances() -> None:
-    assert (allowance("1M").tokens, allowance("1M").period) == (1_000_000, "month")
-    assert (allowance("5k/total").tokens, allowance("5k/total").period) == (5000, "total")
+    assert (allowance("--budget", "1M").tokens, allowance("--budget", "1M").period) == (1_000_000, "month")
+    assert (allowance("--budget", "5k/total").tokens, allowance("--budget", "5k/total").period) == (5000, "total")
     for wrong in ("1M/year", "1M/", "/day"):
-        with pytest.raises(typer.BadParameter):
-            allowance(wrong)
+        with pytest.raises(SettingsError, match="`--budget`"):
+            allowance("--budget", wrong)

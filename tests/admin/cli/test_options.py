@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from quiver.admin.cli.app import app
 from quiver.admin.cli.client import Client, RequestFailed
+from quiver.admin.cli.whereabouts import nearest_gateway
 from typer.testing import CliRunner, Result
 
 from ..conftest import Speak, events, reply
@@ -120,7 +122,7 @@ class _Turn(socketserver.StreamRequestHandler):
 
 @pytest.fixture
 def on_socket(tmp_path: Path) -> Iterator[_OnSocket]:
-    with _OnSocket(str(tmp_path / "q.sock"), _Turn) as server:
+    with _OnSocket(str(tmp_path / "quiver.sock"), _Turn) as server:
         server.requests = []
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -136,11 +138,44 @@ def test_gateway_on_a_socket(on_socket: _OnSocket, form: str) -> None:
     assert on_socket.requests == [b"GET /admin/servers?limit=1000 HTTP/1.1\r\n"]
 
 
+def test_socket_in_the_data_folder_is_found(on_socket: _OnSocket) -> None:
+    result = quiver_command("servers", "--json", QUIVER_DATA_DIR=str(Path.cwd()))
+    assert json.loads(result.stdout) == json.loads(SERVERS)
+    assert on_socket.requests[-1] == b"GET /admin/servers?limit=1000 HTTP/1.1\r\n"
+
+
+# What stands in the configuration file, and where the gateway is looked for.
+PLACES = [
+    ("", "http://127.0.0.1:8080"),
+    ("[server]\nport = 9000", "http://127.0.0.1:9000"),
+    ('[server]\nhost = "::"\nport = 9000\n[auth]\nkeys = ["a-key-of-somebody"]', "http://[::1]:9000"),
+    ('[server]\nhost = "0.0.0.0"\n[auth]\nkeys = ["a-key-of-somebody"]', "http://127.0.0.1:8080"),
+    ("[server]\nprot = 9000", "http://127.0.0.1:8080"),
+]
+
+
+@pytest.mark.parametrize(("text", "url"), PLACES)
+def test_configured_address_is_found(text: str, url: str) -> None:
+    Path("quiver.toml").write_text(text)
+    assert nearest_gateway() == url
+
+
+def test_no_option_is_called_like_a_command_beside_it() -> None:
+    """Both would have the same defaults: what `.env` says for the command would be taken for the option's value."""
+    groups = [typer.main.get_command(app)]
+    while groups:
+        group = groups.pop()
+        below = getattr(group, "commands", {})
+        assert not below.keys() & {parameter.name for parameter in group.params}
+        groups += below.values()
+
+
 def test_missing_socket_is_explained() -> None:
     result = quiver_command("servers", "--url", "unix:gone.sock")
     assert (result.exit_code, result.stderr) == (
         1,
-        "error: no gateway runs at unix:gone.sock\nhint: start one with `quiver serve`\n",
+        "error: no gateway runs at unix:gone.sock\n"
+        "hint: start one with `quiver serve`, or say where it is with QUIVER_URL\n",
     )
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from quiver.proxy.local.budget import Budget, Claim
 from quiver.proxy.local.memory import available_memory
-from quiver.schemas.admin import MemoryReport
 from quiver.schemas.errors import ApiError
+from quiver.schemas.models import MemoryReport
 from quiver.schemas.sizes import bytes_of, size
 
 MEMINFO = "MemTotal:       16000000 kB\nMemFree: 1 kB\nMemAvailable:    8000000 kB\n"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import trio
 from quiver.proxy.testing.models import GIB, ScriptedFile, ScriptedLoader
-from quiver.schemas.admin import ModelLoad
 from quiver.schemas.config import Engine, LocalModel, Rate
 from quiver.schemas.errors import ApiError
+from quiver.schemas.models import ModelLoad
 from trio.testing import MockClock
 
 from ..gateways import Running, code_in, running, unchunked

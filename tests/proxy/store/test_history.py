@@ -184,6 +184,19 @@ async def test_errors_are_counted(folder: Path | None) -> None:
         assert (await store.history.errors(ErrorQuery(server="s7"))).errors == []
 
 
+async def test_refusals_are_counted(folder: Path | None) -> None:
+    async with written(folder, some(30)) as store:
+        for id in ("q1", "q2"):
+            store.keep_refusal("check_failed", id)
+        await store.wait_written()
+        store.keep_refusal("check_failed", "q3")
+        await store.wait_written()
+        found = {error.code: error for error in (await store.history.errors(ErrorQuery())).errors}
+        assert (found["check_failed"].count, found["check_failed"].last_request_id) == (3, "q3")
+        assert found["upstream_unreachable"].count == 6
+        assert (await store.history.errors(ErrorQuery(code="check_failed", server="s0"))).errors == []
+
+
 async def test_tokens_spent_are_known(folder: Path | None) -> None:
     async with written(folder, some(30)) as store:
         used = sum(10 + number for number in range(0, 30, 2))
@@ -203,7 +216,8 @@ async def test_events_come_in_pages() -> None:
         assert [event.subject for event in first.events] == ["k", "s4", "s3"]
         rest = await store.history.events(EventQuery(limit=3, cursor=first.next))
         assert ([event.subject for event in rest.events], rest.next) == (["s2", "s1", "s0"], None)
-        assert len((await store.history.events(EventQuery(kind=("server.",)))).events) == 5
+        for kind in ("server.", "server"):
+            assert len((await store.history.events(EventQuery(kind=(kind,)))).events) == 5
         assert len((await store.history.events(EventQuery(kind=("key.created", "server.")))).events) == 6
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import trio
-from quiver.proxy.store import reader
 from quiver.proxy.store.connection import Connection
-from quiver.proxy.store.reader import CONNECTIONS, Reader
+from quiver.proxy.store.history import reader
+from quiver.proxy.store.history.reader import CONNECTIONS, Reader
 from quiver.schemas.errors import ApiError
 
 # Some minutes' work for SQLite.

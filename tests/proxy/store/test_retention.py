@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
-from quiver.proxy.store import retention
+from quiver.proxy.store.history import retention
 from quiver.proxy.store.store import Store
 from quiver.schemas import config
 from quiver.schemas.events import Event

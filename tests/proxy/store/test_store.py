@@ -55,7 +55,7 @@ async def test_last_word_on_a_mode_is_the_operators(tmp_path: Path) -> None:
 
 async def test_one_process_at_a_time(tmp_path: Path) -> None:
     async with running(tmp_path):
-        with pytest.raises(StoreError, match=rf"another gateway \(process {os.getpid()}\) uses"):
+        with pytest.raises(StoreError, match=rf"another process \({os.getpid()}\) uses"):
             open_store(tmp_path)
     await leave(open_store(tmp_path))
 

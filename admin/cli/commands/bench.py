@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .console import fail, print_json, print_table
-from .options import Json
+from ..console import fail, print_json, print_table
+from ..options import Json
 
 app = typer.Typer(no_args_is_help=True, help="Measure the engine on this machine.")
 
@@ -54,9 +54,9 @@ def engine(
     Example:
       quiver bench engine --model qwen3-0.6b.gguf --threads 2 --compare --oracle-python ~/llama/bin/python
     """
-    from ..measure import tables
-    from ..measure.plan import Plan
-    from ..measure.run import run
+    from ...measure import tables
+    from ...measure.plan import Plan
+    from ...measure.run import run
 
     asked = {"prompts": prompt, "generated": generate, "streams": streams, "depths": depth}
     plan = Plan(**{name: tuple(sizes) for name, sizes in asked.items() if sizes}, pause=pause, repeats=repeats)
@@ -79,9 +79,9 @@ def engine(
 def _failures_explained() -> Iterator[None]:
     from quiver.proxy.native import EngineError
 
-    from ..measure.llama import PeerFailed
-    from ..measure.quiver_engine import EngineFailed
-    from ..measure.run import WrongAnswers
+    from ...measure.llama import PeerFailed
+    from ...measure.quiver_engine import EngineFailed
+    from ...measure.run import WrongAnswers
 
     try:
         yield

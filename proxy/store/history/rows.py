@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ..telemetry.record import Record
+from ...telemetry.record import Record
 
 COLUMNS = (
     *("request_id", "at", "client", "endpoint", "model", "server", "stream", "status", "outcome", "error", "source"),
@@ -21,11 +21,11 @@ COLUMNS = (
 TOGETHER = 48
 
 
-def insert(database: sqlite3.Connection, records: Sequence[Record], content: bool) -> None:
-    """Write `records`. `content`: whether everybody's prompts and answers are kept, or theirs only who asked for it."""
+def insert(database: sqlite3.Connection, records: Sequence[Record]) -> None:
+    """Write `records`."""
     for start in range(0, len(records), TOGETHER):
         some = records[start : start + TOGETHER]
-        database.execute(_inserting(len(some)), [value for record in some for value in _row(record, content)])
+        database.execute(_inserting(len(some)), [value for record in some for value in _row(record)])
 
 
 @lru_cache(maxsize=TOGETHER)
@@ -34,8 +34,8 @@ def _inserting(count: int) -> str:
     return f"INSERT INTO requests ({', '.join(COLUMNS)}) VALUES {', '.join([row] * count)}"  # noqa: S608 - our own names
 
 
-def _row(record: Record, content: bool) -> tuple[Any, ...]:
-    usage, kept = record.usage, content or record.keep_content
+def _row(record: Record) -> tuple[Any, ...]:
+    usage = record.usage
     prompt = completion = total = cached = reasoning = None
     if usage is not None:
         prompt, completion = usage.prompt_tokens, usage.completion_tokens
@@ -70,8 +70,8 @@ def _row(record: Record, content: bool) -> tuple[Any, ...]:
         record.trace_id,
         None if record.engine is None else _encode(record.engine).decode(),
         _encode(record.failures).decode() if record.failures else None,
-        record.prompt if kept else None,
-        record.answer if kept else None,
+        record.prompt,
+        record.answer,
     )
 
 

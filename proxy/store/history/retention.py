@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import trio
 from quiver.schemas import config
 
-from .connection import Connection, transaction
+from ..connection import Connection, transaction
 from .rollups import DAY, SPANS, VIEWS
 
 # Rows of one step, and the pause after it, in which others have their turn.

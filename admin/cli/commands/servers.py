@@ -9,17 +9,16 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 import typer
-from quiver.schemas.admin import CheckReport, ServerDetails, ServerList, ServerReport
-from quiver.schemas.servers import ModeReport, Trial, TrialReport
+from quiver.schemas.servers import CheckReport, ModeReport, ServerDetails, ServerList, ServerReport, Trial, TrialReport
 from rich.console import Console
 from typer.core import TyperGroup
 
-from ..configuration.credentials import key_in
+from ...configuration.credentials import key_in
+from ..client import DEFAULT_URL, Client, decoded
+from ..console import harmless, print_json, print_table
+from ..failures import failures_explained
+from ..options import OPERATOR, AdminKey, AdminKeyFile, Json, ServerId, Url, operator
 from . import server_views as views
-from .client import DEFAULT_URL, Client, decoded
-from .console import harmless, print_json, print_table
-from .failures import failures_explained
-from .options import OPERATOR, AdminKey, AdminKeyFile, Json, ServerId, Url, operator
 
 # A check may take a minute, by `health.timeout`.
 TIMEOUT = 75.0

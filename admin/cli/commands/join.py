@@ -12,12 +12,12 @@ import typer
 from quiver.schemas.join import PROTOCOL, JoinStatus, Offer
 from quiver.schemas.saved import Metadata
 
-from ..configuration.credentials import CLIENT_KEY, key_in
-from ..join.control import Control, joins_folder, running
-from ..loopback import is_loopback
-from .console import fail, print_json, print_table
-from .failures import failures_explained
-from .options import Json
+from ...configuration.credentials import CLIENT_KEY, key_in
+from ...join.control import Control, joins_folder, running
+from ...loopback import is_loopback
+from ..console import fail, print_json, print_table
+from ..failures import failures_explained
+from ..options import Json
 
 WORDS = ("status", "pause", "resume", "leave")
 OLLAMA = "http://127.0.0.1:11434"
@@ -109,7 +109,7 @@ def join(
 
 def _look(offer: Offer, *, quiet: bool) -> Offer:
     """The offer with what its server is found to be."""
-    from ..join.detecting import look
+    from ...join.detecting import look
     from .server_views import in_words
 
     try:
@@ -126,8 +126,8 @@ def _look(offer: Offer, *, quiet: bool) -> Offer:
 def _run(gateway: str, offer: Offer, key: str | None, drain: float, control: Control, *, as_json: bool) -> int:
     from quiver.proxy.tunnel.joiner import JoinRefused
 
-    from ..join.run import Join, run
-    from ..join.screen import Screen
+    from ...join.run import Join, run
+    from ...join.screen import Screen
 
     try:
         control.prepare()

@@ -18,13 +18,13 @@ from quiver.schemas.history import (
     RequestEntry,
 )
 
-from .amounts import many
-from .client import DEFAULT_URL, decoded
-from .completion import model_names, server_ids
-from .console import print_json, print_table
-from .failures import failures_explained
-from .options import OPERATOR, AdminKey, AdminKeyFile, Json, Url, operator
-from .times import clock, moment, step, took
+from ..amounts import many
+from ..client import DEFAULT_URL, decoded
+from ..completion import model_names, server_ids
+from ..console import print_json, print_table
+from ..failures import failures_explained
+from ..options import OPERATOR, AdminKey, AdminKeyFile, Json, Url, operator
+from ..times import clock, moment, step, took
 
 history = typer.Typer(name="history", help="Show what was asked, and what became of it.", invoke_without_command=True)
 
@@ -219,7 +219,7 @@ def error_counts(
 def events(
     kind: Annotated[
         list[str] | None,
-        typer.Option("--kind", help="Only these, like server.paused; server. means all that begin so.", metavar="KIND"),
+        typer.Option("--kind", help="Only these, like server.paused; server means all of that kind.", metavar="KIND"),
     ] = None,
     subject: Annotated[str | None, typer.Option("--subject", help="Only of this server, key or model.")] = None,
     since: Since = None,
@@ -233,7 +233,7 @@ def events(
 
     \b
     Example:
-      quiver events --kind server. --since 1d
+      quiver events --kind server --since 1d
     """
     with failures_explained(OPERATOR):
         query = _query(kind=kind or None, subject=subject, since=_moment("--since", since), limit=limit)

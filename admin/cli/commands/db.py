@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from quiver.schemas.sizes import size
 
-from .console import fail, print_json, print_table, progress_bar
-from .failures import failures_explained
-from .options import Json
+from ..console import fail, print_json, print_table, progress_bar
+from ..failures import failures_explained
+from ..options import Json
 
 if TYPE_CHECKING:
     from quiver.proxy.store.folder import Folder
@@ -150,7 +150,7 @@ def _folder(chosen: Path | None) -> "Folder":
     """The data folder that is meant. Raises `SettingsError`."""
     from quiver.proxy.store.folder import Folder, data_folder
 
-    from ..configuration.settings import load
+    from ...configuration.settings import load
 
     return Folder(chosen if chosen is not None else data_folder(load().store.data_dir))
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-from quiver.schemas.admin import CheckReport, ServerDetails, ServerReport
 from quiver.schemas.saved import CheckResult
-from quiver.schemas.servers import Detection, ModeReport, TrialReport
+from quiver.schemas.servers import CheckReport, Detection, ModeReport, ServerDetails, ServerReport, TrialReport
 
-from .amounts import counted
-from .times import clock, day_and_clock
+from ..amounts import counted
+from ..times import clock, day_and_clock
 
 COLUMNS = ("SERVER", "STATE", "IN FLIGHT", "ADDRESS", "MODELS", "REASON")
 RESULTS = ("AT", "OF", "RESULT", "SECONDS", "REASON")

@@ -5,14 +5,14 @@ from urllib.parse import quote
 
 import msgspec
 import typer
-from quiver.schemas.admin import Deregistered, Registered, ServerDetails
+from quiver.schemas.servers import Deregistered, Registered, ServerDetails
 
-from ..configuration.complaint import SettingsError
-from ..configuration.credentials import key_in
-from .client import DEFAULT_URL, decoded
-from .console import harmless, print_json
-from .failures import failures_explained
-from .options import OPERATOR, AdminKey, AdminKeyFile, Json, ServerId, Url, operator
+from ...configuration.complaint import SettingsError
+from ...configuration.credentials import key_in
+from ..client import DEFAULT_URL, decoded
+from ..console import harmless, print_json
+from ..failures import failures_explained
+from ..options import OPERATOR, AdminKey, AdminKeyFile, Json, ServerId, Url, operator
 from .server_views import in_words
 
 # A first check may take a minute, by `health.timeout`.

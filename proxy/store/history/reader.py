@@ -15,9 +15,9 @@ import trio
 from quiver.schemas import errors
 from quiver.schemas.errors import ApiError
 
-from ..seams import offload
-from .connection import Connection
-from .failure import reason_of
+from ...seams import offload
+from ..connection import Connection
+from ..failure import reason_of
 
 T = TypeVar("T")
 # A question that takes longer would keep others waiting.

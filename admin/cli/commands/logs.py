@@ -11,11 +11,11 @@ import msgspec
 import typer
 from quiver.schemas.logs import LevelsReport, LogLine, LogPage
 
-from .client import DEFAULT_URL, Client, decoded
-from .console import print_json, print_table
-from .failures import failures_explained
-from .options import OPERATOR, AdminKey, AdminKeyFile, Json, Url, operator
-from .times import moment, seconds_in
+from ..client import DEFAULT_URL, Client, decoded
+from ..console import print_json, print_table
+from ..failures import failures_explained
+from ..options import OPERATOR, AdminKey, AdminKeyFile, Json, Url, operator
+from ..times import moment, seconds_in
 
 # What the gateway gives at a time.
 PAGE = 500
@@ -30,7 +30,7 @@ def show(
     context: typer.Context,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines as they come.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines, the newest.")] = 50,
-    level: LevelOption = None,
+    least: LevelOption = None,
     component: Annotated[str | None, typer.Option("--component", help="Only of this one, like health.")] = None,
     request: Annotated[str | None, typer.Option("--request", help="Only of this request.", metavar="ID")] = None,
     since: Annotated[
@@ -54,7 +54,7 @@ def show(
         return
     with failures_explained(OPERATOR), contextlib.suppress(KeyboardInterrupt):
         client = operator(url, admin_key, admin_key_file)
-        query = {"level": level and level.lower(), "component": component, "request_id": request, "search": search}
+        query = {"level": least and least.lower(), "component": component, "request_id": request, "search": search}
         shown = _Shown(as_json)
         times = {"since": since and _moment("--since", since), "until": until and _moment("--until", until)}
         asked = query | {name: at for name, at in times.items() if at}
@@ -111,7 +111,7 @@ class _Shown:
     """Prints lines: as JSON, or in columns with colours on a terminal."""
 
     def __init__(self, as_json: bool) -> None:
-        from ..logs.rendering import Columns
+        from ...logs.rendering import Columns
 
         self._columns = None if as_json else Columns(colors=sys.stdout.isatty())
 

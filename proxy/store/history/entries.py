@@ -10,7 +10,7 @@ from typing import Literal
 from .rollups import SPEND, SPENDING_TABLE, rolling_up
 from .rollups import TABLE as ROLLUPS_TABLE
 
-Kind = Literal["records", "events", "checks", "samples"]
+Kind = Literal["records", "refusals", "events", "checks", "samples"]
 
 # Requests that did not go as they should are few, and asked for most: they have an index of their own.
 TROUBLED = "(outcome <> 'completed' OR status >= 400)"
@@ -62,8 +62,14 @@ TABLES = (
     "CREATE TABLE samples (name TEXT NOT NULL, at REAL NOT NULL, value REAL NOT NULL, PRIMARY KEY (name, at)) WITHOUT ROWID",
 )
 
+_COUNTED = """
+ON CONFLICT (detail, hour, code, server, model) DO UPDATE SET
+    count = count + excluded.count, first_at = min(first_at, excluded.first_at),
+    last_request_id = CASE WHEN excluded.last_at >= last_at THEN excluded.last_request_id ELSE last_request_id END,
+    last_at = max(last_at, excluded.last_at)
+"""
 # In all, and in detail: by server and model too.
-_ERRORS = """
+_ERRORS = f"""
 INSERT INTO errors (detail, hour, code, server, model, count, first_at, last_at, last_request_id)
 SELECT detail, hour, error, shown_server, shown_model, count(*), first_at, max(at), request_id
 FROM (
@@ -77,11 +83,24 @@ FROM (
 )
 WHERE true
 GROUP BY detail, hour, error, shown_server, shown_model
-ON CONFLICT (detail, hour, code, server, model) DO UPDATE SET
-    count = count + excluded.count, first_at = min(first_at, excluded.first_at),
-    last_request_id = CASE WHEN excluded.last_at >= last_at THEN excluded.last_request_id ELSE last_request_id END,
-    last_at = max(last_at, excluded.last_at)
-"""
+{_COUNTED}
+"""  # noqa: S608 - made of our own names
+# Each is `[at, code, request_id]`: what the control plane refused is in no table of its own, and of no server or model.
+_REFUSALS = f"""
+INSERT INTO errors (detail, hour, code, server, model, count, first_at, last_at, last_request_id)
+SELECT 0, CAST(at / 3600 AS INTEGER) * 3600 AS hour, code, '', '', count(*), first_at, max(at), request_id
+FROM (
+    SELECT at, code, request_id, min(at) OVER (PARTITION BY CAST(at / 3600 AS INTEGER), code) AS first_at
+    FROM (
+        SELECT json_extract(value, '$[0]') AS at, json_extract(value, '$[1]') AS code,
+            json_extract(value, '$[2]') AS request_id
+        FROM json_each(:batch)
+    )
+)
+WHERE true
+GROUP BY hour, code
+{_COUNTED}
+"""  # noqa: S608 - made of our own names
 _EVENTS = """
 INSERT INTO events (at, kind, subject, actor, request_id, details)
 SELECT json_extract(value, '$.at'), json_extract(value, '$.kind'), json_extract(value, '$.subject'),
@@ -105,6 +124,7 @@ WHERE figure.value IS NOT NULL
 
 STATEMENTS: dict[Kind, tuple[str, ...]] = {
     "records": (rolling_up("id > :before"), SPEND, _ERRORS),
+    "refusals": (_REFUSALS,),
     "events": (_EVENTS,),
     "checks": (_CHECKS,),
     "samples": (_SAMPLES,),

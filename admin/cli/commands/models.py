@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 import msgspec
 import typer
-from quiver.schemas.admin import (
+from quiver.schemas.config import OLLAMA, ModelOptions
+from quiver.schemas.models import (
     AvailableList,
     AvailableModel,
     EstimateReport,
@@ -20,15 +21,14 @@ from quiver.schemas.admin import (
     ModelRemoved,
     ModelSource,
 )
-from quiver.schemas.config import OLLAMA, ModelOptions
 from quiver.schemas.openai import ModelList
 from quiver.schemas.sizes import size
 
-from .client import DEFAULT_URL, Client, ClientError, decoded
-from .completion import engine_models
-from .console import print_json, print_table, progress_bar
-from .failures import failures_explained
-from .options import OPERATOR, AdminKey, AdminKeyFile, ApiKey, ApiKeyFile, Json, Url, operator, user
+from ..client import DEFAULT_URL, Client, ClientError, decoded
+from ..completion import engine_models
+from ..console import print_json, print_table, progress_bar
+from ..failures import failures_explained
+from ..options import OPERATOR, AdminKey, AdminKeyFile, ApiKey, ApiKeyFile, Json, Url, operator, user
 
 # Unloading waits for requests, by `drain.timeout`.
 UNLOAD_TIMEOUT = 3700.0

@@ -7,7 +7,7 @@ from math import ceil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from quiver.proxy.store.buckets import QUANTILES, RATES, SECONDS, STEP, quantiles
+from quiver.proxy.store.history.percentiles import QUANTILES, RATES, SECONDS, STEP, quantiles
 
 VALUES = st.lists(st.floats(min_value=0.001, max_value=600), min_size=1, max_size=300)
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -10,14 +11,14 @@ import typer
 from quiver.schemas.config import Priority
 from quiver.schemas.keys import KeyIssued, KeyList, KeyReport, KeyState, LimitReport
 
-from ..configuration.credentials import key_in
-from .amounts import NONE, allowance, amount, shown
-from .client import DEFAULT_URL, Client, decoded
-from .completion import key_names, model_names
-from .console import print_json, print_table
-from .failures import failures_explained
-from .options import OPERATOR, AdminKey, AdminKeyFile, Json, Url, operator
-from .times import day_and_clock, seconds_in
+from ...configuration.credentials import key_in
+from ..amounts import NONE, allowance, amount, shown
+from ..client import DEFAULT_URL, Client, decoded
+from ..completion import key_names, model_names
+from ..console import print_json, print_table
+from ..failures import failures_explained
+from ..options import OPERATOR, AdminKey, AdminKeyFile, Json, Url, operator
+from ..times import day_and_clock, seconds_in
 
 T = TypeVar("T")
 COLUMNS = ("KEY", "STATE", "ENDS IN", "BUDGET LEFT", "LIMITS A MINUTE", "MODELS", "LAST USED", "ID")
@@ -220,12 +221,12 @@ def _terms(
 ) -> dict[str, Any]:
     """What was said of a key, as the admin API wants it; null where that was `none`. Raises `SettingsError`."""
     wanted: dict[str, Any] = {
-        "requests_per_minute": _given(requests, amount),
-        "tokens_per_minute": _given(tokens, amount),
+        "requests_per_minute": _given(requests, partial(amount, "--requests")),
+        "tokens_per_minute": _given(tokens, partial(amount, "--tokens")),
         "models": msgspec.UNSET if models is None else _names(models),
         "priority": priority or msgspec.UNSET,
-        "budget_tokens": _given(budget, lambda text: allowance(text).tokens),
-        "budget_period": msgspec.UNSET if budget in (None, NONE) else allowance(budget).period,
+        "budget_tokens": _given(budget, lambda text: allowance("--budget", text).tokens),
+        "budget_period": msgspec.UNSET if budget in (None, NONE) else allowance("--budget", budget).period,
         "expires": _given(expires, lambda text: time.time() + seconds_in("--for", text)),
         "keep_content": msgspec.UNSET if keep_content is None else keep_content,
     }

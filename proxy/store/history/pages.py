@@ -8,7 +8,7 @@ from quiver.schemas import errors
 from quiver.schemas.errors import ApiError
 from quiver.schemas.history import EventQuery, RequestEntry, RequestFilter, RequestQuery
 
-from .kinds import TROUBLED
+from .entries import TROUBLED
 
 SORTS = {"time": "at", "duration": "duration", "tokens": "coalesce(tokens, 0)"}
 _FIELDS = [field.name for field in msgspec.structs.fields(RequestEntry) if field.name != "engine"]
@@ -100,9 +100,9 @@ def events(asked: EventQuery) -> Question:
     """`[[at, id, event], ...]`, one more than the page holds. Raises `ApiError` (400) for a cursor that is not ours."""
     found = Conditions()
     if asked.kind:
-        exact = [kind for kind in asked.kind if not kind.endswith(".")]
+        exact = [kind for kind in asked.kind if "." in kind[:-1]]
         terms = [f"kind IN ({', '.join('?' * len(exact))})"] * bool(exact)
-        prefixes = [kind for kind in asked.kind if kind.endswith(".")]
+        prefixes = [f"{kind.removesuffix('.')}." for kind in asked.kind if kind not in exact]
         terms += ["substr(kind, 1, ?) = ?"] * len(prefixes)
         found.add(f"({' OR '.join(terms)})", *exact, *(part for each in prefixes for part in (len(each), each)))
     for column in ("subject", "actor", "request_id"):

@@ -6,8 +6,8 @@ from typing import Any
 
 from quiver.schemas.history import Aggregate, AggregateQuery, Distribution
 
-from .buckets import DURATION, FIGURES, FIRST_BYTE, SPEED, Figure, quantiles
 from .pages import Conditions, Question, conditions
+from .percentiles import DURATION, FIGURES, FIRST_BYTE, SPEED, Figure, quantiles
 from .rollups import COUNTS, DAY, DIMENSIONS, FROM_REQUESTS, HOUR, SPEED_OF, SUMS, VIEWS
 
 # How many values, their sum, the largest, and how many were not above each bound.

@@ -5,7 +5,7 @@ There are four views instead, and the narrowest that knows what is asked for ans
 from the requests themselves, by the same sums.
 """
 
-from .buckets import FIGURES, SPEED
+from .percentiles import FIGURES, SPEED
 
 HOUR, DAY = 3600, 86_400
 SPANS = (HOUR, DAY)

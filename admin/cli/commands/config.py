@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 from quiver.schemas.configuration import ConfigReport, Reloaded, Setting
 
-from ..configuration.example import example as example_file
-from ..configuration.report import settings_of, written
-from ..configuration.settings import Sources
-from .client import DEFAULT_URL, decoded
-from .console import complain, print_json, print_table
-from .failures import failures_explained
-from .options import OPERATOR, AdminKey, AdminKeyFile, Json, Url, operator
+from ...configuration.example import example as example_file
+from ...configuration.report import settings_of, written
+from ...configuration.settings import Sources
+from ..client import DEFAULT_URL, decoded
+from ..console import complain, print_json, print_table
+from ..failures import failures_explained
+from ..options import OPERATOR, AdminKey, AdminKeyFile, Json, Url, operator
 
 app = typer.Typer(name="config", no_args_is_help=True, help="Show, check and reload the configuration.")
 
