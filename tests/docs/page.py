@@ -30,7 +30,7 @@ REPEATABLE = b'{"model": "n", "seed": 1, "messages": [{"role": "user", "content"
 # Its client leaves: the engine has to stop.
 LONG = b'{"model": "bolt", "stream": true, "max_tokens": 400, "messages": [{"role": "user", "content": "What is Quiver?"}]}'
 
-LEFT = 'quiver_cancel_latency_seconds_count{'
+LEFT = "quiver_cancel_latency_seconds_count{"
 
 
 @cache
