@@ -130,7 +130,7 @@ def chat(
 def status(
     url: Url = DEFAULT_URL, api_key: ApiKey = None, api_key_file: ApiKeyFile = None, as_json: Json = False
 ) -> None:
-    """Show the gateway, its backends and their health, on one screen: those first that need somebody.
+    """Show the gateway and how its servers are, on one screen. Those that need somebody come first.
 
     \b
     Example:

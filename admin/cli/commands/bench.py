@@ -48,7 +48,7 @@ def engine(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure how fast a model reads prompts and writes answers here; next to llama.cpp if asked to.
+    """Measure how fast a model reads and writes here. Next to llama.cpp if asked to.
 
     \b
     Example:

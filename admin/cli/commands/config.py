@@ -70,7 +70,7 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what is wrong with the configuration, with file and line; exit with 2 if anything is.
+    """Say what is wrong with the configuration. With file and line; exits with 2 if anything is.
 
     The environment, `.env` and the files of secrets count as they do for `quiver serve`.
 
@@ -94,7 +94,7 @@ def example(
     yaml: Annotated[bool, typer.Option("--yaml", help="YAML instead of TOML.")] = False,
     env: Annotated[bool, typer.Option("--env", help="Variables for `.env` instead of TOML.")] = False,
 ) -> None:
-    """Print a configuration file with every setting as a comment: its meaning, range and default.
+    """Print a configuration file with every setting. Each is a comment, with its meaning, range and default.
 
     \b
     Example:
@@ -110,7 +110,7 @@ def reload(
     admin_key_file: AdminKeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Have a running gateway read its configuration again, and say what changed. On an error nothing does.
+    """Have a gateway read its configuration again. Says what changed; on an error nothing does.
 
     \b
     Example:

@@ -122,7 +122,7 @@ def import_(
 
 @db.command()
 def check(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Look through the database: whether it is sound, how large it is, and what the next start does. Changes nothing.
+    """Look through the database. Says whether it is sound, how large it is, and what the next start does; changes nothing.
 
     \b
     Example:

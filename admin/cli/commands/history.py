@@ -155,7 +155,7 @@ def summary(
     admin_key_file: AdminKeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Add requests up: how many, how many failed, tokens, how long they took. Hours and days are UTC.
+    """Add requests up. How many, how many failed, tokens, how long they took; hours and days are UTC.
 
     \b
     Example:
@@ -229,7 +229,7 @@ def events(
     admin_key_file: AdminKeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Show who changed what, and what the gateway did by itself, the last first.
+    """Show who changed what, the last first. Also what the gateway did by itself.
 
     \b
     Example:

@@ -70,7 +70,8 @@ def join(
     drain: Annotated[float, typer.Option("--drain", min=0, help="Seconds for open requests when it leaves.")] = 30.0,
     as_json: Json = False,
 ) -> None:
-    """Offer a model server on this machine to a gateway that cannot reach it: dial out, and stay joined until Ctrl-C.
+    """Offer a model server here to a gateway elsewhere. It dials out, for a gateway that cannot reach this
+    machine, and stays joined until Ctrl-C.
 
     \b
     On a terminal p pauses, r resumes, q leaves. So do, from another one:

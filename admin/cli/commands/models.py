@@ -56,7 +56,7 @@ def on_offer(
     api_key_file: ApiKeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """List the models on offer; load, unload and size those of the built-in engine.
+    """List the models on offer; load and unload local ones.
 
     \b
     Example:
@@ -134,7 +134,7 @@ def unload(
     admin_key_file: AdminKeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Free a model's memory, once its requests are over or had their time. Cancels a load.
+    """Free a model's memory. Its requests end first, or get their time; a load is cancelled.
 
     \b
     Example:
@@ -177,7 +177,7 @@ def remove(
 def available(
     url: Url = DEFAULT_URL, admin_key: AdminKey = None, admin_key_file: AdminKeyFile = None, as_json: Json = False
 ) -> None:
-    """List what can be loaded by name: Ollama's models, and the files in `engine.models_dir`.
+    """List what can be loaded by name. Ollama's models, and the files in `engine.models_dir`.
 
     \b
     Example:
@@ -205,7 +205,7 @@ def estimate(
     admin_key_file: AdminKeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Say how much memory a model would take on the gateway's machine, and whether there is so much.
+    """Say how much memory a model would take. On the gateway's machine, and whether there is so much.
 
     \b
     Example:

@@ -82,7 +82,7 @@ def register(
     admin_key_file: AdminKeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Register a server with a running gateway, once it has passed a check. Registering it again changes it.
+    """Register a server, once it has passed a check. Registering it again changes it.
 
     \b
     Example:
@@ -150,7 +150,7 @@ def deregister(
     admin_key_file: AdminKeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Give a server no more requests, and forget it; those on it go on.
+    """Forget a server. It gets no more requests; those on it go on.
 
     \b
     Example:

@@ -79,7 +79,7 @@ def list_servers(
     admin_key_file: AdminKeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """List the servers and how they stand; show, check, pause, drain or try one.
+    """List the servers; show, check, pause, drain or try one.
 
     \b
     Example:
