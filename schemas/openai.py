@@ -192,18 +192,22 @@ class CompletionRequest(GenerationOptions, frozen=True, kw_only=True):
 FinishReason = Literal["stop", "length", "tool_calls"]
 
 
+# More than any request can use. Servers tell what theirs have used, and budgets and sums are made of it.
+TokenCount = Annotated[int, Meta(ge=0, le=1_000_000_000)]
+
+
 class CompletionDetails(msgspec.Struct, frozen=True):
-    reasoning_tokens: int | None = None
+    reasoning_tokens: TokenCount | None = None
 
 
 class PromptDetails(msgspec.Struct, frozen=True):
-    cached_tokens: int | None = None
+    cached_tokens: TokenCount | None = None
 
 
 class Usage(msgspec.Struct, frozen=True):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
+    prompt_tokens: TokenCount = 0
+    completion_tokens: TokenCount = 0
+    total_tokens: TokenCount = 0
     completion_tokens_details: CompletionDetails | UnsetType | None = UNSET
     prompt_tokens_details: PromptDetails | UnsetType | None = UNSET
 

@@ -1,5 +1,5 @@
 """Settings one by one: every value of a configuration by its dotted path, which are secrets, which can change while the
-gateway runs, and what differs between two configurations.
+gateway runs, what differs between two configurations, and how the admin API tells all that.
 """
 
 import re
@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
-from .config import Config
+from .config import Config, said
 
 # What takes effect on a reload: whole sections, or single fields. Everything else waits for a restart.
 LIVE = frozenset(
@@ -49,6 +49,37 @@ class Change(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         before, after = (msgspec.json.encode(value).decode() for value in (self.before, self.after))
         return f"{self.path}: {before} -> {after}" if before != after else f"{self.path}: changed"
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One setting. Secrets are masked, and so is what waits for a restart."""
+
+    path: Annotated[str, said("such as `server.port` or `backends[0].url`")]
+    value: Annotated[Any, said("what is in force")]
+    source: Annotated[str, said("`default`, a file and line, a variable or a flag")]
+    live: Annotated[bool, said("whether a change takes effect without a restart")]
+    pending: Annotated[Any, said("what it will be after a restart, where that differs")] = None
+
+
+class ConfigReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The configuration in force. `files` are those that are watched; `refused` says why the last reload was not done, null
+    when it was; moments are Unix time.
+    """
+
+    settings: list[Setting]
+    files: list[str]
+    loaded: float
+    pending: list[Change]
+    warnings: list[str] = []
+    refused: str | None = None
+    refused_at: float | None = None
+
+
+class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload changed, and what it left for a restart."""
+
+    changed: list[Change]
+    pending: list[Change]
 
 
 def section_of(kind: Any) -> tuple[type[msgspec.Struct] | None, bool]:

@@ -25,7 +25,7 @@ def admit_operator(request: Request, config: Config, keys: KeyRing, now: float) 
     """Raise `ApiError` unless `request` may use the admin API: 401 without a key that is known here, 403 for others, 429
     when too many wrong ones came from its address.
     """
-    if came_locally(request.scope):
+    if _by_socket(request):
         return
     if config.auth.admin_key is None:
         refuse_strangers(request, config.server.host)
@@ -44,7 +44,7 @@ def admit_reader(request: Request, config: Config, keys: KeyRing, now: float) ->
     """Raise `ApiError` unless `request` may see how the gateway is: operators may, whoever sits at the machine of a gateway on
     loopback, and others with a client's key, where there are keys.
     """
-    if came_locally(request.scope) or _from_this_machine(request, config.server.host):
+    if _by_socket(request) or _from_this_machine(request, config.server.host):
         return
     address = request.remote_addr or ""
     if not _opened(_shown(request), address, config, keys, now):
@@ -63,6 +63,11 @@ def refuse_strangers(request: Request, listening: str) -> None:
         raise ApiError(
             errors.ADMIN_FORBIDDEN, f"Without a key the admin API takes no requests from other sites' pages; {SETTING}"
         )
+
+
+def _by_socket(request: Request) -> bool:
+    """Whether `request` comes over the local socket, and for nobody else: a proxy may stand behind that too."""
+    return came_locally(request.scope) and not was_forwarded(header_lookup(request))
 
 
 def _from_this_machine(request: Request, listening: str) -> bool:

@@ -20,11 +20,11 @@ class DotEnv(msgspec.Struct, frozen=True):
     lines: dict[str, int] = {}
 
 
-def read_dotenv(folder: Path | None = None) -> DotEnv:
-    """The variables whose names begin with `QUIVER_`, of `.env` in `folder` (the working directory). Nothing is put into the
+def read_dotenv() -> DotEnv:
+    """The variables whose names begin with `QUIVER_`, of `.env` in the working directory. Nothing is put into the
     environment. Raises `SettingsError` when the file cannot be read.
     """
-    file = (folder or Path()) / FILE
+    file = Path(FILE)
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):

@@ -12,9 +12,9 @@ DEFAULT_FILES = ("quiver.toml", "quiver.yaml", "quiver.yml")
 LARGEST = 4 * 1024 * 1024
 
 
-def default_file(folder: Path | None = None) -> Path | None:
-    """The configuration file of `folder` (the working directory), if there is one. Raises `SettingsError` for several."""
-    found = [file for name in DEFAULT_FILES if (file := (folder or Path()) / name).exists()]
+def default_file() -> Path | None:
+    """The configuration file of the working directory, if there is one. Raises `SettingsError` for several."""
+    found = [file for name in DEFAULT_FILES if (file := Path(name)).exists()]
     if len(found) > 1:
         names = " and ".join(f"`{file}`" for file in found)
         raise SettingsError(f"there are {names}", "keep one of them, or name it with --config")

@@ -15,8 +15,7 @@ import trio
 from quiver.proxy.gateway import Gateway
 from quiver.proxy.reconfigure import Refused, reconfigure
 from quiver.proxy.seams import offload
-from quiver.schemas.configuration import ConfigReport, Reloaded
-from quiver.schemas.settings import Change
+from quiver.schemas.settings import Change, ConfigReport, Reloaded
 
 from .complaint import SettingsError
 from .report import settings_of

@@ -5,8 +5,7 @@ from typing import Any
 
 import msgspec
 from quiver.schemas.config import Config
-from quiver.schemas.configuration import Setting
-from quiver.schemas.settings import Change, flat, is_live, masked
+from quiver.schemas.settings import Change, Setting, flat, is_live, masked
 
 from .settings import Loaded
 

@@ -157,12 +157,6 @@ class Pipeline:
             with suppress(OSError):
                 self.file.close()
 
-    def reopen(self) -> None:
-        """Let go of the file; the next line opens the one that has its name then. It is noticed without this, too."""
-        with self._writing:
-            if self.file is not None:
-                self.file.close()
-
     def _run(self) -> None:
         ended = False
         while not ended:

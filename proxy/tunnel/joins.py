@@ -14,6 +14,7 @@ from quiver.schemas.config import Config
 from quiver.schemas.join import PROTOCOL, Farewell, FarewellCode, Offer, Welcome
 from quiver.schemas.saved import Mode
 
+from ..access.buckets import per_minute
 from ..registry import Registry
 from ..remote.backend import RemoteServer
 from ..remote.standings import Standings
@@ -33,6 +34,8 @@ TALLY_INTERVAL = 1.0
 # How often it is looked whether a server that leaves has finished.
 IDLE_INTERVAL = 0.1
 MAX_REMEMBERED = 1000
+# How often an owner may pause and resume; every time is noted and kept.
+TURNS_A_MINUTE = 60
 
 encode = msgspec.json.encode
 _decode_offer = msgspec.json.Decoder(Offer).decode
@@ -180,6 +183,7 @@ class _Visit:
         self._link = Link(socket, self._multiplexer, peer, self._hear)
         self._server: JoinedServer | None = None
         self._offered = trio.Event()
+        self._turns = per_minute(TURNS_A_MINUTE, trio.current_time())
 
     async def serve(self) -> None:
         reason = "the gateway shuts down"
@@ -233,6 +237,8 @@ class _Visit:
                 self._offered.set()
                 self._consider(event.payload)
             case Kind.PAUSE | Kind.RESUME if server is not None:
+                if not self._turns.take(1, trio.current_time()):
+                    raise ProtocolError("it pauses and resumes without end")
                 self._joins.changed(server, paused=event.kind is Kind.PAUSE)
             case Kind.GOODBYE if server is not None:
                 server.depart(_farewell(event.payload))

@@ -1,6 +1,6 @@
 """The configuration."""
 
-from quiver.schemas.configuration import ConfigReport, Reloaded
+from quiver.schemas.settings import ConfigReport, Reloaded
 
 from .operation import ADMIN_FAILURES, Operation
 

@@ -21,7 +21,9 @@ Guard = Callable[[RemoteServer], None]
 
 
 class Change:
-    """A server that is to stand in the registry, new or in the place of `before`."""
+    """A server that is to stand in the registry, new or in the place of `before`: of that one as `guard` wants it and no other,
+    or without a guard of whatever has its name and address by then. `new`: whether nothing had.
+    """
 
     def __init__(
         self,
@@ -30,11 +32,12 @@ class Change:
         backend: RemoteBackend,
         metadata: Metadata,
         actor: str,
-        guard: Guard = lambda server: None,
+        guard: Guard | None = None,
     ) -> None:
         self._gateway, self._before = gateway, before
         self._backend, self._metadata = backend, metadata
         self._actor, self._guard = actor, guard
+        self.new = False
 
     async def make(self, *, check: bool) -> RemoteServer:
         """The server as it stands then; `check`: also where its address and key stay. Raises `ApiError`, and then nothing has
@@ -56,7 +59,7 @@ class Change:
                 with trio.CancelScope(shield=True):
                     await gateway.store.save_server(_saved(server))
                 gateway.adopt(server)
-                in_effect = True
+                self.new, in_effect = current is None, True
         finally:
             if not in_effect:
                 server.close()
@@ -67,16 +70,17 @@ class Change:
         """What stands in the registry after the check. Raises `ApiError` when that is not what was to be changed."""
         current = self._gateway.registry.get(server.id)
         if current is None:
-            if self._before is not None:
+            if self._guard is not None:
                 self._gateway.modes.find(server.id)
             return None
-        if not isinstance(current, RemoteServer) or (self._before is None and current.origin != server.origin):
+        if not isinstance(current, RemoteServer) or (self._guard is None and current.origin != server.origin):
             raise taken(server.id, current.status().address)
         refuse_configured(current)
         refuse_joined(current)
-        self._guard(current)
-        if self._before is not None and current is not self._before:
-            raise ApiError(errors.VERSION_MISMATCH, "The server was changed meanwhile; read it again")
+        if self._guard is not None:
+            self._guard(current)
+            if current is not self._before:
+                raise ApiError(errors.VERSION_MISMATCH, "The server was changed meanwhile; read it again")
         return current
 
     def _entry(self, current: RemoteServer | None) -> Entry:

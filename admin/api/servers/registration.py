@@ -60,8 +60,8 @@ async def register(gateway: Gateway, wanted: Registration, actor: str) -> tuple[
     found = await detected(gateway, backend) if wanted.detect else None
     if found is not None:
         backend = completed(backend, found)
-    new = Change(gateway, before, named(backend, before), wanted.metadata, actor)
-    return await new.make(check=True), before is None, found
+    asked = Change(gateway, before, named(backend, before), wanted.metadata, actor)
+    return await asked.make(check=True), asked.new, found
 
 
 async def change(gateway: Gateway, id: str, wanted: Registration, actor: str, guard: Guard) -> RemoteServer:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from quiver.schemas.configuration import ConfigReport, Reloaded, Setting
+from quiver.schemas.settings import ConfigReport, Reloaded, Setting
 
 from ...configuration.example import example as example_file
 from ...configuration.report import settings_of, written

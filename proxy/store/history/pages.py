@@ -37,11 +37,11 @@ class Conditions:
         if value is not None:
             self.add(f"{column} = ?", value)
 
-    def between(self, since: float | None, until: float | None, column: str = "at") -> None:
+    def between(self, since: float | None, until: float | None) -> None:
         if since is not None:
-            self.add(f"{column} >= ?", since)
+            self.add("at >= ?", since)
         if until is not None:
-            self.add(f"{column} < ?", until)
+            self.add("at < ?", until)
 
     def __str__(self) -> str:
         return " AND ".join(self._terms)

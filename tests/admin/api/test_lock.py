@@ -10,6 +10,7 @@ from ..conftest import KEY, BuildGateway
 
 ADMIN = "quiver-admin-key"
 HERE, ELSEWHERE = "127.0.0.1", "192.168.1.9"
+LOCAL: dict[str, Any] = {"extensions": {"quiver.local": {}}}
 
 # What is set (client keys, admin key), the headers sent, and the answer.
 WITH_ADMIN_KEY: list[tuple[tuple[str, ...], dict[str, str], int]] = [
@@ -75,6 +76,14 @@ async def test_without_key_only_this_machine(
         assert "admin_forbidden" in body
 
 
+@pytest.mark.parametrize(("headers", "status"), [({}, 200), ({"X-Forwarded-For": ELSEWHERE}, 401)])
+async def test_socket_is_for_its_own_user(build_gateway: BuildGateway, headers: dict[str, str], status: int) -> None:
+    """Not for whoever comes through a proxy that was put before it."""
+    app = create_app(build_gateway(host="0.0.0.0", admin_key=ADMIN))
+    reply = await app.test_client().get("/admin/servers", headers=headers, scope_base=LOCAL)
+    assert reply.status_code == status
+
+
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
 async def test_every_admin_path_is_locked(build_gateway: BuildGateway, method: str) -> None:
     app = create_app(build_gateway(admin_key=ADMIN))
@@ -90,7 +99,6 @@ async def test_every_admin_path_is_locked(build_gateway: BuildGateway, method: s
             assert (await connection.as_response()).status_code == 401
 
 
-LOCAL: dict[str, Any] = {"extensions": {"quiver.local": {}}}
 # Where the gateway listens, where the request comes from, what its connection is, its headers, and the answer.
 READERS: list[tuple[str, str, dict[str, Any], dict[str, str], int]] = [
     (HERE, HERE, {}, {}, 200),
@@ -100,6 +108,7 @@ READERS: list[tuple[str, str, dict[str, Any], dict[str, str], int]] = [
     (HERE, ELSEWHERE, {}, {}, 401),
     ("0.0.0.0", HERE, {}, {}, 401),
     ("0.0.0.0", HERE, LOCAL, {}, 200),
+    ("0.0.0.0", HERE, LOCAL, {"X-Forwarded-For": ELSEWHERE}, 401),
     ("0.0.0.0", ELSEWHERE, {}, {"X-API-Key": ADMIN}, 200),
     ("0.0.0.0", ELSEWHERE, {}, {"X-API-Key": ADMIN[:-1]}, 401),
 ]

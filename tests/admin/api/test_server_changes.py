@@ -220,6 +220,34 @@ async def test_every_change_is_noted_and_kept(run_gateway: Run, speak: Speak) ->
     assert SECRET not in str(events)
 
 
+async def test_registrations_at_the_same_time(run_gateway: Run, speak: Speak) -> None:
+    """One of them is the first, and none minds that another one, or a removal, came before it."""
+    ask, lab = await run_gateway(), speak(MODELS)
+    wanted, statuses = {"endpoint_url": lab.url, **LAB}, list[int]()
+
+    async def register() -> None:
+        statuses.append((await ask("POST", "/admin/register", wanted))[0])
+
+    for _ in range(2):
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(register)
+        assert sorted(statuses) == [200] * 7 + [201]
+        statuses.clear()
+        assert (await ask("DELETE", "/admin/register/lab"))[0] == 200
+
+    await register()
+    candidate = ask.gateway.candidate
+
+    def once_gone(*args: Any, **kwargs: Any) -> RemoteServer:
+        ask.gateway.deregister("lab")  # the request has seen the server that goes now
+        return candidate(*args, **kwargs)
+
+    ask.gateway.candidate = once_gone  # type: ignore[method-assign]
+    await register()
+    assert statuses == [201, 201]
+
+
 async def test_what_a_watch_finds_is_no_part_of_the_registration(run_gateway: Run, speak: Speak) -> None:
     ask, lab = await run_gateway(), speak(MODELS)
     await ask("POST", "/admin/register", {"endpoint_url": lab.url, **LAB})

@@ -168,6 +168,21 @@ async def test_stream_is_relayed_with_usage(autojump_clock: MockClock) -> None:
     assert downstream.ended
 
 
+@pytest.mark.parametrize("tokens", [10**10, 10**30, -5])
+async def test_figures_that_cannot_be_are_none(tokens: int, autojump_clock: MockClock) -> None:
+    """Budgets, sums and the database are made of them."""
+    body = b'{"usage": {"prompt_tokens": 1, "completion_tokens": %d, "total_tokens": 3}}' % tokens
+    async with serving(response(b"200 OK", body), events(b"data: " + body + b"\n\n", b"data: [DONE]\n\n")) as (
+        _,
+        remote,
+    ):
+        downstream, usage = await forward(remote)
+        assert (downstream.body, usage) == (body, None)
+        _, counted = await forward(remote, call(stream=True))
+    assert counted is not None
+    assert 0 < counted.completion_tokens < 10
+
+
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [

@@ -339,6 +339,21 @@ async def test_noise_ends_the_link_only(farm: Farm, autojump_clock: object) -> N
         gateway.signal(signal.SIGINT)
 
 
+async def test_owner_cannot_fill_the_journal(farm: Farm, autojump_clock: object) -> None:
+    events: list[Event] = []
+    async with running(farm, [], join=QUICK) as gateway, laptop(farm, answering(OK)) as owned:
+        keep = gateway.gateway.journal.keep
+        gateway.gateway.journal.keep = events.append
+        for turn in range(1000):
+            owned.joiner.pause(turn % 2 == 0)
+        await wait_until(lambda: any(event.kind == "server.link_lost" for event in events))
+        gateway.gateway.journal.keep = keep
+        assert len(events) < 100
+        (lost,) = (event for event in events if event.kind == "server.link_lost")
+        assert "without end" in lost.details["reason"]
+        gateway.signal(signal.SIGINT)
+
+
 async def test_web_pages_cannot_join(farm: Farm, autojump_clock: object) -> None:
     async with running(farm, [], join=QUICK) as gateway:
         wire = await farm.network.connect(GATEWAY, LOOPBACK)
