@@ -213,9 +213,9 @@ class LocalModels:
         async with self._changes:
             if self._models.get(id) is not model or model.residency.loading is not None:
                 return
-            await self._lasting.put_back(id, before)
-            if new and self._models.get(id) is model:
+            if new:  # at once: whoever waits for the load is told its error now, and may look
                 self._drop(id)
+            await self._lasting.put_back(id, before)
 
     def _add(self, id: str, wanted: Wanted) -> EngineModel:
         model = self._models[id] = self._model(id, wanted)

@@ -43,7 +43,12 @@ def engine(
     compare: Annotated[bool, typer.Option("--compare", help="Measure llama.cpp in the same rounds.")] = False,
     oracle_python: Annotated[
         str,
-        typer.Option("--oracle-python", help="A Python that has llama-cpp-python; this one if unset.", metavar="FILE"),
+        typer.Option(
+            "--oracle-python",
+            help="A Python that has llama-cpp-python; this one if unset.",
+            metavar="FILE",
+            show_default=False,
+        ),
     ] = sys.executable,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: Json = False,
