@@ -115,9 +115,12 @@ class KeyReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyIssued(KeyReport, frozen=True, kw_only=True):
-    """A key that was made just now. `key` is told here and never again; null for one that was brought."""
+    """A key that was made just now. `key` is told here and never again; null for one that was brought. `closes`: clients
+    without a key were let in until now.
+    """
 
     key: str | None
+    closes: bool = False
 
     def __repr__(self) -> str:
         return f"KeyIssued({self.name})"

@@ -22,8 +22,9 @@ def add_keys(api: Blueprint, gateway: Gateway) -> None:
     @api.post("/keys")
     async def create_key() -> Response:
         wanted = issuing.decoded(await json_body(request))
+        was_open = not gateway.keys.required
         made, text = await issuing.create(gateway, wanted, actor_of(request))
-        reply = _told_once(made, text, 201)
+        reply = _told_once(made, text, 201, closes=was_open and gateway.keys.required)
         reply.headers["Location"] = f"/admin/keys/{made.key.id}"
         return reply
 
@@ -60,8 +61,8 @@ def add_keys(api: Blueprint, gateway: Gateway) -> None:
     def _told(found: Issued) -> Response:
         return versions.tagged(json_reply(_report(found)), found.key)
 
-    def _told_once(found: Issued, text: str | None, status: int) -> Response:
-        told = KeyIssued(key=text, **msgspec.structs.asdict(_report(found)))
+    def _told_once(found: Issued, text: str | None, status: int, *, closes: bool = False) -> Response:
+        told = KeyIssued(key=text, closes=closes, **msgspec.structs.asdict(_report(found)))
         return versions.tagged(json_reply(told, status), found.key)
 
 

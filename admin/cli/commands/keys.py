@@ -264,6 +264,8 @@ def _tell(made: KeyIssued, *, as_json: bool) -> None:
         print_json(made)
     elif made.key is not None:
         typer.echo(made.key)
+    if made.closes:
+        typer.echo("warning: until now everybody was let in; from now on every client needs a key", err=True)
     if made.key is None:
         typer.echo(f"`{made.name}` may use its key from now on", err=True)
         return

@@ -372,8 +372,10 @@ async def test_lists_are_filtered_sorted_and_cut() -> None:
 async def test_first_key_closes_the_gateway() -> None:
     async with gateway(config=Config(engine=Engine(bolt=False))) as ask:
         assert not ask.gateway.keys.required
-        await ask.make("alice")
-        assert ask.gateway.keys.required
+        for name, closes in (("alice", True), ("bob", False)):
+            _, made = await ask("POST", "/admin/keys", {"name": name})
+            assert made["closes"] is closes
+            assert ask.gateway.keys.required
         await ask("DELETE", "/admin/keys/alice")
         assert ask.gateway.keys.required
         _, described = await ask("GET", "/openapi.json")
