@@ -17,6 +17,9 @@ from .websocket import WebSocket, WebSocketBroken
 # Heartbeats of silence after which a link is dead.
 SILENCE: Final = 3
 
+# What the peer of a link that is closed gets to close its own end.
+LINGER = 1.0
+
 
 class LinkLost(Exception):
     """The link is gone; why, in words for the people at both ends."""
@@ -152,12 +155,18 @@ class Link:
                     await trio.lowlevel.checkpoint()
                 if self._closing:
                     await self._socket.close()
-                    self._end("it was closed")
+                    self.lost = "it was closed"
+                    # The reader ends it, when the peer has closed its end. Closing with bytes unread would reset the
+                    # connection, and take the last words from the peer (RFC 9112, 9.6).
+                    with trio.move_on_after(LINGER):
+                        await trio.sleep_forever()
+                    self._end(self.lost)
                     return
                 self._to_send = trio.Event()
                 await self._to_send.wait()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._end("the connection broke")
+            if not self._socket.ended:  # else the reader has last words in hand, and ends the link after them
+                self._end("the connection broke")
 
     async def _beat(self, heartbeat: float) -> None:
         """Ping at every beat; give up after `SILENCE` of them without a word."""

@@ -130,6 +130,11 @@ class WebSocket:
         return b""
 
     @property
+    def ended(self) -> bool:
+        """Whether the peer has said that nothing more will come. What it said before may not have been received yet."""
+        return self._ended
+
+    @property
     def owes(self) -> bool:
         return bool(self._owed)
 

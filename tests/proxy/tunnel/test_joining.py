@@ -141,7 +141,7 @@ async def test_leaving_lets_open_requests_end(farm: Farm, autojump_clock: object
             await owned.over.wait()
             await wait_until(lambda: bool(bodies), 1)
             assert bodies == [WORD * 5 + LAST]
-            assert servers(gateway) == {}
+            await wait_until(lambda: servers(gateway) == {}, 1)
             assert code_in(await gateway.ask(BODY, CLOSE)) == "model_not_found"
         gateway.signal(signal.SIGINT)
 
