@@ -15,6 +15,7 @@ from quiver.schemas.logs import LevelChange, LevelReport, LevelsReport, LogQuery
 
 from ..logs.pipeline import Pipeline
 from ..logs.search import Cursor, Wanted, search
+from ..logs.standing import StandingLevels
 from .answers import json_reply
 from .bodies import json_body
 from .lock import actor_of
@@ -42,6 +43,8 @@ def add_logs(api: Blueprint, gateway: Gateway, pipeline: Pipeline) -> None:
         path = None if pipeline.file is None else pipeline.file.path
         return json_reply(await offload(search, pipeline.ring, path, wanted, query.limit, _cursor(query.cursor)))
 
+    standing = StandingLevels(gateway.store, lambda: gateway.config.log)
+
     @api.get("/logs/levels")
     async def log_levels() -> Response:
         return json_reply(levels_report())
@@ -51,7 +54,10 @@ def add_logs(api: Blueprint, gateway: Gateway, pipeline: Pipeline) -> None:
         wanted = decode_body(await json_body(request), _decode_change)
         if wanted.component == ALL and wanted.level is None:
             raise ApiError(errors.INVALID_REQUEST, f"`{ALL}` needs a level", param="level")
-        LEVELS.change(wanted.component, wanted.level, wanted.seconds)
+        async with gateway.changes:
+            if wanted.seconds is None:
+                await standing.keep(wanted.component, wanted.level)
+            LEVELS.change(wanted.component, wanted.level, wanted.seconds)
         gateway.journal.note(
             "log.level", wanted.component, actor=actor_of(request), to=wanted.level, seconds=wanted.seconds
         )

@@ -31,7 +31,7 @@ LOGS = (
         "setLogLevel",
         "put",
         "/admin/logs/levels",
-        "Change how much a component logs, for a while or until the next start",
+        "Change how much a component logs, for good or for a while",
         "administration",
         LevelsReport,
         request=LevelChange,

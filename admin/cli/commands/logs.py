@@ -92,7 +92,7 @@ def level(
     admin_key_file: AdminKeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Change how much a component logs. Until the gateway's next start, or for a while.
+    """Change how much a component logs, over restarts too, or for a while.
 
     \b
     Example:
