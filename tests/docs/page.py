@@ -2,6 +2,7 @@
 left, the built-in model, an unknown one, a server that joined, and the control plane.
 """
 
+import re
 from functools import cache
 from random import Random
 
@@ -30,7 +31,13 @@ REPEATABLE = b'{"model": "n", "seed": 1, "messages": [{"role": "user", "content"
 # Its client leaves: the engine has to stop.
 LONG = b'{"model": "bolt", "stream": true, "max_tokens": 400, "messages": [{"role": "user", "content": "What is Quiver?"}]}'
 
-LEFT = "quiver_cancel_latency_seconds_count{"
+# The figures of a client that left, once all of them are there.
+LEFT = (
+    r'quiver_engine_cancelled_total\{model="bolt"\} [1-9]',
+    r'quiver_engine_cancel_seconds_count\{model="bolt"\} [1-9]',
+    r'quiver_cancel_latency_seconds_count\{server="engine:bolt"\} [1-9]',
+    r"quiver_wasted_tokens_total [1-9]",
+)
 
 
 @cache
@@ -132,7 +139,7 @@ async def _use(network: SimulatedNetwork) -> str:
     page = ""
     with trio.fail_after(15):
         # On a busy machine an answer may be whole before its client is seen to leave.
-        while LEFT not in page:
+        while not all(re.search(figure, page) for figure in LEFT):
             await _leave(network)
             await trio.sleep(0.5)
             page = await _get(control, "/metrics")

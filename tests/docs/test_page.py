@@ -13,9 +13,9 @@ def value(name: str, **labels: str) -> float:
 def test_work_for_nobody_is_counted() -> None:
     """A client of the built-in model left: what was written for it is wasted, and the engine has let go."""
     assert value("quiver_wasted_tokens_total") > 0
-    assert value("quiver_engine_cancelled_total", model="bolt") == 1
-    assert value("quiver_engine_cancel_seconds_count", model="bolt") == 1
-    assert value("quiver_cancel_latency_seconds_count", server="engine:bolt") == 1
+    assert value("quiver_engine_cancelled_total", model="bolt") >= 1
+    assert value("quiver_engine_cancel_seconds_count", model="bolt") >= 1
+    assert value("quiver_cancel_latency_seconds_count", server="engine:bolt") >= 1
 
 
 def test_streams_are_timed() -> None:
