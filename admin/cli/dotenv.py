@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from ..configuration.dotenv import read_dotenv
-from .whereabouts import nearest_gateway
+from .whereabouts import Nearest, nearest_gateway
 
 # The options' names, and the variables that set them.
 VARIABLES = {
@@ -39,13 +39,13 @@ def lay_under(context: typer.Context) -> None:
     nor the environment names one. Raises `SettingsError`.
     """
     below = read_dotenv().values
-    values = {name: below[variable] for name, variable in VARIABLES.items() if below.get(variable)}
+    values: dict[str, object] = {name: below[variable] for name, variable in VARIABLES.items() if below.get(variable)}
     if "url" not in values and not os.environ.get(VARIABLES["url"]):
-        values["url"] = nearest_gateway()
+        values["url"] = Nearest()
     context.default_map = _defaults(context.command, values)
 
 
-def _defaults(command: Any, values: Mapping[str, str]) -> dict[str, Any]:
+def _defaults(command: Any, values: Mapping[str, object]) -> dict[str, Any]:
     """`values` for the options that `command` has, and the same for each command below it."""
     own = {parameter.name for parameter in command.params}
     below = {name: _defaults(child, values) for name, child in getattr(command, "commands", {}).items()}

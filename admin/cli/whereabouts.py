@@ -1,12 +1,13 @@
-"""Where the gateway of this machine and folder is, for commands that are not told which one is meant."""
+"""Where the gateway of this machine and folder is, for commands that are not told which one is meant.
+
+The configuration's loader is imported when somebody has to know, as it takes longer to load than a command to run.
+"""
 
 import socket
 
-from quiver.proxy.store.folder import data_folder
 from quiver.schemas.config import Config
 
 from ..configuration.complaint import SettingsError
-from ..configuration.settings import load
 from .address import DEFAULT_URL
 
 # Somebody who listens on a socket of this machine takes the connection at once.
@@ -15,8 +16,22 @@ PATIENCE = 0.5
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
 
 
+class Nearest:
+    """`nearest_gateway` as an option's default: looked for only by a command that has the option and is not told."""
+
+    def __call__(self) -> str:
+        return nearest_gateway()
+
+    def __str__(self) -> str:
+        return DEFAULT_URL
+
+
 def nearest_gateway() -> str:
     """The socket in the data folder, where a gateway listens on it; else the address that the configuration here says."""
+    from quiver.proxy.store.folder import data_folder
+
+    from ..configuration.settings import load
+
     try:
         config = load()
     except SettingsError:  # whoever only asks a gateway need not have its configuration right

@@ -6,8 +6,8 @@ never lost and never in two.
 """
 
 import contextlib
-import fcntl
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+
+if sys.platform != "win32":  # where there is no log file: see `setup`
+    import fcntl
 
 Period = Literal["hourly", "daily", "weekly", "never"]
 # The beginning of the period that a moment is in; a file whose lines began in another one is set aside.
@@ -136,6 +139,7 @@ class LogFile:
     def _set_aside(self, now: float) -> None:
         """Rename the file, unless another process does or just did."""
         assert self._fd is not None
+        assert sys.platform != "win32"
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:
             with contextlib.suppress(FileNotFoundError):

@@ -1,6 +1,7 @@
 """Making this process log: structlog, the standard library's logging, and levels, all into one pipeline."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import IO
 
@@ -18,8 +19,10 @@ NAME = Path("logs", "quiver.jsonl")
 
 
 def log_file(config: Log, folder: Path) -> Path | None:
-    """Where the file is to be, by default in the data `folder`; None for none."""
-    if config.file in (False, "", "false"):
+    """Where the file is to be, by default in the data `folder`; None for none. Windows lets nobody rename or share a file that
+    is open, so there the log goes to stderr only.
+    """
+    if config.file in (False, "", "false") or sys.platform == "win32":
         return None
     return Path(config.file) if isinstance(config.file, str) else folder / NAME
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import select
 import stat
+import sys
 from typing import IO
 
 # What a pipe that is ready surely takes (POSIX: PIPE_BUF is 512 at least; Linux and macOS: 4096 and 512).
@@ -47,6 +48,8 @@ class Stream:
             view = view[os.write(fd, view[:_SURE] if self._waits else view) :]
 
     def _ready(self, fd: int) -> bool:
+        if sys.platform == "win32":
+            return True  # where only sockets can be asked
         poll = select.poll()
         poll.register(fd, select.POLLOUT)
         ready = bool(poll.poll(1000 * self._patience))

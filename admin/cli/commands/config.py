@@ -8,9 +8,6 @@ from typing import Annotated
 import typer
 from quiver.schemas.settings import ConfigReport, Reloaded, Setting
 
-from ...configuration.example import example as example_file
-from ...configuration.report import settings_of, written
-from ...configuration.settings import Sources
 from ..client import DEFAULT_URL, decoded
 from ..console import complain, print_json, print_table
 from ..failures import failures_explained
@@ -47,6 +44,9 @@ def show(
             report = decoded(operator(url, admin_key, admin_key_file).get("/admin/config"), ConfigReport)
             settings = report.settings
         else:
+            from ...configuration.report import settings_of
+            from ...configuration.settings import Sources
+
             loaded = Sources(config).read()
             settings = settings_of(loaded.config, loaded)
     chosen = [
@@ -78,6 +78,8 @@ def check(
     Example:
       quiver config check /etc/quiver/quiver.yaml
     """
+    from ...configuration.settings import Sources
+
     with failures_explained():
         loaded = Sources(file).read()
     if as_json:
@@ -100,6 +102,8 @@ def example(
     Example:
       quiver config example > quiver.toml
     """
+    from ...configuration.example import example as example_file
+
     typer.echo(example_file("yaml" if yaml else "env" if env else "toml"), nl=False)
 
 
@@ -131,6 +135,8 @@ def reload(
 
 
 def _row(setting: Setting, *, sources: bool, running: bool) -> tuple[str, ...]:
+    from ...configuration.report import written
+
     source = (setting.source,) if sources else ()
     pending = (written(setting.pending),) if running else ()
     return setting.path, written(setting.value), *source, *pending

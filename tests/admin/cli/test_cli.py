@@ -1,6 +1,8 @@
 """The commands, from their arguments to what they print and the code they exit with."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -363,3 +365,11 @@ def test_foreign_server_is_recognised(speak: Speak, command: str) -> None:
 )
 def test_durations_are_short(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_command_line_loads_no_gateway() -> None:
+    """Whoever asks for a version, or presses Tab, waits for what is imported."""
+    script = "import sys, quiver.admin.cli.app; print([name for name in sys.argv[1:] if name in sys.modules])"
+    heavy = ("quiver._engine", "trio", "quart", "hypercorn", "structlog", "yaml", "prometheus_client")
+    done = subprocess.run([sys.executable, "-c", script, *heavy], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

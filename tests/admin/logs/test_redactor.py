@@ -161,6 +161,7 @@ def test_form_gives_secret_away(form: str, token: str) -> None:
 
 @given(token=tokens)
 def test_name_gives_value_away(token: str) -> None:
+    assume(token not in "Authorization")  # which stands there as the name of a header, and stays
     fields = {
         "api_key": token, "X-Api-Key": token, "apiKey": token, "password": [token], "headers": [["Authorization", token]],
         "cookies": {"session": token}, "access_token": token.encode(), "deep": {"client_secret": {"value": token}},
